@@ -1,0 +1,28 @@
+"""warmline: fine-tune an open LLM into an empathetic friend, and prove what changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warmline.companion import Companion
+
+__version__ = "0.1.0"
+
+
+def load(run: str | Path) -> Companion:
+    """Open a finished run folder.
+
+    Args:
+        run: A folder that `warmline train` made.
+
+    Returns:
+        An object with `.read(messages)` and `.reply(messages)`.
+
+    Raises:
+        WarmlineError: no finished run there, or its parts do not belong together.
+    """
+    from warmline.companion import Companion  # torch and transformers take seconds: only when needed
+
+    return Companion.open(Path(run))

@@ -1,0 +1,328 @@
+"""A run's configuration: every knob with its unit and meaning. Unknown keys are refused; `load_config` reads YAML and `--set`."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from warmline.data.conversation import Objective
+from warmline.errors import WarmlineError
+
+SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """The base model."""
+
+    name: str = Field(description="Hub id or folder of the base model; `nano` is the small CPU model inside this package.")
+    revision: str | None = Field(None, description="Hub commit, branch or tag; null takes the hub's default branch.")
+    load_in_4bit: bool = Field(False, description="Quantise the base to NF4 with double quantisation (needs CUDA, bitsandbytes).")
+    random_init_seed: int | None = Field(
+        None,
+        description="Build the architecture with random weights from this seed instead of loading weights: tests, demos, speed.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute each layer in the backward pass: about a third slower, much less activation memory."
+    )
+    template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
+        "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
+    )
+
+
+class LoraSettings(_Section):
+    """Low-rank adapters."""
+
+    r: Count = Field(16, description="Rank: higher learns more, costs memory in proportion.")
+    alpha: Positive = Field(16, description="Scale; the update is multiplied by alpha / r.")
+    dropout: Share = Field(0.0, description="Dropout on the adapter's input; 0 is fastest and keeps runs reproducible.")
+    target_modules: tuple[str, ...] = Field(SEVEN_PROJECTIONS, description="Linear layers that get an adapter, by name.")
+    rank_stabilised: bool = Field(False, description="Scale by alpha / sqrt(r) instead (rsLoRA).")
+
+
+class EmpatheticDialoguesConfig(_Section):
+    """EmpatheticDialogues: language model on the listener's turns."""
+
+    enabled: bool = Field(True, description="Use this source.")
+    objectives: tuple[Objective, ...] = Field(("lm",), description="What it trains; emotion needs situation_as_emotion.")
+    situation_as_emotion: bool = Field(False, description="Label the speaker's first turn through the documented 32-to-27 map.")
+
+
+class ESConvConfig(_Section):
+    """ESConv: language model and support strategy on the supporter's turns."""
+
+    enabled: bool = Field(True, description="Use this source.")
+    objectives: tuple[Objective, ...] = Field(("lm", "strategy"), description="What it trains.")
+
+
+class GoEmotionsConfig(_Section):
+    """GoEmotions: emotion of a single user turn; never touches the language model."""
+
+    enabled: bool = Field(True, description="Use this source.")
+    objectives: tuple[Objective, ...] = Field(("emotion",), description="What it trains.")
+    labels: Literal[27, 28] = Field(
+        27,
+        description="27: softmax over emotions, several labels as soft targets, neutral-only rows left out. 28: sigmoid, all rows.",
+    )
+
+
+class SafetyConfig(_Section):
+    """The safety conversations written for this project."""
+
+    enabled: bool = Field(True, description="Use this source.")
+    objectives: tuple[Objective, ...] = Field(
+        ("safety",), description="safety: KL to the base on the replies. Add lm to also learn the authored replies."
+    )
+    dir: Path | None = Field(None, description="Folder of {train,valid,test}.jsonl; null takes the set inside this package.")
+
+
+class SourcesConfig(_Section):
+    """The data sets that are mixed."""
+
+    empathetic_dialogues: EmpatheticDialoguesConfig = EmpatheticDialoguesConfig()
+    esconv: ESConvConfig = ESConvConfig()
+    goemotions: GoEmotionsConfig = GoEmotionsConfig()
+    safety: SafetyConfig = SafetyConfig()
+
+
+class DataConfig(_Section):
+    """What is read, how it is mixed and packed."""
+
+    dir: str | None = Field(
+        None,
+        description="Folder with the official files; `sample` is the data inside this package; null is where `data fetch` puts them.",
+    )
+    sources: SourcesConfig = SourcesConfig()
+    alpha: float = Field(0.5, gt=0, le=1, description="Mixture temperature: p_i = n_i^alpha / sum n_j^alpha. 1 keeps proportions.")
+    row_tokens: Annotated[int, Field(ge=16)] = Field(2048, description="Capacity of a packed row, in tokens.")
+    lookahead: Count = Field(256, description="Drawn conversations among which the packer finds one that fills a gap.")
+    system_prompt: str | None = Field(None, description="Put before every conversation, in training and when serving; null for none.")
+    long_conversations: Literal["split", "refuse"] = Field(
+        "split", description="A conversation longer than a row: split it between turns (counted and reported), or refuse it."
+    )
+
+
+class HeadConfig(_Section):
+    """One classification head on the final hidden state; its weights stay in fp32."""
+
+    hidden_size: Count | None = Field(None, description="Width of one hidden layer; null for a linear head.")
+    dropout: Share = Field(0.1, description="Dropout on the state that the head reads.")
+
+
+class HeadsConfig(_Section):
+    """The two heads."""
+
+    emotion: HeadConfig = HeadConfig()
+    strategy: HeadConfig = HeadConfig()
+
+
+class LossWeights(_Section):
+    """The weights of the four objectives in the total loss."""
+
+    lm: NonNegative = Field(1.0, description="Mean cross-entropy of a reply token (nats).")
+    emotion: NonNegative = Field(0.2, description="Mean cross-entropy of an emotion target (nats).")
+    strategy: NonNegative = Field(0.2, description="Mean cross-entropy of a strategy target (nats).")
+    safety: NonNegative = Field(0.1, description="Mean over safety conversations of KL(base || tuned) a reply token (nats).")
+
+
+class TrainingConfig(_Section):
+    """The optimisation."""
+
+    epochs: Positive = Field(2.0, description="Passes: draws = epochs x conversations over all sources.")
+    max_steps: Count | None = Field(None, description="Stop after so many optimiser steps, whatever epochs says.")
+    rows_per_micro_batch: Count = Field(2, description="Packed rows in one forward pass on one device.")
+    accumulation: Count = Field(4, description="Micro-batches a device adds up before one optimiser step.")
+    learning_rate: Positive = Field(2e-4, description="Peak rate of the adapter (or of the whole model without LoRA).")
+    head_learning_rate: Positive = Field(1e-3, description="Peak rate of the heads, which start from nothing.")
+    warmup: Share = Field(0.03, description="Share of the steps over which the rate rises from 0.")
+    final_rate: Share = Field(0.0, description="Share of the peak rate at which the cosine ends.")
+    weight_decay: NonNegative = Field(0.01, description="AdamW's decoupled weight decay, on matrices only.")
+    max_grad_norm: Positive = Field(1.0, description="Gradients are scaled down to this global norm.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field("adamw", description="adamw_8bit (bitsandbytes) quarters the state's memory.")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the GPU has it, else fp16; fp32 on CPU."
+    )
+    early_stop: Count | None = Field(None, description="Stop after so many validations without a better one; null never stops.")
+
+
+class ValidationConfig(_Section):
+    """The fixed validation sets."""
+
+    every: Count = Field(100, description="Optimiser steps between validations; one more at the start and at the end.")
+    conversations: Count = Field(200, description="Conversations of each source's validation split, chosen once by the seed.")
+    metric: Literal["total", "lm", "emotion", "strategy", "safety"] = Field(
+        "total", description="Lowest validation loss that makes a checkpoint the best; total is the weighted sum."
+    )
+
+
+class CheckpointConfig(_Section):
+    """What survives a crash."""
+
+    every: Count = Field(100, description="Optimiser steps between checkpoints.")
+    keep: Count = Field(2, description="Newest checkpoints kept, beside the best one.")
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    name: str = Field(description="Names the run in its folder, its reports and its trackers.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output_dir: Path = Field(Path("runs"), description="Where the run folder `<output_dir>/<name>` is made.")
+    seed: Annotated[int, Field(ge=0)] = Field(13, description="Of weights, draws, dropout and validation sets.")
+    model: ModelConfig
+    lora: LoraSettings | None = Field(LoraSettings(), description="null trains every weight: for tiny models only.")
+    data: DataConfig = DataConfig()
+    heads: HeadsConfig = HeadsConfig()
+    loss: LossWeights = LossWeights()
+    training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
+        (), description="Live trackers fed through Accelerate; each must be installed."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RunConfig":
+        sources = self.data.sources
+        if "emotion" in sources.empathetic_dialogues.objectives and not sources.empathetic_dialogues.situation_as_emotion:
+            raise ValueError("data.sources.empathetic_dialogues: emotion needs situation_as_emotion: true")
+        if "strategy" in (*sources.goemotions.objectives, *sources.empathetic_dialogues.objectives, *sources.safety.objectives):
+            raise ValueError("data.sources: only esconv has strategies")
+        if "emotion" in (*sources.esconv.objectives, *sources.safety.objectives):
+            raise ValueError("data.sources: esconv and safety have no emotion labels on turns")
+        if {"lm", "safety"} & set(sources.goemotions.objectives):
+            raise ValueError("data.sources.goemotions: a single user turn has no reply to train on")
+        if not any(getattr(sources, name).enabled for name in SourcesConfig.model_fields):
+            raise ValueError("data.sources: every source is disabled")
+        if self.lora is None and self.model.load_in_4bit:
+            raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML configuration.
+
+    Args:
+        path: The file.
+        overrides: `key=value` with dots between the levels and a YAML value, as in `training.learning_rate=1e-4`.
+
+    Raises:
+        WarmlineError: missing file, bad YAML, unknown key (with the nearest known one), a value that does not fit.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WarmlineError(f"{path}: configuration not found; the repository's configs/ folder has examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WarmlineError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise WarmlineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise WarmlineError(f"{path}: expected a mapping of sections such as `model:` and `training:`")
+    for override in overrides:
+        _apply(content, override)
+    return parse_config(content, str(path))
+
+
+def parse_config(content: dict[str, Any], place: str) -> RunConfig:
+    """Validate a configuration that came as plain data.
+
+    Raises:
+        WarmlineError: the first problem, with its key, what was expected and the nearest known key.
+    """
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise WarmlineError(f"{place}: {_explain(error)}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise WarmlineError(f"--set {override}: expected key=value, as in --set training.learning_rate=1e-4")
+    *levels, last = key.split(".")
+    target = content
+    for level in levels:
+        below = target.get(level)
+        if below is None:
+            below = target[level] = {}
+        if not isinstance(below, dict):
+            raise WarmlineError(f"--set {override}: `{level}` is a value, not a section")
+        target = below
+    try:
+        target[last] = _scalar(yaml.safe_load(value))
+    except yaml.YAMLError:
+        raise WarmlineError(f"--set {override}: `{value}` is not a YAML value") from None
+
+
+def _scalar(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; a number was meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        parent, _, name = key.rpartition(".")
+        known = _known_keys(parent.split(".") if parent else [])
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        elsewhere = [path for path in _all_keys() if path.rpartition(".")[2] == name]
+        hint = f"did you mean `{nearest[0]}`?" if nearest else f"known keys: {', '.join(known)}"
+        if elsewhere:
+            hint = f"did you mean `{elsewhere[0]}`?"
+        return f"unknown key `{key}`; {hint}{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return message + more
+    if problem["type"] == "missing":
+        return f"missing key `{key}`{more}"
+    return f"`{key}`: {message}, got {problem['input']!r}{more}"
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _known_keys(levels: Sequence[str]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for level in levels:
+        field = section.model_fields.get(level)
+        below = _section(field.annotation) if field else None
+        if below is None:
+            return []
+        section = below
+    return list(section.model_fields)
+
+
+def _all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        below = _section(field.annotation)
+        if below is None:
+            yield prefix + name
+        else:
+            yield from _all_keys(below, f"{prefix}{name}.")

@@ -1,0 +1,164 @@
+"""The one place that knows what a run folder contains.
+
+<run>/
+config.yaml            the resolved configuration
+manifest.json          versions, data checksums, base model, seed: what a number needs beside it
+plan.json              the run's arithmetic, made before it started
+metrics.jsonl          one line a training step or validation
+checkpoints/           step-000100/ ... and best/, each complete or absent
+adapter/ or model/     the tuned weights, from the best checkpoint
+heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
+results/               pictures and JSON made from the finished run
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from warmline.errors import WarmlineError
+
+
+class RunFolder:
+    """Paths of one run, and safe ways to write there.
+
+    Args:
+        path: The folder; need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.manifest = path / "manifest.json"
+        self.plan = path / "plan.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.heads = path / "heads.safetensors"
+        self.heads_description = path / "heads.json"
+        self.results = path / "results"
+        self.curves = path / "results" / "training_curves.png"
+        self.evaluation = path / "results" / "evaluation.json"
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """A finished run.
+
+        Raises:
+            WarmlineError: there is no finished run in that folder.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise WarmlineError(f"{path}: not a run folder (no config.yaml); name a folder that `warmline train` made")
+        if not run.heads_description.is_file():
+            raise WarmlineError(f"{path}: this run has not finished (no heads.json); go on with `warmline train CONFIG --resume`")
+        return run
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            WarmlineError: it cannot be written.
+        """
+        try:
+            self.results.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+            probe = self.path / ".writable"
+            probe.write_bytes(b"1")
+            probe.unlink()
+        except OSError as error:
+            raise WarmlineError(f"{self.path}: cannot write the run folder ({error.strerror}); choose another output_dir") from None
+
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint after `step` optimiser steps."""
+        return self.checkpoints / f"step-{step:06d}"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the best checkpoint."""
+        return self.checkpoints / "best"
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending."""
+        found = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*") if path.is_dir())
+        return sorted(int(name) for name in found if name.isdecimal())
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Write a folder aside and rename it, so that it is complete or absent.
+
+    Args:
+        target: Replaced if it exists.
+        fill: Writes the content into the empty folder it is given.
+
+    Raises:
+        WarmlineError: the disk is full or read-only; what stood at `target` before still stands.
+    """
+    aside = target.with_name(f".{target.name}.writing")
+    old = target.with_name(f".{target.name}.old")
+    try:
+        for leftover in (aside, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        aside.mkdir(parents=True)
+        fill(aside)
+        _flush(aside)
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:
+        if not _is_disk_error(error):
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+        raise WarmlineError(f"{target}: cannot be written ({error}); free some space or choose another output_dir") from None
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a file aside and rename it, so that it is complete or what it was.
+
+    Raises:
+        WarmlineError: the disk is full or read-only.
+    """
+    aside = target.with_name(f".{target.name}.writing")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(target)
+    except OSError as error:
+        raise WarmlineError(f"{target}: cannot be written ({error.strerror}); free some space or choose another folder") from None
+
+
+def write_json(target: Path, content: Any) -> None:
+    """`write_text` of indented JSON; NaN and infinity are refused, since other readers cannot read them."""
+    write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The file's content.
+
+    Raises:
+        WarmlineError: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WarmlineError(f"{path}: file not found") from None
+    except (OSError, ValueError) as error:
+        raise WarmlineError(f"{path}: not readable JSON ({error}); the file is damaged") from None
+
+
+def _is_disk_error(error: Exception) -> bool:
+    """Safetensors wraps the operating system's errors in its own."""
+    return isinstance(error, OSError) or any(word in str(error) for word in ("No space left", "I/O error", "os error"))
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
