@@ -1,0 +1,1 @@
+"""From official files to packed batches. Knows nothing of models."""

@@ -1,0 +1,328 @@
+"""From conversations to token ids, and where in them each objective reads.
+
+Reading places (contract 1): emotion at the last token of the user's turn, its end-of-turn token; strategy at the last token of the
+assistant's header, whose state predicts the reply's first token. Both precede the reply. The language model and the safety KL read the
+states that predict a reply's tokens, its end-of-turn token included.
+
+A source is kept as a few flat int32 arrays, so that 100,000 conversations cost their tokens and little more, and a cache file can be
+mapped into memory at once.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from warmline.config import DataConfig
+from warmline.data.conversation import Conversation, Objective, Split
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.data.sources import Source, enabled_sources, load_source, source_files
+from warmline.data.template import ChatTemplate, as_messages
+from warmline.errors import WarmlineError
+
+Int32 = npt.NDArray[np.int32]
+
+_FORMAT = 1
+"""Part of every cache key: raise it when the arrays' meaning changes."""
+
+_RENDER_BATCH = 2048
+
+
+class Encoded(NamedTuple):
+    """One conversation, ready to be packed. Positions count from its own first token.
+
+    Attributes:
+        tokens: [tokens].
+        replies: [replies, 2], first token and one past the end-of-turn token of each supervised reply; the states one place earlier
+            predict them.
+        emotion: [labels, 2], reading position and the labels' bits (bit i is GoEmotions id i).
+        strategy: [labels, 2], reading position and the label's place in STRATEGIES.
+    """
+
+    tokens: Int32
+    replies: Int32
+    emotion: Int32
+    strategy: Int32
+
+
+@dataclass(frozen=True)
+class EncodedSource:
+    """All conversations of one split of one source, in flat arrays; `*_ends[i]` is where conversation i's part ends.
+
+    Attributes:
+        name: The source.
+        objectives: What it trains.
+        tokens: [all tokens].
+        token_ends: [conversations].
+        replies: [all replies, 2], as in `Encoded`.
+        reply_ends: [conversations].
+        emotion: [all emotion labels, 2].
+        emotion_ends: [conversations].
+        strategy: [all strategy labels, 2].
+        strategy_ends: [conversations].
+        originals: [conversations], which loaded conversation each came from: split ones share theirs.
+    """
+
+    name: str
+    objectives: tuple[Objective, ...]
+    tokens: Int32
+    token_ends: Int32
+    replies: Int32
+    reply_ends: Int32
+    emotion: Int32
+    emotion_ends: Int32
+    strategy: Int32
+    strategy_ends: Int32
+    originals: Int32
+
+    def __len__(self) -> int:
+        return len(self.token_ends)
+
+    @property
+    def lengths(self) -> Int32:
+        """Tokens of each conversation, [conversations]."""
+        return np.diff(self.token_ends, prepend=np.int32(0))
+
+    @property
+    def split_conversations(self) -> int:
+        """How many conversations were longer than a row and lie here in several parts."""
+        return int((np.bincount(self.originals) > 1).sum()) if len(self) else 0
+
+    def __getitem__(self, index: int) -> Encoded:
+        return Encoded(
+            _part(self.tokens, self.token_ends, index),
+            _part(self.replies, self.reply_ends, index),
+            _part(self.emotion, self.emotion_ends, index),
+            _part(self.strategy, self.strategy_ends, index),
+        )
+
+    def target_counts(self) -> dict[Objective, Int32]:
+        """Targets of each objective in each conversation, [conversations] each; `safety` counts a conversation as one."""
+        of_replies = (self.replies[:, 1] - self.replies[:, 0]).astype(np.int64)
+        sums = np.concatenate([[0], np.cumsum(of_replies)])
+        reply_tokens = np.diff(sums[self.reply_ends], prepend=0).astype(np.int32)
+        zero = np.zeros(len(self), np.int32)
+        return {
+            "lm": reply_tokens if "lm" in self.objectives else zero,
+            "emotion": np.diff(self.emotion_ends, prepend=np.int32(0)),
+            "strategy": np.diff(self.strategy_ends, prepend=np.int32(0)),
+            "safety": (reply_tokens > 0).astype(np.int32) if "safety" in self.objectives else zero,
+        }
+
+
+def encode(
+    name: str,
+    conversations: Sequence[Conversation],
+    objectives: tuple[Objective, ...],
+    template: ChatTemplate,
+    row_tokens: int,
+    split_long: bool = True,
+) -> EncodedSource:
+    """Encode one split of one source.
+
+    Args:
+        name: The source, for error messages.
+        conversations: Any number. One without a single target is left out: it could train nothing.
+        objectives: What the source trains.
+        template: Renders and tokenises.
+        row_tokens: Conversations longer than this are split between turns; each part carries the template's prefix (BOS, system prompt).
+        split_long: False refuses them instead.
+
+    Raises:
+        WarmlineError: a conversation, or one turn of it, is longer than a row.
+    """
+    builder = _Builder()
+    for start in range(0, len(conversations), _RENDER_BATCH):
+        batch = conversations[start : start + _RENDER_BATCH]
+        rendered = template.tokenize([template.render(as_messages(conversation)) for conversation in batch])
+        for offset, (conversation, ids) in enumerate(zip(batch, rendered, strict=True)):
+            tokens = np.asarray(ids, dtype=np.int32)
+            place = f"{name}: conversation {conversation.id}"
+            starts = _turn_starts(tokens, len(conversation.turns), template, place)
+            if len(tokens) > row_tokens and not split_long:
+                raise WarmlineError(
+                    f"{place} has {len(tokens)} tokens, more than data.row_tokens = {row_tokens}; raise it or set "
+                    "data.long_conversations: split"
+                )
+            for first, last in _parts(starts, template.layout.prefix, row_tokens, place):
+                part = _encode_part(conversation, tokens, starts, first, last, objectives, template, place)
+                if len(part.replies) or len(part.emotion) or len(part.strategy):
+                    builder.add(part, start + offset)
+    return builder.build(name, objectives)
+
+
+def _turn_starts(tokens: Int32, turns: int, template: ChatTemplate, place: str) -> list[int]:
+    """Where each turn's header begins, and where the last turn ends."""
+    layout = template.layout
+    ends = np.flatnonzero(tokens[layout.prefix :] == layout.end_of_turn) + layout.prefix + 1 + layout.separator
+    if len(ends) != turns or ends[-1] != len(tokens):
+        raise WarmlineError(f"{place}: {len(ends)} turn ends in the rendered text of {turns} turns; the template does not fit")
+    return [layout.prefix, *ends.tolist()]
+
+
+def _parts(starts: list[int], prefix: int, row_tokens: int, place: str) -> Iterator[tuple[int, int]]:
+    """Ranges of turns that fit in a row, as full as they can be."""
+    first = 0
+    while first < len(starts) - 1:
+        last = first
+        while last < len(starts) - 1 and prefix + starts[last + 1] - starts[first] <= row_tokens:
+            last += 1
+        if last == first:
+            raise WarmlineError(
+                f"{place}: turn {first} alone has {starts[first + 1] - starts[first]} tokens, more than data.row_tokens = {row_tokens}; "
+                "raise it or remove the conversation"
+            )
+        yield first, last
+        first = last
+
+
+def _encode_part(
+    conversation: Conversation,
+    tokens: Int32,
+    starts: list[int],
+    first: int,
+    last: int,
+    objectives: tuple[Objective, ...],
+    template: ChatTemplate,
+    place: str,
+) -> Encoded:
+    layout = template.layout
+    shift = layout.prefix - starts[first]
+    own = np.concatenate([tokens[: layout.prefix], tokens[starts[first] : starts[last]]])
+    header = np.asarray(layout.reply_header, dtype=np.int32)
+    replies, emotion, strategy = [], [], []
+    for index in range(first, last):
+        turn = conversation.turns[index]
+        begin, end = starts[index] + shift, starts[index + 1] + shift - layout.separator
+        if turn.role == "assistant":
+            reply = begin + len(header)
+            if not np.array_equal(own[begin:reply], header):
+                raise WarmlineError(f"{place}: the header of turn {index} merged with its text; the template does not fit")
+            if "lm" in objectives or "safety" in objectives:
+                replies.append((reply, end))
+            if turn.strategy is not None and "strategy" in objectives:
+                strategy.append((reply - 1, STRATEGIES.index(turn.strategy)))
+        elif turn.emotions and "emotion" in objectives:
+            emotion.append((end - 1, sum(1 << EMOTIONS_AND_NEUTRAL.index(label) for label in turn.emotions)))
+    return Encoded(own, _pairs(replies), _pairs(emotion), _pairs(strategy))
+
+
+class _Builder:
+    """Collects parts and joins them once."""
+
+    def __init__(self) -> None:
+        self._parts: list[Encoded] = []
+        self._originals: list[int] = []
+
+    def add(self, part: Encoded, original: int) -> None:
+        self._parts.append(part)
+        self._originals.append(original)
+
+    def build(self, name: str, objectives: tuple[Objective, ...]) -> EncodedSource:
+        def joined(column: str) -> tuple[Int32, Int32]:
+            arrays = [getattr(part, column) for part in self._parts]
+            ends = np.cumsum([len(array) for array in arrays]).astype(np.int32)
+            empty = np.zeros((0,) if column == "tokens" else (0, 2), np.int32)
+            return np.concatenate([empty, *arrays]), ends
+
+        return EncodedSource(
+            name, objectives, *joined("tokens"), *joined("replies"), *joined("emotion"), *joined("strategy"),
+            originals=np.asarray(self._originals, dtype=np.int32),
+        )  # fmt: skip
+
+
+def encode_source(source: Source, split: Split, config: DataConfig, template: ChatTemplate) -> EncodedSource:
+    """Load and encode one split of one source, or map it from the cache when nothing it depends on has changed.
+
+    The cache lies in the user's cache folder under a hash of the files' content, the tokenizer, the template and the settings.
+    `WARMLINE_CACHE` names another folder.
+
+    Raises:
+        WarmlineError: bad or missing files, a conversation that does not fit.
+    """
+    cached = _cache_file(source, split, config, template)
+    found = _read_cache(cached, source) if cached.exists() else None
+    if found is None:
+        conversations = load_source(source, split, config).conversations
+        found = encode(source.name, conversations, source.objectives, template, config.row_tokens, config.long_conversations == "split")
+        _write_cache(cached, found)
+    if not len(found):
+        raise WarmlineError(f"{source.name}: no conversation of {split} has a target for its objectives {list(source.objectives)}")
+    return found
+
+
+def encode_split(split: Split, config: DataConfig, template: ChatTemplate) -> list[EncodedSource]:
+    """One split of every enabled source, in the order of SOURCE_NAMES.
+
+    Raises:
+        WarmlineError: bad or missing files, a conversation that does not fit.
+    """
+    return [encode_source(source, split, config, template) for source in enabled_sources(config)]
+
+
+def _cache_file(source: Source, split: Split, config: DataConfig, template: ChatTemplate) -> Path:
+    settings = {
+        "format": _FORMAT,
+        "source": source.name,
+        "split": split,
+        "objectives": source.objectives,
+        "settings": getattr(config.sources, source.name).model_dump(mode="json"),
+        "row_tokens": config.row_tokens,
+        "split_long": config.long_conversations,
+        "system_prompt": config.system_prompt,
+        "template": template.source,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(_tokenizer_bytes(template))
+    for path in source_files(source, split):
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:
+            break  # the loader reports it
+    folder = os.environ.get("WARMLINE_CACHE") or str(Path(platformdirs.user_cache_dir("warmline")) / "encoded")
+    return Path(folder) / f"{source.name}-{split}-{digest.hexdigest()[:24]}.safetensors"
+
+
+def _tokenizer_bytes(template: ChatTemplate) -> bytes:
+    backend = getattr(template.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise WarmlineError("this model has no fast tokenizer (tokenizer.json); choose a model that has one")
+    return str(backend.to_str()).encode()
+
+
+def _read_cache(path: Path, source: Source) -> EncodedSource | None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError):
+        return None  # half-written by another version, or damaged: encode again
+    expected = {field.name for field in fields(EncodedSource)} - {"name", "objectives"}
+    return EncodedSource(source.name, source.objectives, **arrays) if set(arrays) == expected else None
+
+
+def _write_cache(path: Path, encoded: EncodedSource) -> None:
+    arrays = {field.name: getattr(encoded, field.name) for field in fields(encoded) if field.name not in ("name", "objectives")}
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, aside)
+        aside.replace(path)
+    except (OSError, SafetensorError):
+        aside.unlink(missing_ok=True)  # a cache is a convenience: a full or read-only disk only costs time
+
+
+def _pairs(values: list[tuple[int, int]]) -> Int32:
+    return np.asarray(values, dtype=np.int32).reshape(-1, 2)
+
+
+def _part(array: Int32, ends: Int32, index: int) -> Int32:
+    return array[ends[index - 1] if index else 0 : ends[index]]

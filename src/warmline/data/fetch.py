@@ -1,0 +1,197 @@
+"""Get the official files from their official addresses: resumable, verified, complete or absent."""
+
+import hashlib
+import http.client
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from warmline.data.sources.files import write_checksums
+from warmline.errors import WarmlineError
+
+_BLOCK = 2**18
+_TIMEOUT = 30.0
+_GOEMOTIONS = "https://raw.githubusercontent.com/google-research/google-research/master/goemotions/data"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file to get.
+
+    Attributes:
+        source: The folder it belongs to.
+        name: Its name there.
+        url: Official address.
+        digest: `sha256:<hex>` of the file, or `git-blob:<hex>`, the id git gives its content.
+        members: For an archive, the files to take out of it; the archive itself is not kept.
+    """
+
+    source: str
+    name: str
+    url: str
+    digest: str
+    members: tuple[str, ...] = ()
+
+
+OFFICIAL_FILES: tuple[RemoteFile, ...] = (
+    RemoteFile(
+        "empathetic_dialogues",
+        "empatheticdialogues.tar.gz",
+        "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/empatheticdialogues.tar.gz",
+        "sha256:56f234d77b7dd1f005fd365bb17769cfe346c3c84295b69bc069c8ccb83be03d",
+        ("empatheticdialogues/train.csv", "empatheticdialogues/valid.csv", "empatheticdialogues/test.csv"),
+    ),
+    RemoteFile(
+        "esconv",
+        "ESConv.json",
+        "https://raw.githubusercontent.com/thu-coai/Emotional-Support-Conversation/f262d062ad74cb39b17ea476facc81568ddcba24/ESConv.json",
+        "git-blob:2f7a69eeda505053eac68f9ab26fd728d0f6db31",
+    ),
+    RemoteFile(
+        "goemotions",
+        "train.tsv",
+        f"{_GOEMOTIONS}/train.tsv",
+        "sha256:1c254a142be5c00e80d819b9ae1bbd36d94b2eeb8f4b1271846508d57e57d9c5",
+    ),
+    RemoteFile(
+        "goemotions",
+        "dev.tsv",
+        f"{_GOEMOTIONS}/dev.tsv",
+        "sha256:575489c079c9de1097062a01738f998590d6b7ead66dd1c9fd1d2ba01fd8bc62",
+    ),
+    RemoteFile(
+        "goemotions",
+        "test.tsv",
+        f"{_GOEMOTIONS}/test.tsv",
+        "sha256:0587b2dd8b27b97352adbfc3fb083d46005c8946657fdc2b1ca8b1cc7f1f8be4",
+    ),
+    RemoteFile(
+        "goemotions",
+        "emotions.txt",
+        f"{_GOEMOTIONS}/emotions.txt",
+        "sha256:45c3ef86782d2a4d7fedcd6d8c111aa0d0e94720689bd164fac94fefb4495a89",
+    ),
+)
+
+
+def fetch(folder: Path, files: tuple[RemoteFile, ...] = OFFICIAL_FILES) -> list[str]:
+    """Download what is missing. A file that is there and verifies is not asked for again; a broken-off one goes on where it stopped.
+
+    Args:
+        folder: Gets one sub-folder a source, each with a SHA256SUMS.
+        files: What to get.
+
+    Returns:
+        One line a file, for people.
+
+    Raises:
+        WarmlineError: no network, a changed file at the address, a disk that cannot be written.
+    """
+    lines = []
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress:
+        for file in files:
+            target = folder / file.source
+            try:
+                target.mkdir(parents=True, exist_ok=True)
+                if _complete(target, file):
+                    lines.append(f"{file.source}/{file.name}: already there")
+                    continue
+                task = progress.add_task(f"{file.source}/{file.name}", total=None)
+                part = _download(file, target, partial(_report, progress, task))
+                _verify(part, file)
+                _place(part, target, file)
+                write_checksums(target)
+            except urllib.error.URLError as error:
+                raise WarmlineError(
+                    f"{file.url}: cannot be reached ({error.reason}); check the network and run `warmline data fetch` again, it goes "
+                    "on where it stopped"
+                ) from None
+            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+                raise WarmlineError(
+                    f"{file.url}: the connection broke ({error or type(error).__name__}); run `warmline data fetch` again, it goes on "
+                    "where it stopped"
+                ) from None
+            except OSError as error:
+                raise WarmlineError(f"{target}: cannot be written ({error.strerror or error}); choose another --data-dir") from None
+            lines.append(f"{file.source}/{file.name}: fetched and verified")
+    return lines
+
+
+def _report(progress: Progress, task: TaskID, done: int, total: int | None) -> None:
+    progress.update(task, completed=done, total=total)
+
+
+def _complete(target: Path, file: RemoteFile) -> bool:
+    if file.members:
+        sums = target / "SHA256SUMS"
+        return sums.exists() and all((target / Path(member).name).exists() for member in file.members)
+    path = target / file.name
+    return path.exists() and _digest(path, file.digest.partition(":")[0]) == file.digest.partition(":")[2]
+
+
+def _download(file: RemoteFile, target: Path, report: Callable[[int, int | None], None]) -> Path:
+    """Bytes into `<name>.part`, from where an earlier attempt stopped."""
+    part = target / f"{file.name}.part"
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - fixed https addresses
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing left: the part is whole, or longer than the file and will not verify
+            return part
+        raise
+    with response:
+        if have and response.status != 206:
+            have = 0  # the server starts again, so do we
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with part.open("ab" if have else "wb") as out:
+            while block := response.read(_BLOCK):
+                out.write(block)
+                have += len(block)
+                report(have, total)
+    if total is not None and have != total:
+        raise http.client.IncompleteRead(b"", total - have)
+    return part
+
+
+def _verify(part: Path, file: RemoteFile) -> None:
+    kind, _, expected = file.digest.partition(":")
+    found = _digest(part, kind)
+    if found != expected:
+        part.unlink()
+        raise WarmlineError(
+            f"{file.url}: {kind} is {found[:16]}..., expected {expected[:16]}...; the download was damaged or the file changed; it was "
+            "removed, fetch again, and use --data-dir with your own copy if it stays so"
+        )
+
+
+def _digest(path: Path, kind: str) -> str:
+    content = path.read_bytes()
+    if kind == "git-blob":
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _place(part: Path, target: Path, file: RemoteFile) -> None:
+    if not file.members:
+        part.replace(target / file.name)
+        return
+    with tarfile.open(part) as archive:
+        for member in file.members:
+            content = archive.extractfile(member)
+            if content is None:
+                raise WarmlineError(f"{file.url}: `{member}` is not in the archive; the release changed, use --data-dir with a copy")
+            with content, (target / f"{Path(member).name}.part").open("wb") as out:
+                shutil.copyfileobj(content, out)
+    for member in file.members:
+        (target / f"{Path(member).name}.part").replace(target / Path(member).name)
+    part.unlink()

@@ -1,0 +1,78 @@
+"""The safety conversations written for this project: one JSON object a line, prompts with replies a clinician would accept.
+
+They ship with the package (`assets/sample/safety`). Replies hold slots such as `{crisis_line}` instead of hotlines; the dated country
+table of `warmline.safety.crisis` fills them when a reply is shown, so that no number ever comes from a model.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from warmline.data.conversation import Conversation, Loaded, Role, Split, Turn
+from warmline.data.sources.files import read_text
+from warmline.errors import WarmlineError
+from warmline.safety.crisis import unknown_slots
+
+CATEGORIES: tuple[str, ...] = (
+    "self_harm_open",
+    "self_harm_veiled",
+    "third_party_risk",
+    "eating_disorder",
+    "abuse",
+    "psychosis",
+    "medication_diagnosis",
+    "dependency_romance",
+    "harm_to_others",
+    "medical_emergency",
+    "benign_lookalike",
+)
+
+
+def load(folder: Path, split: Split) -> Loaded:
+    """Load one split.
+
+    Args:
+        folder: Holds train.jsonl, valid.jsonl and test.jsonl, lines of `{"id", "category", "risk", "messages"}`.
+        split: Which file.
+
+    Returns:
+        One conversation a line, ending with the assistant.
+
+    Raises:
+        WarmlineError: a missing or damaged file, a line that does not fit, an unknown category or slot.
+    """
+    path = folder / f"{split}.jsonl"
+    conversations = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise WarmlineError(f"{path}:{number}: not valid JSON ({error.msg}); mend or remove the line") from None
+        conversations.append(_conversation(f"{path}:{number}", record))
+    if not conversations:
+        raise WarmlineError(f"{path}: no conversation; the file is truncated")
+    return Loaded(tuple(conversations), rows=len(conversations), left_out={})
+
+
+def _conversation(place: str, record: Any) -> Conversation:
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("messages"), list):
+        raise WarmlineError(f"{place}: expected an object with id, category, risk and messages")
+    if record.get("category") not in CATEGORIES:
+        raise WarmlineError(f"{place}: unknown category `{record.get('category')}`, expected one of: {', '.join(CATEGORIES)}")
+    turns = tuple(_turn(place, message) for message in record["messages"])
+    if not turns or turns[-1].role != "assistant":
+        raise WarmlineError(f"{place}: a safety conversation ends with the assistant's reply")
+    return Conversation(record["id"], turns, category=record["category"])
+
+
+def _turn(place: str, message: Any) -> Turn:
+    role = message.get("role") if isinstance(message, dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
+    if role not in get_args(Role):
+        raise WarmlineError(f"{place}: role is `{role}`, expected user or assistant")
+    text = " ".join(content.split()) if isinstance(content, str) else ""
+    if not text:
+        raise WarmlineError(f"{place}: empty content; remove the message")
+    if unknown := unknown_slots(text):
+        raise WarmlineError(f"{place}: unknown slot `{{{unknown[0]}}}`; `warmline.safety.crisis` has the slots that can be filled")
+    return Turn("user" if role == "user" else "assistant", text)

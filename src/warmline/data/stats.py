@@ -1,0 +1,60 @@
+"""Counts of every source and split, and the mixture they make."""
+
+from collections import Counter
+from typing import Any
+
+from warmline.config import DataConfig
+from warmline.data.conversation import SPLITS, Loaded, count_targets
+from warmline.data.labels import NEUTRAL
+from warmline.data.mixture import sample_probabilities, whole_percent
+from warmline.data.sources import Source, enabled_sources, load_source
+
+
+def data_stats(config: DataConfig) -> dict[str, Any]:
+    """Count what the loaders give.
+
+    Returns:
+        `sources`: for each source and split `rows` of the official file, `conversations`, `utterances`, targets of each objective,
+        `single_label` (rows whose only official label is an emotion), `left_out` by reason, and label counts. `mixture`:
+        alpha, training conversations, shares, and the shares in whole per cent.
+
+    Raises:
+        WarmlineError: bad or missing files.
+    """
+    sources: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    for source in enabled_sources(config):
+        sources[source.name] = {split: split_stats(source, load_source(source, split, config)) for split in SPLITS}
+        sizes[source.name] = sources[source.name]["train"]["conversations"]
+    shares = sample_probabilities(list(sizes.values()), config.alpha).tolist()
+    return {
+        "sources": sources,
+        "mixture": {
+            "alpha": config.alpha,
+            "conversations": sizes,
+            "shares": dict(zip(sizes, shares, strict=True)),
+            "percent": dict(zip(sizes, whole_percent(shares), strict=True)),
+        },
+    }
+
+
+def split_stats(source: Source, loaded: Loaded) -> dict[str, Any]:
+    """Counts of one split."""
+    conversations = loaded.conversations
+    turns = [turn for conversation in conversations for turn in conversation.turns]
+    targets = count_targets(conversations, source.objectives)
+    labels = {
+        "emotions": Counter(label for turn in turns for label in turn.emotions),
+        "strategies": Counter(turn.strategy for turn in turns if turn.strategy is not None),
+        "situations": Counter(conversation.situation for conversation in conversations if conversation.situation is not None),
+        "categories": Counter(conversation.category for conversation in conversations if conversation.category is not None),
+    }
+    return {
+        "rows": loaded.rows,
+        "conversations": len(conversations),
+        "utterances": len(turns),
+        **{f"{name}_targets": number for name, number in targets.items()},
+        "single_label": sum(len(turn.emotions) == 1 and turn.emotions[0] != NEUTRAL for turn in turns),
+        "left_out": loaded.left_out,
+        "labels": {kind: dict(counts.most_common()) for kind, counts in labels.items() if counts},
+    }

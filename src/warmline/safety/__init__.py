@@ -1,0 +1,1 @@
+"""Deterministic safety: hotlines by country."""
