@@ -1,0 +1,1 @@
+"""Backbone, heads, losses and saved artefacts. Knows nothing of data files."""

@@ -1,0 +1,141 @@
+"""Save, load and verify what a run leaves behind: the adapter in PEFT's own format, and the heads that belong to it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from warmline.config import RunConfig, load_config
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.data.template import ChatTemplate
+from warmline.errors import WarmlineError
+from warmline.model.heads import Heads
+from warmline.model.multitask import MultiTaskModel
+from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+from warmline.runs import RunFolder, read_json, write_folder, write_json
+
+ADAPTER = "adapter"
+MODEL = "model"
+FORMAT = 1
+READS = {
+    "emotion": "final hidden state at the last token (end of turn) of the user's turn",
+    "strategy": "final hidden state at the last token of the assistant's header, before the reply",
+}
+
+
+def build_model(config: RunConfig, device: torch.device, dtype: torch.dtype) -> MultiTaskModel:
+    """A new model to train: base, fresh adapter, fresh heads, all from the run's seed.
+
+    Raises:
+        WarmlineError: the base cannot be loaded as asked.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        backbone = TransformersBackbone(config.model, config.lora, device, dtype)
+        heads = Heads(backbone.hidden_size, config.data.sources.goemotions.labels, config.heads)
+    return MultiTaskModel(backbone, heads.to(device))
+
+
+def save_artifact(run: RunFolder, model: MultiTaskModel, config: RunConfig, template: ChatTemplate, step: int) -> None:
+    """Write the tuned weights, tokenizer, template and heads into the run folder.
+
+    The heads' description is written last: a run without it is unfinished, and one whose parts do not belong together is refused.
+    """
+    run.heads_description.unlink(missing_ok=True)
+
+    def fill(folder: Path) -> None:
+        model.backbone.save(folder)
+        template.tokenizer.save_pretrained(folder)
+
+    write_folder(weights_folder(run, config), fill)
+    aside = run.heads.with_suffix(".writing")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()}, aside)
+    aside.replace(run.heads)
+    write_json(run.heads_description, describe(run, config, template, step))
+
+
+def weights_folder(run: RunFolder, config: RunConfig) -> Path:
+    """`adapter/`, or `model/` when every weight was trained."""
+    return run.path / (ADAPTER if config.lora is not None else MODEL)
+
+
+def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: int) -> dict[str, Any]:
+    """What `heads.json` says."""
+    labels = config.data.sources.goemotions.labels
+    return {
+        "format": FORMAT,
+        "run": config.name,
+        "step": step,
+        "base_model": config.model.name,
+        "base_revision": config.model.revision,
+        "base_random_init_seed": config.model.random_init_seed,
+        "weights": weights_folder(run, config).name,
+        "weights_sha256": weights_hash(run, config),
+        "heads_sha256": hashlib.sha256(run.heads.read_bytes()).hexdigest(),
+        "dtype": "float32",
+        "reads": READS,
+        "emotions": list(EMOTIONS_AND_NEUTRAL[:labels]),
+        "strategies": list(STRATEGIES),
+        "template": template.name,
+        "system_prompt": config.data.system_prompt,
+    }
+
+
+def weights_hash(run: RunFolder, config: RunConfig) -> str:
+    """sha256 over the saved weight files, in the order of their names.
+
+    Raises:
+        WarmlineError: there are none.
+    """
+    folder = weights_folder(run, config)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WarmlineError(f"{folder}: no weights (*.safetensors); train the run again")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def load_artifact(run: RunFolder, device: torch.device, dtype: torch.dtype) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
+    """The saved model, for evaluation and serving.
+
+    Raises:
+        WarmlineError: files are missing, damaged, or do not belong together.
+    """
+    config = load_config(run.config)
+    description = read_json(run.heads_description)
+    _verify(run, config, description)
+    try:
+        saved = load_file(run.heads)
+    except (OSError, SafetensorError) as error:
+        raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
+    backbone = TransformersBackbone(config.model, config.lora, device, dtype, tuned=weights_folder(run, config), trainable=False)
+    heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads)
+    try:
+        heads.load_state_dict(saved)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WarmlineError(f"{run.heads}: the heads do not fit this model ({reason})") from None
+    model = MultiTaskModel(backbone, heads.to(device)).eval()
+    template = ChatTemplate(load_tokenizer(config.model), description["template"], description["system_prompt"])
+    return config, model, template
+
+
+def _verify(run: RunFolder, config: RunConfig, description: Any) -> None:
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise WarmlineError(f"{run.heads_description}: format is not {FORMAT}; this warmline cannot read it")
+    if not run.heads.is_file():
+        raise WarmlineError(f"{run.heads}: file not found; train the run again")
+    if weights_hash(run, config) != description.get("weights_sha256"):
+        raise WarmlineError(
+            f"{run.heads_description}: these heads belong to another adapter (its sha256 differs from the one in {ADAPTER}/); "
+            "put the adapter and heads of one run together"
+        )
+    if hashlib.sha256(run.heads.read_bytes()).hexdigest() != description.get("heads_sha256"):
+        raise WarmlineError(f"{run.heads}: sha256 differs from heads.json; the file was changed or belongs to another run")

@@ -1,0 +1,69 @@
+"""What the rest of warmline needs from a language model, whoever runs it."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Sampling(NamedTuple):
+    """How a reply is drawn.
+
+    Attributes:
+        max_new_tokens: Longest reply, in tokens.
+        temperature: 0 takes the likeliest token each time.
+        top_p: Nucleus mass; 1 is off.
+        min_p: Tokens below this share of the likeliest one's probability are left out; 0 is off.
+        seed: Of the draw; None leaves it to chance.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.7
+    top_p: float = 1.0
+    min_p: float = 0.05
+    seed: int | None = None
+
+
+class Backbone(Protocol):
+    """A causal decoder, its frozen base, and its adapter. It is a `torch.nn.Module` whose trainable parameters are what is tuned."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the final hidden state."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go."""
+
+    @property
+    def unembedding(self) -> Tensor:
+        """[vocabulary, hidden], of the tuned model."""
+
+    @property
+    def base_unembedding(self) -> Tensor:
+        """[vocabulary, hidden], of the frozen base."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As of any `nn.Module`; those that require a gradient are tuned."""
+
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
+        """Final hidden states after the last norm, causal inside each conversation: [tokens] to [tokens, hidden].
+
+        Args:
+            tokens: [tokens], token ids.
+            position_ids: [tokens], restarting with each conversation.
+            bounds: [conversations + 1], int32.
+            longest: Tokens of the longest conversation.
+        """
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, `hidden` is the base's: adapter off, evaluation mode, no gradient."""
+
+    def generate(self, prompt: list[int], end_of_turn: int, sampling: Sampling) -> list[int]:
+        """Token ids of one reply, without its end-of-turn token."""
+
+    def save(self, folder: Path) -> None:
+        """Write the tuned weights into a folder: an adapter in PEFT's own format, or the whole model when every weight was trained."""

@@ -1,0 +1,187 @@
+"""The four objectives as sums with counts, and the chunked products with the unembedding that keep them small.
+
+A full [tokens, vocabulary] tensor at 8B costs 0.6 MB a token in fp32, several GB a row. Both functions here walk over the supervised
+tokens in chunks, compute loss and gradient together, and keep only the gradient of the hidden states, which is as large as these.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax
+
+from warmline.config import LossWeights
+from warmline.data.conversation import OBJECTIVES, Objective
+
+CHUNK_LOGITS = 2**26
+"""Logits held at once: 256 MiB in fp32, 441 tokens at Qwen3's vocabulary, enough rows to keep a matrix product busy."""
+
+
+class Term(NamedTuple):
+    """One objective's part: the sum over its targets, and how many there were."""
+
+    sum: Tensor
+    targets: int
+
+
+class LossTerms(NamedTuple):
+    """What one forward pass gives. Sums are fp32 scalars; a missing objective is a zero sum that still joins the graph."""
+
+    lm: Term
+    emotion: Term
+    strategy: Term
+    safety: Term
+
+
+def weighted_loss(terms: LossTerms, weights: LossWeights, denominators: dict[Objective, int]) -> Tensor:
+    """This micro-batch's part of the step's loss, sum_o lambda_o * sum_o / denominator_o.
+
+    Args:
+        terms: Of one micro-batch.
+        weights: The lambdas.
+        denominators: Each objective's number of targets in the whole optimiser step: all micro-batches, all ranks. So accumulating
+            gradients gives the same step however it is cut into micro-batches.
+
+    Returns:
+        Scalar, fp32.
+    """
+    total = terms.lm.sum * 0.0
+    for name in OBJECTIVES:
+        total = total + getattr(weights, name) / max(denominators[name], 1) * getattr(terms, name).sum
+    return total
+
+
+def chunked_cross_entropy(hidden: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the cross-entropies of `hidden @ unembedding.T` without holding the logits.
+
+    Args:
+        hidden: [targets, hidden].
+        unembedding: [vocabulary, hidden]; gets a gradient when it asks for one.
+        targets: [targets], token ids.
+
+    Returns:
+        Scalar, fp32, nats.
+    """
+    return _ChunkedCrossEntropy.apply(hidden, unembedding, targets, torch.is_grad_enabled())  # type: ignore[no-untyped-call,no-any-return]
+
+
+def chunked_kl(hidden: Tensor, unembedding: Tensor, base_hidden: Tensor, base_unembedding: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of the exact KL(base || tuned) over the vocabulary, without holding the logits.
+
+    Args:
+        hidden: [targets, hidden], tuned states.
+        unembedding: [vocabulary, hidden] of the tuned model; gets a gradient when it asks for one.
+        base_hidden: [targets, hidden], the base's states, constant.
+        base_unembedding: [vocabulary, hidden] of the base, constant.
+        weights: [targets], fp32.
+
+    Returns:
+        Scalar, fp32, nats.
+    """
+    return _ChunkedKL.apply(hidden, unembedding, base_hidden, base_unembedding, weights, torch.is_grad_enabled())  # type: ignore[no-untyped-call,no-any-return]
+
+
+def emotion_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over rows of the emotion loss.
+
+    Args:
+        logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the mean
+            over labels.
+        targets: [rows, 28], 1 where a label applies.
+
+    Returns:
+        Scalar, fp32, nats.
+    """
+    if logits.shape[1] == targets.shape[1]:
+        return binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1).sum()
+    among = targets[:, : logits.shape[1]]
+    shared = among / among.sum(dim=1, keepdim=True)
+    return -(shared * log_softmax(logits, dim=1)).sum()
+
+
+def strategy_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum over rows of the cross-entropy.
+
+    Args:
+        logits: [rows, 8].
+        targets: [rows], places in STRATEGIES.
+    """
+    return cross_entropy(logits, targets, reduction="sum")
+
+
+def _chunks(tokens: int, vocabulary: int) -> range:
+    return range(0, tokens, max(1, CHUNK_LOGITS // vocabulary))
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, training: bool) -> Tensor:
+        wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
+        states = hidden.to(weight.dtype)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        steps = _chunks(len(hidden), len(weight))
+        for start in steps:
+            part = slice(start, start + steps.step)
+            logits = (states[part] @ weight.T).float()
+            normaliser = logits.logsumexp(dim=1, keepdim=True)
+            chosen = targets[part, None]
+            total += (normaliser - logits.gather(1, chosen)).sum()
+            if not (wants_hidden or wants_weight):
+                continue
+            gradient = (logits - normaliser).exp_()
+            gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, -1.0))
+            gradient = gradient.to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = (gradient @ weight).to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight += gradient.T @ states[part]
+        ctx.grads = grad_hidden, grad_weight
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0])
+        return grad_hidden, grad_weight, None, None
+
+
+class _ChunkedKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, base_hidden: Tensor, base_weight: Tensor, weights: Tensor, training: bool
+    ) -> Tensor:
+        wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
+        states, base_states = hidden.to(weight.dtype), base_hidden.to(base_weight.dtype)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        steps = _chunks(len(hidden), len(weight))
+        for start in steps:
+            part = slice(start, start + steps.step)
+            tuned = log_softmax((states[part] @ weight.T).float(), dim=1)
+            base = log_softmax((base_states[part] @ base_weight.T).float(), dim=1)
+            base_probabilities = base.exp()
+            total += (base.sub_(tuned).mul_(base_probabilities).sum(dim=1) * weights[part]).sum()
+            if not (wants_hidden or wants_weight):
+                continue
+            gradient = tuned.exp_().sub_(base_probabilities).mul_(weights[part, None]).to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = (gradient @ weight).to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight += gradient.T @ states[part]
+        ctx.grads = grad_hidden, grad_weight
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0])
+        return grad_hidden, grad_weight, None, None, None, None
+
+
+def _scaled(grads: tuple[Tensor | None, Tensor | None], outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    grad_hidden, grad_weight = grads
+    return (
+        None if grad_hidden is None else grad_hidden * outer.to(grad_hidden.dtype),
+        None if grad_weight is None else grad_weight * outer.to(grad_weight.dtype),
+    )

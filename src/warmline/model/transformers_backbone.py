@@ -1,0 +1,271 @@
+"""Plain transformers + PEFT: the decoder inside the PEFT model, on CPU or CUDA, in full, half or 4-bit precision."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from warmline.config import LoraSettings, ModelConfig
+from warmline.errors import WarmlineError
+from warmline.model.attention import VARLEN
+from warmline.model.backbone import Sampling
+
+NANO = "nano"
+
+
+def model_path(config: ModelConfig) -> str:
+    """The hub id or folder that transformers loads; `nano` lies inside this package."""
+    return str(resources.files("warmline") / "assets" / NANO) if config.name == NANO else config.name
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The base model's tokenizer.
+
+    Raises:
+        WarmlineError: it cannot be found.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(config), revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise _not_found(config, error) from None
+    return tokenizer
+
+
+def load_architecture(config: ModelConfig) -> PreTrainedConfig:
+    """The base model's configuration, without weights.
+
+    Raises:
+        WarmlineError: it cannot be found.
+    """
+    try:
+        architecture: PreTrainedConfig = AutoConfig.from_pretrained(model_path(config), revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise _not_found(config, error) from None
+    return architecture
+
+
+class TransformersBackbone(nn.Module):
+    """A causal language model with an adapter, or with every weight trainable.
+
+    Args:
+        config: The base model.
+        lora: New adapter to add; None trains every weight and keeps a frozen copy as the base.
+        device: Where it runs.
+        dtype: Of the base weights; adapters stay in fp32 and autocast makes the products half precision.
+        tuned: A folder that `save` wrote, to load instead of starting anew.
+        trainable: False for evaluation and serving.
+
+    Raises:
+        WarmlineError: the model cannot be found, or cannot be used as asked.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        lora: LoraSettings | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        tuned: Path | None = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        base = _load_base(config, device, dtype)
+        _refuse_unusual_logits(base)
+        self._frozen: PreTrainedModel | None = None
+        self.model: PreTrainedModel | PeftModel
+        if lora is not None:
+            self.model = _with_adapter(base, lora, tuned, trainable)
+        else:
+            self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
+            self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
+        if config.gradient_checkpointing and trainable:
+            self._causal.gradient_checkpointing_enable({"use_reentrant": False})
+        self._using_base = False
+        self.train(trainable)
+
+    @property
+    def _causal(self) -> PreTrainedModel:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the final hidden state."""
+        return int(self._causal.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go."""
+        return self.unembedding.device
+
+    @property
+    def unembedding(self) -> Tensor:
+        """[vocabulary, hidden], of the tuned model."""
+        weight: Tensor = self._causal.get_output_embeddings().weight
+        return weight
+
+    @property
+    def base_unembedding(self) -> Tensor:
+        """[vocabulary, hidden], of the frozen base."""
+        if self._frozen is None:
+            return self.unembedding
+        weight: Tensor = self._frozen.get_output_embeddings().weight
+        return weight
+
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
+        """Final hidden states of one flat sequence of conversations, [tokens, hidden]."""
+        causal = self._frozen if self._using_base and self._frozen is not None else self._causal
+        output = causal.get_decoder()(
+            input_ids=tokens[None],
+            position_ids=position_ids[None],
+            use_cache=False,
+            cu_seq_lens_q=bounds,
+            cu_seq_lens_k=bounds,
+            max_length_q=longest,
+            max_length_k=longest,
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside it, `hidden` and `generate` are the base's: adapter off, evaluation mode, no gradient."""
+        was_training, was_base = self.training, self._using_base
+        self.eval()
+        self._using_base = True
+        try:
+            with torch.no_grad():
+                if isinstance(self.model, PeftModel):
+                    with self.model.disable_adapter():
+                        yield
+                else:
+                    yield
+        finally:
+            self._using_base = was_base
+            self.train(was_training)
+
+    def train(self, mode: bool = True) -> "TransformersBackbone":
+        """Training mode for the tuned model only; the frozen copy stays in evaluation mode."""
+        super().train(mode)
+        if self._frozen is not None:
+            self._frozen.eval()
+        return self
+
+    @torch.no_grad()
+    def generate(self, prompt: list[int], end_of_turn: int, sampling: Sampling) -> list[int]:
+        """Token ids of one reply, without its end-of-turn token."""
+        causal = self._frozen if self._using_base and self._frozen is not None else self._causal
+        if sampling.seed is not None:
+            torch.manual_seed(sampling.seed)
+        drawn: dict[str, Any] = {}
+        if sampling.temperature > 0:
+            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "min_p": sampling.min_p, "top_k": 0}
+        settings = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=sampling.temperature > 0,
+            eos_token_id=end_of_turn,
+            pad_token_id=end_of_turn,
+            **drawn,
+        )
+        ids = torch.tensor([prompt], device=self.device)
+        causal.set_attn_implementation("sdpa")  # the cache of `generate` is no flat sequence
+        try:
+            output = causal.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        finally:
+            causal.set_attn_implementation(VARLEN)
+        reply: list[int] = output[0, len(prompt) :].tolist()
+        return reply[:-1] if reply and reply[-1] == end_of_turn else reply
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""
+        self.model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+
+
+def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    path = model_path(config)
+    try:
+        if config.random_init_seed is not None:
+            architecture = load_architecture(config)
+            with torch.random.fork_rng():
+                torch.manual_seed(config.random_init_seed)
+                built: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, dtype=dtype, attn_implementation=VARLEN)
+            return built.to(device)
+        quantisation = _quantisation(device, dtype) if config.load_in_4bit else None
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=config.revision,
+            dtype=dtype,
+            attn_implementation=VARLEN,
+            device_map={"": device},
+            quantization_config=quantisation,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_found(config, error) from None
+    return loaded
+
+
+def _quantisation(device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if device.type != "cuda":
+        raise WarmlineError("model.load_in_4bit: 4-bit weights need a CUDA GPU; set it to false, or take configs/nano.yaml on a CPU")
+    if find_spec("bitsandbytes") is None:
+        raise WarmlineError("model.load_in_4bit: bitsandbytes is not installed; `pip install 'warmline[cuda]'`")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+
+
+def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None, trainable: bool) -> PeftModel:
+    for parameter in base.parameters():
+        parameter.requires_grad_(False)
+    if tuned is not None:
+        return PeftModel.from_pretrained(base, str(tuned), is_trainable=trainable)
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        use_rslora=lora.rank_stabilised,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted: PeftModel = get_peft_model(base, settings)
+    except ValueError as error:
+        raise WarmlineError(f"lora.target_modules: {' '.join(str(error).split())}") from None
+    return adapted
+
+
+def _full_weights(tuned: Path | None, base: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    if tuned is None:
+        return base
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(tuned, dtype=dtype, attn_implementation=VARLEN, device_map={"": device})
+    return loaded
+
+
+def _refuse_unusual_logits(base: PreTrainedModel) -> None:
+    """The losses rebuild logits as states @ unembedding.T; a model that does more would be trained on other logits than it serves."""
+    head = base.get_output_embeddings()
+    if getattr(base.config, "final_logit_softcapping", None) or getattr(head, "bias", None) is not None:
+        raise WarmlineError(
+            f"model.name: {base.config.model_type} caps or shifts its logits, which the chunked losses do not rebuild; "
+            "use Qwen3, Llama or Gemma 3"
+        )
+
+
+def _not_found(config: ModelConfig, error: Exception) -> WarmlineError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return WarmlineError(f"model.name: cannot load `{config.name}`: {reason}")
