@@ -1,0 +1,175 @@
+"""Every command: parse, call, print. No logic."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from warmline.config import DataConfig, RunConfig, load_config
+from warmline.errors import WarmlineError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune an open LLM into an empathetic friend.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Get, count and describe the data sets.")
+app.add_typer(data_app, name="data")
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML configuration, such as configs/nano.yaml.", metavar="CONFIG")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/nano.", metavar="RUN")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one key, as in --set training.epochs=1; may be repeated.")]
+DataDir = Annotated[
+    str | None,
+    typer.Option("--data-dir", help="Folder with copies of the official files; `sample` for the data inside this package."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line on standard error and status 2."""
+    try:
+        app()
+    except WarmlineError as error:
+        print(f"warmline: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("warmline: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    ranks: Annotated[int, typer.Option(min=1, help="GPUs that will train together.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """The run's arithmetic before it starts: mixture, tokens, steps, memory, what will be written."""
+    from warmline.training.plan import plan_run
+    from warmline.training.view import plan_table
+
+    resolved = _config(config, overrides, data_dir)
+    made = plan_run(resolved, ranks)
+    if as_json:
+        print(json.dumps(made.as_json(), indent=2))
+        return
+    console = Console()
+    console.print(plan_table(made))
+    console.print(f"writes {resolved.output_dir / resolved.name}/: adapter, heads, metrics.jsonl, checkpoints, training curves")
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of this run.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Remove an existing run of this name first.")] = False,
+) -> None:
+    """Multi-task fine-tuning, with live progress, validation, checkpoints and curves."""
+    from warmline.training.loop import train as train_run
+
+    train_run(_config(config, overrides, data_dir), resume=resume, overwrite=overwrite)
+
+
+@app.command()
+def evaluate(run: RunPath, as_json: AsJson = False) -> None:
+    """Score the saved heads on the test splits, beside the majority class."""
+    from warmline.evaluation.heads import evaluate as evaluate_run
+    from warmline.runs import RunFolder
+
+    folder = RunFolder.open(run)
+    result = evaluate_run(folder)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    table = Table(title=f"{result['context']['run']}: test split", title_justify="left", box=None)
+    for column in ("head", "n", "accuracy", "macro-F1", "majority accuracy", "majority macro-F1"):
+        table.add_column(column, justify="left" if column == "head" else "right")
+    for name, scores in result["heads"].items():
+        if scores is None:
+            table.add_row(name, "0", *["no test targets"] * 4)
+            continue
+        both = (scores, scores["majority"])
+        table.add_row(name, str(scores["n"]), *(text for each in both for text in (f"{each['accuracy']:.1%}", f"{each['macro_f1']:.3f}")))
+    console = Console()
+    console.print(table)
+    console.print(f"written to {folder.evaluation}", highlight=False)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where to; the user's cache folder by default.")] = None,
+) -> None:
+    """Download the official files, with checksums; goes on where an earlier attempt stopped."""
+    from warmline.data.fetch import fetch
+    from warmline.data.sources import fetched_dir
+
+    folder = data_dir or fetched_dir()
+    for line in fetch(folder):
+        print(line)
+    print(f"data in {folder}; ESConv and EmpatheticDialogues are for non-commercial use only")
+
+
+@data_app.command("stats")
+def data_stats(
+    data_dir: DataDir = None,
+    alpha: Annotated[float, typer.Option(help="Mixture temperature in (0, 1].")] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Counts of every source and split, and the shares of the mixture."""
+    from warmline.data.stats import data_stats as count
+
+    stats = count(_data_config(data_dir, alpha))
+    if as_json:
+        print(json.dumps(stats, indent=2))
+    else:
+        Console().print(_stats_table(stats))
+
+
+@data_app.command("card")
+def data_card(
+    data_dir: DataDir = None,
+    out: Annotated[Path, typer.Option(help="Folder for the cards.")] = Path("data_cards"),
+) -> None:
+    """Write a data card a source: origin, licence, counts, labels with a picture, preprocessing, known problems."""
+    from warmline.data.cards import write_cards
+
+    for card in write_cards(_data_config(data_dir, 0.5), out):
+        print(card)
+
+
+def _config(path: Path, overrides: list[str] | None, data_dir: str | None) -> RunConfig:
+    return load_config(path, [*(overrides or []), *([f"data.dir={data_dir}"] if data_dir else [])])
+
+
+def _data_config(data_dir: str | None, alpha: float) -> DataConfig:
+    if not 0 < alpha <= 1:
+        raise WarmlineError(f"--alpha {alpha}: expected above 0 and at most 1")
+    return DataConfig(dir=data_dir, alpha=alpha)
+
+
+def _stats_table(stats: dict[str, Any]) -> Table:
+    columns = ("conversations", "utterances", "lm_targets", "emotion_targets", "single_label", "strategy_targets", "safety_targets")
+    table = Table(box=None)
+    table.add_column("source")
+    table.add_column("split")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    table.add_column("share", justify="right")
+    for source, splits in stats["sources"].items():
+        for split, counts in splits.items():
+            share = f"{stats['mixture']['shares'][source]:.1%}" if split == "train" else ""
+            table.add_row(source, split, *(f"{counts[column]:,}" if counts[column] else "" for column in columns), share)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The public way into a finished run: read what a user feels, choose a strategy, reply."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from warmline.config import load_config
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.data.template import ChatTemplate, Message
+from warmline.model.artifacts import load_artifact
+from warmline.model.backbone import Sampling
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder
+from warmline.safety.crisis import fill_slots
+from warmline.training.device import Place, choose_place
+
+_ROLES = ("system", "user", "assistant")
+
+
+class Reading(NamedTuple):
+    """What the heads say of the last user turn, before any reply.
+
+    Attributes:
+        emotion: Probability of each label; they sum to 1 with 27 classes and stand alone with 28 labels.
+        strategy: Probability of each support strategy for the next reply; they sum to 1.
+    """
+
+    emotion: dict[str, float]
+    strategy: dict[str, float]
+
+
+class Companion:
+    """A tuned model with its heads.
+
+    Args:
+        model: In evaluation mode.
+        template: The one it was trained with.
+        place: Device and precision.
+    """
+
+    def __init__(self, model: MultiTaskModel, template: ChatTemplate, place: Place) -> None:
+        self._model = model
+        self._template = template
+        self._place = place
+
+    @classmethod
+    def open(cls, path: Path) -> "Companion":
+        """Load a finished run folder.
+
+        Raises:
+            WarmlineError: no finished run there, or its parts do not belong together.
+        """
+        run = RunFolder.open(path)
+        place = choose_place(load_config(run.config).training)
+        _, model, template = load_artifact(run, place.device, place.dtype)
+        return cls(model, template, place)
+
+    @torch.no_grad()
+    def read(self, messages: list[Message]) -> Reading:
+        """Emotion of the last user turn and strategy of the reply to come, from one forward pass over the prompt.
+
+        Args:
+            messages: `{"role", "content"}` dictionaries, ending with a user's.
+
+        Raises:
+            ValueError: no message, an unknown role, empty content, or the last message is not the user's.
+        """
+        ids = self._prompt(messages)
+        tokens = torch.tensor(ids, device=self._place.device)
+        last_turn = max(at for at, token in enumerate(ids) if token == self._template.layout.end_of_turn)
+        with self._place.autocast():
+            bounds = torch.tensor([0, len(ids)], dtype=torch.int32, device=self._place.device)
+            states = self._model.backbone.hidden(tokens, torch.arange(len(ids), device=self._place.device), bounds, len(ids))
+        emotion = torch.tensor([last_turn], device=self._place.device)
+        strategy = torch.tensor([len(ids) - 1], device=self._place.device)
+        logits = self._model.heads(states, emotion, strategy)
+        return Reading(
+            _distribution(emotion_probabilities(logits.emotion)[0], EMOTIONS_AND_NEUTRAL),
+            _distribution(logits.strategy.softmax(dim=1)[0], STRATEGIES),
+        )
+
+    def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
+        """The next reply.
+
+        Args:
+            messages: As for `read`.
+            sampling: How it is drawn.
+            country: ISO 3166 code of the user's country, whose hotlines fill the reply's slots.
+            base: Let the untuned base answer instead.
+
+        Raises:
+            ValueError: as for `read`.
+        """
+        ids = self._prompt(messages)
+        backbone = self._model.backbone
+        with self._place.autocast():
+            if base:
+                with backbone.reference():
+                    reply = backbone.generate(ids, self._template.layout.end_of_turn, sampling or Sampling())
+            else:
+                reply = backbone.generate(ids, self._template.layout.end_of_turn, sampling or Sampling())
+        text = self._template.tokenizer.decode(reply, skip_special_tokens=True)
+        return fill_slots(str(text).strip(), country)
+
+    def _prompt(self, messages: list[Message]) -> list[int]:
+        for at, message in enumerate(messages):
+            if message["role"] not in _ROLES:
+                raise ValueError(f"message {at}: role is {message['role']!r}, expected one of {', '.join(_ROLES)}")
+            if not message["content"].strip():
+                raise ValueError(f"message {at}: empty content")
+        if not messages or messages[-1]["role"] != "user":
+            raise ValueError("the last message must be the user's: that is the turn to read and to answer")
+        return self._template.prompt_ids(messages)
+
+
+def emotion_probabilities(logits: Tensor) -> Tensor:
+    """[rows, 27] through softmax, [rows, 28] through sigmoid: as they were trained."""
+    return logits.sigmoid() if logits.shape[1] == len(EMOTIONS_AND_NEUTRAL) else logits.softmax(dim=1)
+
+
+def _distribution(probabilities: Tensor, labels: tuple[str, ...]) -> dict[str, float]:
+    return dict(zip(labels, probabilities.tolist(), strict=False))

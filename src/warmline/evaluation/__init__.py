@@ -1,0 +1,1 @@
+"""Reads a finished run folder and writes JSON."""

@@ -1,0 +1,131 @@
+"""How well the saved heads do on the test splits, beside the majority class."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+
+from warmline.config import RunConfig, load_config
+from warmline.data.encoding import EncodedSource, encode_split
+from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
+from warmline.data.mixture import Draw
+from warmline.data.packing import collate, sequential_rows
+from warmline.data.sources import enabled_sources, load_source
+from warmline.model.artifacts import load_artifact
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder, read_json, write_json
+from warmline.training.device import Place, choose_place
+
+IntArray = npt.NDArray[np.int64]
+
+
+class HeadPredictions(NamedTuple):
+    """Logits and targets of both heads over a split.
+
+    Attributes:
+        emotion_logits: [emotion rows, classes].
+        emotion_targets: [emotion rows, 28].
+        strategy_logits: [strategy rows, 8].
+        strategy_targets: [strategy rows].
+    """
+
+    emotion_logits: torch.Tensor
+    emotion_targets: torch.Tensor
+    strategy_logits: torch.Tensor
+    strategy_targets: torch.Tensor
+
+
+@torch.no_grad()
+def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, row_tokens: int) -> HeadPredictions:
+    """Run the heads over every conversation, in order.
+
+    Args:
+        model: In evaluation mode.
+        sources: Encoded split.
+        place: Device and precision.
+        row_tokens: Tokens of a forward pass.
+    """
+    draws = [Draw(place_, index) for place_, source in enumerate(sources) for index in range(len(source))]
+    parts: list[HeadPredictions] = []
+    for row in sequential_rows(sources, draws, row_tokens):
+        batch = collate(sources, [row]).to(model.backbone.device)
+        with place.autocast():
+            states = model.states(batch)
+        logits = model.heads(states, batch.emotion_positions, batch.strategy_positions)
+        parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets))
+    return HeadPredictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def evaluate(run: RunFolder) -> dict[str, Any]:
+    """Score the saved artefact on the test splits and write `results/evaluation.json`.
+
+    Returns:
+        What was written: the context of the numbers, and for each head accuracy, macro-F1, n, and the majority class beside them.
+
+    Raises:
+        WarmlineError: an unfinished run, parts that do not belong together, missing data.
+    """
+    place = choose_place(load_config(run.config).training)
+    config, model, template = load_artifact(run, place.device, place.dtype)
+    sources = encode_split("test", config.data, template)
+    predictions = predict(model, sources, place, config.data.row_tokens)
+    manifest, heads = read_json(run.manifest), read_json(run.heads_description)
+    result = {
+        "context": {
+            "run": config.name,
+            "step": heads["step"],
+            "base_model": heads["base_model"],
+            "base_random_init_seed": heads["base_random_init_seed"],
+            "seed": config.seed,
+            "split": "test",
+            "data_sha256": manifest["data_sha256"],
+        },
+        "heads": {"emotion": _emotion(predictions, config), "strategy": _strategy(predictions, config)},
+    }
+    write_json(run.evaluation, result)
+    return result
+
+
+def _emotion(predictions: HeadPredictions, config: RunConfig) -> dict[str, Any] | None:
+    """27-way, on rows whose only official label is an emotion."""
+    targets = predictions.emotion_targets
+    single = (targets.sum(dim=1) == 1) & (targets[:, len(EMOTIONS)] == 0)
+    if not bool(single.any()):
+        return None
+    truth = targets[single].argmax(dim=1).numpy()
+    guess = predictions.emotion_logits[single, : len(EMOTIONS)].argmax(dim=1).numpy()
+    known = [EMOTIONS.index(turn.emotions[0]) for turn in _train_turns(config) if len(turn.emotions) == 1 and turn.emotions[0] != NEUTRAL]
+    return {"protocol": "27-way, rows with one label", **_scores(truth, guess, known, EMOTIONS)}
+
+
+def _strategy(predictions: HeadPredictions, config: RunConfig) -> dict[str, Any] | None:
+    if not len(predictions.strategy_targets):
+        return None
+    known = [STRATEGIES.index(turn.strategy) for turn in _train_turns(config) if turn.strategy is not None]
+    guess = predictions.strategy_logits.argmax(dim=1).numpy()
+    return {"protocol": "8-way, reply unseen", **_scores(predictions.strategy_targets.numpy(), guess, known, STRATEGIES)}
+
+
+def _train_turns(config: RunConfig) -> list[Any]:
+    return [
+        turn
+        for source in enabled_sources(config.data)
+        for conversation in load_source(source, "train", config.data).conversations
+        for turn in conversation.turns
+    ]
+
+
+def _scores(truth: IntArray, guess: IntArray, known: list[int], labels: tuple[str, ...]) -> dict[str, Any]:
+    majority = int(np.bincount(known, minlength=len(labels)).argmax())
+    return {
+        "n": len(truth),
+        "accuracy": float(accuracy_score(truth, guess)),
+        "macro_f1": float(f1_score(truth, guess, labels=range(len(labels)), average="macro", zero_division=0)),
+        "majority": {
+            "label": labels[majority],
+            "accuracy": float((truth == majority).mean()),
+            "macro_f1": float(f1_score(truth, np.full_like(truth, majority), labels=range(len(labels)), average="macro", zero_division=0)),
+        },
+    }

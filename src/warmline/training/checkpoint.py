@@ -1,0 +1,140 @@
+"""All of a run's state after an optimiser step, in safetensors and JSON: nothing is ever unpickled.
+
+The data order is a function of the sampler's counts, dropout a function of seed and step, the learning rate a function of the step; so
+weights, optimiser state, the packer's state and a few numbers are the whole of it.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from warmline.data.packing import PackerState
+from warmline.errors import WarmlineError
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder, write_folder
+
+_TENSORS, _NUMBERS = "state.safetensors", "state.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands; the part of a checkpoint that is numbers.
+
+    Attributes:
+        step: Optimiser steps done.
+        tokens: Tokens seen.
+        drawn: Conversations seen of each source.
+        packer: The packer's state.
+        best_step: Step of the best validation so far.
+        best_value: Its value of the named metric.
+        validations_since_best: For the early stop.
+        seconds: Time spent training, over all starts.
+        scaler: The fp16 loss scaler's numbers; empty otherwise.
+    """
+
+    step: int
+    tokens: int
+    drawn: list[int]
+    packer: PackerState
+    best_step: int
+    best_value: float
+    validations_since_best: int
+    seconds: float
+    scaler: dict[str, Any]
+
+
+def trainable_state(model: MultiTaskModel) -> dict[str, Tensor]:
+    """Every trained tensor by name: adapter (or whole model) and heads."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_checkpoint(run: RunFolder, model: MultiTaskModel, optimizer: torch.optim.Optimizer, progress: Progress, keep: int) -> None:
+    """Write the checkpoint of `progress.step`, complete or not at all, then remove what is neither best nor among the newest.
+
+    Args:
+        run: Where.
+        model: The unwrapped model.
+        optimizer: The unwrapped optimiser.
+        progress: Numbers.
+        keep: Newest checkpoints kept beside the best.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in trainable_state(model).items()}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            else:
+                numbers.setdefault(str(index), {})[key] = value
+
+    def fill(folder: Path) -> None:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / _TENSORS)
+        content = {"progress": asdict(progress), "optimizer": numbers}
+        (folder / _NUMBERS).write_text(json.dumps(content), encoding="utf-8")
+
+    write_folder(run.checkpoint(progress.step), fill)
+    for step in run.steps()[:-keep]:
+        if step != progress.best_step:
+            write_folder_away(run.checkpoint(step))
+
+
+def write_folder_away(folder: Path) -> None:
+    """Remove a checkpoint so that a crash half-way leaves nothing that looks complete."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    folder.rename(gone)
+    for path in gone.iterdir():
+        path.unlink()
+    gone.rmdir()
+
+
+def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load everything that `save_checkpoint` wrote.
+
+    Raises:
+        WarmlineError: the checkpoint is damaged or of another model.
+    """
+    folder = run.checkpoint(step)
+    tensors, content = _read(folder)
+    _load_weights(folder, tensors, model)
+    described = optimizer.state_dict()
+    states: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in content["optimizer"].items()}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            states.setdefault(int(index), {})[key] = tensor
+    described["state"] = states
+    optimizer.load_state_dict(described)
+    return Progress(**content["progress"])
+
+
+def restore_weights(run: RunFolder, step: int, model: MultiTaskModel) -> None:
+    """Load only the trained tensors of a checkpoint.
+
+    Raises:
+        WarmlineError: the checkpoint is damaged or of another model.
+    """
+    folder = run.checkpoint(step)
+    _load_weights(folder, _read(folder)[0], model)
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], Any]:
+    try:
+        return load_file(folder / _TENSORS), json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WarmlineError(f"{folder}: damaged checkpoint ({error}); remove it to resume from the one before") from None
+
+
+def _load_weights(folder: Path, tensors: dict[str, Tensor], model: MultiTaskModel) -> None:
+    own = trainable_state(model)
+    saved = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in saved.items()}:
+        raise WarmlineError(f"{folder}: the checkpoint is of another model or adapter; resume with the configuration it was made with")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])

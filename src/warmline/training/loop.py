@@ -1,0 +1,336 @@
+"""The training loop on Accelerate: one gradient forward a micro-batch, whole-step denominators, exact resume."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+from torch import Tensor, nn
+
+from warmline.config import RunConfig, dump_config, load_config
+from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.data.encoding import encode_split
+from warmline.data.packing import Row, collate, count_targets
+from warmline.data.template import ChatTemplate
+from warmline.errors import WarmlineError
+from warmline.model.artifacts import build_model, save_artifact
+from warmline.model.losses import weighted_loss
+from warmline.model.multitask import BaseStates, MultiTaskModel
+from warmline.model.transformers_backbone import load_tokenizer
+from warmline.runs import RunFolder, write_json, write_text
+from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint
+from warmline.training.curves import draw_curves
+from warmline.training.device import Place, choose_place
+from warmline.training.manifest import make_manifest
+from warmline.training.plan import make_packer, make_plan
+from warmline.training.schedule import rate_factor
+from warmline.training.selfcheck import self_check
+from warmline.training.validation import Validator
+from warmline.training.view import View
+
+
+def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view: View | None = None) -> RunFolder:
+    """Train a run from its configuration to its saved artefact.
+
+    Args:
+        config: Everything.
+        resume: Go on from the newest checkpoint in the run folder.
+        overwrite: Remove a run folder of that name first.
+        view: What a person sees; None prints to the terminal.
+
+    Returns:
+        The finished run folder.
+
+    Raises:
+        WarmlineError: bad data, a failed self-check, a folder that exists or cannot be written, lost numbers (NaN).
+    """
+    place = choose_place(config.training)
+    accelerator = Accelerator(
+        mixed_precision=place.mixed_precision,
+        cpu=place.device.type == "cpu",
+        log_with=list(config.trackers) or None,
+        project_dir=str(config.output_dir / config.name),
+        dataloader_config=DataLoaderConfiguration(),
+    )
+    place = place._replace(device=accelerator.device)
+    view = view or View(quiet=not accelerator.is_main_process)
+    run = RunFolder(config.output_dir / config.name)
+    if accelerator.is_main_process:
+        _claim(run, config, resume, overwrite)
+    accelerator.wait_for_everyone()
+    try:
+        return _Training(config, run, accelerator, place, view).finish()
+    finally:
+        view.close()
+        if config.trackers:
+            accelerator.end_training()
+
+
+class StepResult(NamedTuple):
+    """What one optimiser step gave: sums over all ranks, and the gradient's norm before clipping."""
+
+    sums: dict[Objective, float]
+    counts: dict[Objective, int]
+    grad_norm: float
+
+
+class _Training:
+    """A run in progress. Everything that changes lies in `progress`, the model, the optimiser and the packer."""
+
+    def __init__(self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, view: View) -> None:
+        self.config, self.run, self.accelerator, self.place, self.view = config, run, accelerator, place, view
+        self.template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
+        view.say("reading and encoding the data")
+        with accelerator.main_process_first():
+            self.sources = encode_split("train", config.data, self.template)
+            held_out = encode_split("valid", config.data, self.template)
+        self.counts = [source.target_counts() for source in self.sources]
+        self.plan = make_plan(config, self.sources, accelerator.num_processes, place.dtype != torch.float32)
+        view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
+        self.model = build_model(config, place.device, place.dtype)
+        self.optimizer = make_optimizer(self.model, config)
+        self.packer = make_packer(config, self.sources)
+        self.validator = Validator(config, held_out, place)
+        self.progress = self._start_or_resume()
+        for line in self_check(self.model, self.sources, place) if self.progress.step < self.plan.steps else []:
+            view.say(f"self-check: {line}")
+        self.base_states = BaseStates(self.model, self.sources, place.autocast())
+        self.wrapped: nn.Module = accelerator.prepare_model(self.model, device_placement=False)
+        self.stepper = accelerator.prepare_optimizer(self.optimizer, device_placement=False)
+
+    def finish(self) -> RunFolder:
+        """Train what is left, then write artefact and curves."""
+        if self.accelerator.is_main_process:
+            write_text(self.run.config, dump_config(self.config))
+            write_json(self.run.plan, self.plan.as_json())
+            write_json(self.run.manifest, make_manifest(self.config, self.place, self.accelerator.num_processes))
+        if self.config.trackers:
+            self.accelerator.init_trackers("warmline", config={"name": self.config.name, "yaml": dump_config(self.config)})
+        self.view.start(self.plan, self.progress.step)
+        if self.progress.step == 0:
+            self._validate()
+        while self.progress.step < self.plan.steps and not self._stopped_early():
+            self._one_step()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            restore_weights(self.run, self.progress.best_step, self.model)
+            save_artifact(self.run, self.model, self.config, self.template, self.progress.best_step)
+            draw_curves(self.run)
+            self.view.done(self.run, self.progress.best_step, self.progress.step)
+        self.accelerator.wait_for_everyone()
+        return self.run
+
+    def _start_or_resume(self) -> Progress:
+        steps = self.run.steps()
+        if not steps:
+            if self.accelerator.is_main_process:
+                keep_metrics(self.run.metrics, upto=-1)
+            return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
+        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
+        self.packer.restore(progress.packer)
+        if self.accelerator.scaler is not None and progress.scaler:
+            self.accelerator.scaler.load_state_dict(progress.scaler)
+        if self.accelerator.is_main_process:
+            keep_metrics(self.run.metrics, upto=progress.step)
+        self.view.say(f"resuming after step {progress.step}")
+        return progress
+
+    def _one_step(self) -> None:
+        began = time.perf_counter()
+        progress, config = self.progress, self.config.training
+        rows = [self.packer.row() for _ in range(self.plan.rows_per_step)]
+        factor = rate_factor(progress.step, self.plan.steps, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["peak"]
+        torch.manual_seed(dropout_seed(self.config.seed, progress.step, self.accelerator.process_index))
+        result = self._accumulate(rows)
+        progress.step += 1
+        tokens = self._account(rows)
+        seconds = time.perf_counter() - began
+        progress.seconds += seconds
+        self._record_step(result, factor * config.learning_rate, tokens, seconds)
+        last = progress.step == self.plan.steps
+        improved = False
+        if last or progress.step % self.config.validation.every == 0:
+            improved = self._validate()
+        if improved or last or progress.step % self.config.checkpoint.every == 0 or self._stopped_early():
+            self._checkpoint()
+
+    def _accumulate(self, rows: list[Row]) -> StepResult:
+        """Forward and backward over this rank's micro-batches, then one optimiser step."""
+        denominators = count_targets(self.counts, rows)
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        micro_batches = list(_micro_batches(rows, self.config.training.rows_per_micro_batch, ranks, rank))
+        sums = torch.zeros(len(OBJECTIVES), device=self.place.device)
+        for index, micro_rows in enumerate(micro_batches):
+            synchronised = index == len(micro_batches) - 1
+            batch = collate(self.sources, micro_rows).to(self.place.device)
+            with nullcontext() if synchronised else self.accelerator.no_sync(self.wrapped):
+                terms = self.wrapped(batch, self.base_states(batch))
+                # DDP averages gradients over the ranks; the step's loss is their sum
+                loss = weighted_loss(terms, self.config.loss, denominators) * ranks
+                self.accelerator.backward(loss)
+            sums += torch.stack([term.sum.detach() for term in terms])
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.training.max_grad_norm)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        sums = self.accelerator.reduce(sums, "sum")
+        values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
+        if not all(map(_finite, values.values())):
+            bad = ", ".join(name for name, value in values.items() if not _finite(value))
+            raise WarmlineError(
+                f"step {self.progress.step + 1}: the loss of {bad} is not a number; lower training.learning_rate or use another precision"
+            )
+        return StepResult(values, denominators, float(norm) if isinstance(norm, Tensor) else 0.0)
+
+    def _account(self, rows: list[Row]) -> int:
+        tokens = 0
+        for draw in (draw for row in rows for draw in row):
+            self.progress.drawn[draw.source] += 1
+            tokens += int(self.sources[draw.source].lengths[draw.conversation])
+        self.progress.tokens += tokens
+        return tokens
+
+    def _record_step(self, result: StepResult, rate: float, tokens: int, seconds: float) -> None:
+        raw = {name: result.sums[name] / count if count else None for name, count in result.counts.items()}
+        weighted = {name: getattr(self.config.loss, name) * value for name, value in raw.items() if value is not None}
+        drawn = self.progress.drawn
+        self._record(
+            {
+                "kind": "train",
+                "step": self.progress.step,
+                "loss": sum(weighted.values()),
+                **{str(name): value for name, value in raw.items()},
+                "weighted": weighted,
+                "counts": result.counts,
+                "shares": dict(zip(self.plan.sources, (number / sum(drawn) for number in drawn), strict=True)),
+                "learning_rate": rate,
+                "grad_norm": result.grad_norm,
+                "tokens": tokens,
+                "fill": tokens / (self.plan.rows_per_step * self.plan.row_tokens),
+                "seconds": seconds,
+                "tokens_per_second": tokens / seconds,
+            }
+        )
+
+    def _validate(self) -> bool:
+        """Score the validation sets; True when this is the best so far."""
+        scores = self.validator(self.model, self.accelerator)
+        self._record({"kind": "validation", "step": self.progress.step, **scores})
+        value = self.validator.value(scores)
+        improved = value < self.progress.best_value
+        if improved:
+            self.progress.best_step, self.progress.best_value = self.progress.step, value
+            self.progress.validations_since_best = 0
+        else:
+            self.progress.validations_since_best += 1
+        return improved
+
+    def _stopped_early(self) -> bool:
+        patience = self.config.training.early_stop
+        return patience is not None and self.progress.validations_since_best >= patience
+
+    def _checkpoint(self) -> None:
+        self.progress.packer = self.packer.state()
+        scaler = self.accelerator.scaler
+        self.progress.scaler = dict(scaler.state_dict()) if scaler is not None else {}
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.run, self.model, self.optimizer, self.progress, self.config.checkpoint.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _record(self, line: dict[str, Any]) -> None:
+        self.view.show(line)
+        if self.config.trackers:
+            flat = {f"{line['kind']}/{key}": value for key, value in line.items() if isinstance(value, (int, float))}
+            self.accelerator.log(flat, step=line["step"])
+        if self.accelerator.is_main_process:
+            try:
+                with self.run.metrics.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise WarmlineError(f"{self.run.metrics}: cannot be written ({error.strerror}); free some space, then --resume") from None
+
+
+def make_optimizer(model: MultiTaskModel, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW over adapter and heads; each group carries its own `peak` rate, and vectors do not decay.
+
+    Raises:
+        WarmlineError: the 8-bit optimiser is asked for where it cannot run.
+    """
+    training = config.training
+    groups = []
+    for module, peak in ((model.backbone, training.learning_rate), (model.heads, training.head_learning_rate)):
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for decay, parameters in (
+            (training.weight_decay, [parameter for parameter in trained if parameter.ndim >= 2]),
+            (0.0, [parameter for parameter in trained if parameter.ndim < 2]),
+        ):
+            if parameters:
+                groups.append({"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay})
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(groups)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise WarmlineError("training.optimizer: adamw_8bit needs bitsandbytes; `pip install 'warmline[cuda]'` or use adamw") from None
+    optimizer: torch.optim.Optimizer = AdamW8bit(groups)
+    return optimizer
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of one step's dropout on one rank: a function of where the run is, so that no random state need be saved."""
+    return (seed * 1_000_003 + step) * 4_096 + rank
+
+
+def keep_metrics(path: Path, upto: int) -> None:
+    """Drop metrics lines after step `upto`, and a half-written last line: those steps will be done again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= upto:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    write_text(path, "".join(kept))
+
+
+def _micro_batches(rows: list[Row], size: int, ranks: int, rank: int) -> Iterator[list[Row]]:
+    own = rows[rank::ranks]
+    for start in range(0, len(own), size):
+        yield own[start : start + size]
+
+
+def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> None:
+    """Make the run folder, or say why it may not be used."""
+    if run.config.exists() and overwrite:
+        shutil.rmtree(run.path)
+    if run.config.exists():
+        if not resume:
+            raise WarmlineError(f"{run.path}: this run exists; --resume goes on with it, --overwrite removes it, or give another name")
+        saved = load_config(run.config)
+        if saved != config:
+            raise WarmlineError(f"{run.path}: the configuration differs from the run's at `{_difference(saved, config)}`; resume unchanged")
+    run.create()
+    write_text(run.config, dump_config(config))
+
+
+def _difference(saved: RunConfig, wanted: RunConfig) -> str:
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        return {key: leaf for name, below in value.items() for key, leaf in flat(below, f"{prefix}.{name}".lstrip(".")).items()}
+
+    before, after = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
+    return next(key for key in {**before, **after} if before.get(key) != after.get(key))
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")

@@ -1,0 +1,53 @@
+"""What a number needs beside it: versions, data checksums, base model, seed, machine."""
+
+import hashlib
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from warmline import __version__
+from warmline.config import RunConfig
+from warmline.data.conversation import SPLITS
+from warmline.data.sources import enabled_sources, source_files
+from warmline.training.device import Place
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
+
+
+def make_manifest(config: RunConfig, place: Place, ranks: int) -> dict[str, Any]:
+    """The manifest of a run that is about to train.
+
+    Args:
+        config: Of the run.
+        place: Device and precision.
+        ranks: Processes that train together.
+    """
+    device = torch.cuda.get_device_name() if place.device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "run": config.name,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "base_model": config.model.name,
+        "base_revision": config.model.revision,
+        "base_random_init_seed": config.model.random_init_seed,
+        "device": device,
+        "ranks": ranks,
+        "threads": torch.get_num_threads(),
+        "dtype": str(place.dtype).removeprefix("torch."),
+        "python": platform.python_version(),
+        "versions": {"warmline": __version__, **{name: version(name) for name in _PACKAGES}},
+        "data_sha256": data_checksums(config),
+    }
+
+
+def data_checksums(config: RunConfig) -> dict[str, str]:
+    """sha256 of every data file that the run may read, by `source/file`."""
+    sums = {}
+    for source in enabled_sources(config.data):
+        for split in SPLITS:
+            for path in source_files(source, split):
+                sums[f"{source.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return sums

@@ -1,0 +1,153 @@
+"""Before step 1, a few seconds of proof that the model reads what the objectives think it reads.
+
+A backbone that attends to the future, leaks between packed conversations, drops its adapter's gradient or cannot switch its adapter off
+still trains without a word, and every number afterwards is wrong. Each check here has failed on some public code.
+"""
+
+import torch
+from torch import Tensor
+
+from warmline.data.encoding import EncodedSource
+from warmline.data.mixture import Draw
+from warmline.data.packing import Batch, collate
+from warmline.errors import WarmlineError
+from warmline.model.multitask import MultiTaskModel
+from warmline.training.device import Place
+
+PROBE_TOKENS = 512
+AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
+"""Largest difference between equal states computed in different batches, as a share of the states' largest value."""
+
+
+def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place) -> list[str]:
+    """Run every check on a few short conversations of the training data.
+
+    Args:
+        model: The unwrapped model; left as it was found.
+        sources: Training data, at least one source.
+        place: Its precision decides how close "equal" is.
+
+    Returns:
+        One line a check, for people.
+
+    Raises:
+        WarmlineError: the first check that fails, saying what is broken.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        draws = _probe(sources)
+        batch = collate(sources, [tuple(draws)]).to(model.backbone.device)
+        with torch.no_grad(), place.autocast():
+            states = model.states(batch)
+            lines = [
+                _check_shape(model, batch, states),
+                _check_causal(model, batch, states),
+                _check_isolated(model, batch, states),
+                _check_alone(model, sources, draws[-1], states, place),
+                _check_reference(model, batch, states),
+            ]
+        lines.append(_check_gradients(model, batch, place))
+    finally:
+        model.train(was_training)
+        model.zero_grad(set_to_none=True)
+    return lines
+
+
+def _probe(sources: list[EncodedSource]) -> list[Draw]:
+    """Two short conversations a source, and more of them to have at least three."""
+    draws: list[Draw] = []
+    for place, source in enumerate(sources):
+        shortest = source.lengths.argsort(kind="stable")[len(source) // 4 :][: 2 if len(sources) > 1 else 3]
+        draws += [Draw(place, int(index)) for index in shortest if source.lengths[index] <= PROBE_TOKENS]
+    if len(draws) < 2:
+        raise WarmlineError(f"self-check: no two training conversations of at most {PROBE_TOKENS} tokens; shorten the data's turns")
+    return draws
+
+
+def _check_shape(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+    expected = (len(batch.tokens), model.backbone.hidden_size)
+    if tuple(states.shape) != expected:
+        raise WarmlineError(f"self-check: hidden states are {tuple(states.shape)}, expected {expected}: a row was cut or padded")
+    if not bool(states.isfinite().all()):
+        raise WarmlineError("self-check: hidden states hold NaN or infinity; try training.precision: bf16 or fp32")
+    return f"hidden states [{expected[0]} tokens, {expected[1]}], finite"
+
+
+def _with_token(batch: Batch, position: int) -> Batch:
+    """The batch with another token at one position."""
+    changed = batch.tokens.clone()
+    changed[position] = changed[position - 1] if changed[position - 1] != changed[position] else changed[position] - 1
+    return Batch(**{**batch.__dict__, "tokens": changed})
+
+
+def _check_causal(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+    start, end = batch.bounds[-2:].tolist()
+    changed = model.states(_with_token(batch, end - 1))
+    if not torch.equal(changed[start : end - 1], states[start : end - 1]):
+        raise WarmlineError("self-check: attention is not causal: a later token changes earlier states, so replies leak into the heads")
+    if torch.equal(changed[end - 1], states[end - 1]):
+        raise WarmlineError("self-check: changing a token changes nothing: the backbone ignores its input")
+    return "causal: a later token leaves earlier states bit-identical"
+
+
+def _check_isolated(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+    first_end = int(batch.bounds[1])
+    changed = model.states(_with_token(batch, 1))
+    if not torch.equal(changed[first_end:], states[first_end:]):
+        raise WarmlineError("self-check: packing leaks: a token of one conversation changes the states of another in the same row")
+    return "isolated: packed neighbours stay bit-identical"
+
+
+def _check_alone(model: MultiTaskModel, sources: list[EncodedSource], draw: Draw, states: Tensor, place: Place) -> str:
+    alone = model.states(collate(sources, [(draw,)]).to(model.backbone.device))
+    packed = states[-len(alone) :]
+    gap = float((alone.float() - packed.float()).abs().max() / alone.float().abs().max().clamp(min=1e-6))
+    if gap > AGREEMENT[place.dtype]:
+        raise WarmlineError(f"self-check: a conversation packed differs from itself alone by {gap:.1e} of its largest state")
+    return f"packed equals alone (largest difference {gap:.0e} of the largest state)"
+
+
+def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+    """Perturb what is tuned: the tuned states must move, the base's must not."""
+    with model.backbone.reference():
+        base = model.states(batch)
+    tuned = _tuned_parameters(model)
+    saved = [parameter.detach().clone() for parameter in tuned]
+    try:
+        for parameter in tuned:
+            parameter.add_(0.05)
+        moved = model.states(batch)
+        with model.backbone.reference():
+            still = model.states(batch)
+    finally:
+        for parameter, value in zip(tuned, saved, strict=True):
+            parameter.copy_(value)
+    if torch.equal(moved, states):
+        raise WarmlineError("self-check: the tuned weights do not reach the hidden states: the adapter is not in the forward pass")
+    if not torch.equal(still, base):
+        raise WarmlineError("self-check: the base moves with the tuned weights: the adapter cannot be switched off, the KL would be wrong")
+    return "adapter off equals the base"
+
+
+def _check_gradients(model: MultiTaskModel, batch: Batch, place: Place) -> str:
+    with place.autocast():
+        states = model.states(batch)
+        with torch.no_grad():
+            base = torch.zeros_like(states[batch.safety_positions])
+        terms, _ = model.terms(states, batch, base)
+        loss = terms.lm.sum + terms.emotion.sum + terms.strategy.sum + terms.safety.sum
+    torch.autograd.backward(loss)
+    groups = {"tuned weights": _tuned_parameters(model)}
+    if len(batch.emotion_positions):
+        groups["emotion head"] = list(model.heads.emotion.parameters())
+    if len(batch.strategy_positions):
+        groups["strategy head"] = list(model.heads.strategy.parameters())
+    for name, parameters in groups.items():
+        if not any(parameter.grad is not None and bool(parameter.grad.abs().max() > 0) for parameter in parameters):
+            raise WarmlineError(f"self-check: no gradient reaches the {name}; nothing would be learned there")
+    return f"gradients reach {', '.join(groups)}"
+
+
+def _tuned_parameters(model: MultiTaskModel) -> list[Tensor]:
+    return [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]

@@ -1,0 +1,111 @@
+"""Losses and head accuracy on fixed validation sets, the same in every run with the same seed."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from warmline.config import LossWeights, RunConfig
+from warmline.data.conversation import OBJECTIVES
+from warmline.data.encoding import EncodedSource
+from warmline.data.mixture import Draw
+from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.model.losses import chunked_kl
+from warmline.model.multitask import MultiTaskModel
+from warmline.training.device import Place
+
+_SUMS = ("lm", "emotion", "strategy", "safety", "task_kl", "emotion_hits", "strategy_hits")
+
+
+class Validator:
+    """Fixed validation conversations of each source, chosen once by the seed.
+
+    Args:
+        config: Of the run.
+        sources: Encoded validation data.
+        place: Where and in which precision.
+    """
+
+    def __init__(self, config: RunConfig, sources: list[EncodedSource], place: Place) -> None:
+        self._weights = config.loss
+        self._metric = config.validation.metric
+        self._sources = sources
+        self._place = place
+        self._rows = []
+        for index, source in enumerate(sources):
+            order = np.random.default_rng([config.seed, index]).permutation(len(source))[: config.validation.conversations]
+            draws = [Draw(index, int(at)) for at in np.sort(order)]
+            self._rows += [(index, row) for row in sequential_rows(sources, draws, config.data.row_tokens)]
+
+    @torch.no_grad()
+    def __call__(self, model: MultiTaskModel, accelerator: Accelerator) -> dict[str, Any]:
+        """Score the model; every rank takes its part and gets the whole.
+
+        Returns:
+            `lm`, `emotion`, `strategy` and `safety` losses (nats, mean over targets), their weighted `total`, `task_kl` (KL to the base
+            a reply token of the task sources, nats: drift there predicts forgetting), head accuracies, and each source's own `lm`.
+            What has no target is None.
+        """
+        was_training = model.training
+        model.eval()
+        table = torch.zeros(len(self._sources), len(_SUMS), 2, dtype=torch.float64)
+        for source, row in self._rows[accelerator.process_index :: accelerator.num_processes]:
+            batch = collate(self._sources, [row]).to(model.backbone.device)
+            table[source] += self._score(model, batch)
+        model.train(was_training)
+        table = accelerator.reduce(table.float().to(accelerator.device), "sum").cpu().double()
+        return self._summary(table)
+
+    def _score(self, model: MultiTaskModel, batch: Batch) -> Tensor:
+        """[sums, (sum, count)] of one row."""
+        with self._place.autocast():
+            states = model.states(batch)
+            with model.backbone.reference():
+                base = model.states(batch)
+            terms, logits = model.terms(states, batch, base[batch.safety_positions])
+            backbone = model.backbone
+            task_kl = chunked_kl(
+                states[batch.lm_positions],
+                backbone.unembedding,
+                base[batch.lm_positions],
+                backbone.base_unembedding,
+                torch.ones(len(batch.lm_positions), device=batch.tokens.device),
+            )
+        rows = torch.arange(len(batch.emotion_targets), device=batch.tokens.device)
+        emotion_hits = batch.emotion_targets[rows, logits.emotion.argmax(dim=1)].sum()
+        strategy_hits = (logits.strategy.argmax(dim=1) == batch.strategy_targets).sum()
+        sums = [term.sum for term in terms] + [task_kl, emotion_hits, strategy_hits]
+        counts = [term.targets for term in terms] + [len(batch.lm_targets), len(rows), len(batch.strategy_targets)]
+        return torch.stack([torch.stack([value.double().cpu() for value in sums]), torch.tensor(counts, dtype=torch.float64)], dim=1)
+
+    def _summary(self, table: Tensor) -> dict[str, Any]:
+        totals = table.sum(dim=0)
+
+        def mean(pair: Tensor) -> float | None:
+            return float(pair[0] / pair[1]) if pair[1] > 0 else None
+
+        found: dict[str, Any] = {name: mean(totals[at]) for at, name in enumerate(_SUMS)}
+        found["emotion_accuracy"] = found.pop("emotion_hits")
+        found["strategy_accuracy"] = found.pop("strategy_hits")
+        found["total"] = total_loss(found, self._weights)
+        found["lm_by_source"] = {
+            source.name: value for index, source in enumerate(self._sources) if (value := mean(table[index][0])) is not None
+        }
+        return found
+
+    def value(self, scores: dict[str, Any]) -> float:
+        """The named metric, lower is better; infinite when it has no target."""
+        value: float | None = scores[self._metric]
+        return float("inf") if value is None else value
+
+
+def total_loss(scores: dict[str, float | None], weights: LossWeights) -> float:
+    """sum_o lambda_o * loss_o over the objectives that have a loss."""
+    total = 0.0
+    for name in OBJECTIVES:
+        value = scores[name]
+        if value is not None:
+            total += getattr(weights, name) * value
+    return total

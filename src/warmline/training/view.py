@@ -1,0 +1,137 @@
+"""What a person sees while a run trains: a live table in a terminal, a line now and then elsewhere."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from warmline.data.conversation import OBJECTIVES
+from warmline.runs import RunFolder
+from warmline.training.plan import Plan
+
+_LINE_EVERY = 5.0
+"""Seconds between lines when the output is no terminal."""
+
+
+class View:
+    """Progress of a run.
+
+    Args:
+        quiet: Show nothing: ranks other than the first, tests.
+        console: Where to; None is standard output.
+    """
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self._quiet = quiet
+        self._console = console or Console()
+        self._live: Live | None = None
+        self._last_line = 0.0
+        self._train: dict[str, Any] = {}
+        self._validation: dict[str, Any] = {}
+        self._first_validation: dict[str, Any] = {}
+        self._bar = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self._console,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        """One line about what is going on."""
+        if not self._quiet:
+            self._console.print(text, style="dim", highlight=False)
+
+    def start(self, plan: Plan, step: int) -> None:
+        """Training begins after `step` steps."""
+        if self._quiet:
+            return
+        self._console.print(plan_table(plan))
+        self._task = self._bar.add_task("train", total=plan.steps, completed=step)
+        if self._console.is_terminal:
+            self._live = Live(self._bar, console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def show(self, line: dict[str, Any]) -> None:
+        """A line of `metrics.jsonl`."""
+        if self._quiet:
+            return
+        if line["kind"] == "train":
+            self._train = line
+            if self._task is not None:
+                self._bar.update(self._task, completed=line["step"])
+        else:
+            self._validation = line
+            self._first_validation = self._first_validation or line
+        if self._live is not None:
+            self._live.update(self._table())
+        elif line["kind"] == "validation" or time.monotonic() - self._last_line > _LINE_EVERY:
+            self._last_line = time.monotonic()
+            self._console.print(_as_text(line), highlight=False, soft_wrap=True)
+
+    def done(self, run: RunFolder, best_step: int, steps: int) -> None:
+        """The artefact is written."""
+        self.close()
+        if not self._quiet:
+            self._console.print(f"done: {steps} steps, best validation at step {best_step}; run folder {run.path}", highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _table(self) -> Table:
+        table = Table(title=f"{self._train.get('tokens_per_second', 0):,.0f} tokens/s", title_justify="left", box=None)
+        for column in ("loss (nats)", "train", "validation", "at start"):
+            table.add_column(column, justify="left" if column.startswith("loss") else "right")
+        for name in OBJECTIVES:
+            table.add_row(name, *(_number(line.get(name)) for line in (self._train, self._validation, self._first_validation)))
+        for accuracy in ("emotion_accuracy", "strategy_accuracy"):
+            table.add_row(
+                accuracy.replace("_", " "), "", *(_percent(line.get(accuracy)) for line in (self._validation, self._first_validation))
+            )
+        whole = Table.grid()
+        whole.add_row(table)
+        whole.add_row(self._bar)
+        return whole
+
+
+def plan_table(plan: Plan) -> Table:
+    """The plan as a person reads it."""
+    table = Table(title="plan", title_justify="left", box=None)
+    for column in ("source", "conversations", "share", "drawn"):
+        table.add_column(column, justify="left" if column == "source" else "right")
+    for name, size, split, share, realised in zip(
+        plan.sources, plan.conversations, plan.split_conversations, plan.probabilities, plan.realised, strict=True
+    ):
+        note = f" ({split} split to fit a row)" if split else ""
+        table.add_row(name, f"{size:,}{note}", f"{share:.1%}", f"{realised:.1%}")
+    targets = ", ".join(f"{number:,} {name}" for name, number in plan.targets.items())
+    memory = ", ".join(f"{name} {size:.2f}" for name, size in plan.memory_gib.items())
+    table.caption_justify = "left"
+    table.caption = (
+        f"{plan.draws:,} conversations, {plan.tokens:,} tokens in {plan.steps:,} steps of {plan.rows_per_step} rows x "
+        f"{plan.row_tokens:,} tokens ({plan.fill:.1%} full)\n"
+        f"targets: {targets}\n"
+        f"{plan.trainable:,} of {plan.parameters:,} parameters train; estimated memory in GiB: {memory}"
+    )
+    return table
+
+
+def _as_text(line: dict[str, Any]) -> str:
+    parts = [f"{line['kind']:>10} step {line['step']}"]
+    parts += [f"{name} {_number(line.get(name))}" for name in OBJECTIVES]
+    parts += [f"{name.replace('_', ' ')} {_percent(line[name])}" for name in ("emotion_accuracy", "strategy_accuracy") if name in line]
+    if "tokens_per_second" in line:
+        parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
+    return "  ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
