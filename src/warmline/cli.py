@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main() -> None:
     """Run the command line; bad input ends with one line on standard error and status 2."""
+    warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     try:
         app()
     except WarmlineError as error:
@@ -53,7 +55,7 @@ def plan(
 ) -> None:
     """The run's arithmetic before it starts: mixture, tokens, steps, memory, what will be written."""
     from warmline.training.plan import plan_run
-    from warmline.training.view import plan_table
+    from warmline.training.view import plan_summary
 
     resolved = _config(config, overrides, data_dir)
     made = plan_run(resolved, ranks)
@@ -61,7 +63,7 @@ def plan(
         print(json.dumps(made.as_json(), indent=2))
         return
     console = Console()
-    console.print(plan_table(made))
+    console.print(plan_summary(made))
     console.print(f"writes {resolved.output_dir / resolved.name}/: adapter, heads, metrics.jsonl, checkpoints, training curves")
 
 
@@ -157,12 +159,12 @@ def _data_config(data_dir: str | None, alpha: float) -> DataConfig:
 
 
 def _stats_table(stats: dict[str, Any]) -> Table:
-    columns = ("conversations", "utterances", "lm_targets", "emotion_targets", "single_label", "strategy_targets", "safety_targets")
-    table = Table(box=None)
+    columns = ("conversations", "utterances", "lm_targets", "emotion_targets", "strategy_targets", "safety_targets")
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("source")
     table.add_column("split")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+    for heading in ("convs", "turns", "lm", "emotion", "strategy", "safety"):
+        table.add_column(heading, justify="right")
     table.add_column("share", justify="right")
     for source, splits in stats["sources"].items():
         for split, counts in splits.items():

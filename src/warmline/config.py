@@ -204,6 +204,8 @@ class RunConfig(_Section):
             raise ValueError("data.sources.goemotions: a single user turn has no reply to train on")
         if not any(getattr(sources, name).enabled for name in SourcesConfig.model_fields):
             raise ValueError("data.sources: every source is disabled")
+        if self.model.random_init_seed is not None and self.model.load_in_4bit:
+            raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self

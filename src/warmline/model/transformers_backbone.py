@@ -268,4 +268,6 @@ def _refuse_unusual_logits(base: PreTrainedModel) -> None:
 
 def _not_found(config: ModelConfig, error: Exception) -> WarmlineError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if config.name.startswith((".", "/", "~")) and not Path(config.name).is_dir():
+        reason = "no such folder; give a hub id such as Qwen/Qwen3-8B or the folder of a downloaded model"
     return WarmlineError(f"model.name: cannot load `{config.name}`: {reason}")

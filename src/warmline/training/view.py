@@ -3,10 +3,11 @@
 import time
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from warmline.data.conversation import OBJECTIVES
 from warmline.runs import RunFolder
@@ -47,7 +48,7 @@ class View:
         """Training begins after `step` steps."""
         if self._quiet:
             return
-        self._console.print(plan_table(plan))
+        self._console.print(plan_summary(plan))
         self._task = self._bar.add_task("train", total=plan.steps, completed=step)
         if self._console.is_terminal:
             self._live = Live(self._bar, console=self._console, refresh_per_second=4)
@@ -98,7 +99,7 @@ class View:
         return whole
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_summary(plan: Plan) -> Group:
     """The plan as a person reads it."""
     table = Table(title="plan", title_justify="left", box=None)
     for column in ("source", "conversations", "share", "drawn"):
@@ -110,14 +111,13 @@ def plan_table(plan: Plan) -> Table:
         table.add_row(name, f"{size:,}{note}", f"{share:.1%}", f"{realised:.1%}")
     targets = ", ".join(f"{number:,} {name}" for name, number in plan.targets.items())
     memory = ", ".join(f"{name} {size:.2f}" for name, size in plan.memory_gib.items())
-    table.caption_justify = "left"
-    table.caption = (
+    text = (
         f"{plan.draws:,} conversations, {plan.tokens:,} tokens in {plan.steps:,} steps of {plan.rows_per_step} rows x "
         f"{plan.row_tokens:,} tokens ({plan.fill:.1%} full)\n"
         f"targets: {targets}\n"
         f"{plan.trainable:,} of {plan.parameters:,} parameters train; estimated memory in GiB: {memory}"
     )
-    return table
+    return Group(table, Text(text))
 
 
 def _as_text(line: dict[str, Any]) -> str:
