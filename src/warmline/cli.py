@@ -22,6 +22,9 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Get, count and describe the data sets.")
 app.add_typer(data_app, name="data")
 
+_INTERRUPTED = 130
+_UsageError: Any = typer.BadParameter.__base__  # what a wrong option or argument raises; typer gives it no public name
+
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML configuration, such as configs/nano.yaml.", metavar="CONFIG")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/nano.", metavar="RUN")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one key, as in --set training.epochs=1; may be repeated.")]
@@ -36,13 +39,18 @@ def main() -> None:
     """Run the command line; bad input ends with one line on standard error and status 2."""
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     try:
-        app()
+        status = app(standalone_mode=False)
     except WarmlineError as error:
         print(f"warmline: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except _UsageError as error:
+        print(f"warmline: {' '.join(str(error).split())}; --help lists what there is", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (KeyboardInterrupt, typer.Abort):
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:  # typer returns it for Ctrl-C
         print("warmline: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+    raise SystemExit(status or 0)
 
 
 @app.command()
@@ -104,6 +112,21 @@ def evaluate(run: RunPath, as_json: AsJson = False) -> None:
     console = Console()
     console.print(table)
     console.print(f"written to {folder.evaluation}", highlight=False)
+
+
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
+    out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),
+    only: Annotated[str, typer.Option(help="Run only the cases whose name holds this text.")] = "",
+) -> None:
+    """Training step speed and memory, beside padded transformers + PEFT and Unsloth, each in its own process."""
+    from warmline.bench.model import qwen3_8b, write_random_model
+    from warmline.bench.step import cases, run_bench
+
+    if not (Path(model) / "config.json").exists():
+        write_random_model(qwen3_8b(), Path(model))
+    run_bench([case for case in cases(model) if only in case.case], out, lambda line: print(line, flush=True))
 
 
 @data_app.command("fetch")

@@ -106,10 +106,11 @@ class Companion:
 
     def _prompt(self, messages: list[Message]) -> list[int]:
         for at, message in enumerate(messages):
-            if message["role"] not in _ROLES:
-                raise ValueError(f"message {at}: role is {message['role']!r}, expected one of {', '.join(_ROLES)}")
-            if not message["content"].strip():
-                raise ValueError(f"message {at}: empty content")
+            role, content = message.get("role"), message.get("content")
+            if role not in _ROLES:
+                raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
+            if not isinstance(content, str) or not content.strip():
+                raise ValueError(f"message {at}: content is empty or no text")
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("the last message must be the user's: that is the turn to read and to answer")
         return self._template.prompt_ids(messages)

@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class ModelConfig(_Section):
@@ -33,9 +33,12 @@ class ModelConfig(_Section):
         None,
         description="Build the architecture with random weights from this seed instead of loading weights: tests, demos, speed.",
     )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute each layer in the backward pass: about a third slower, much less activation memory."
+    checkpointing: Literal["none", "selective", "full", "offload"] = Field(
+        "none",
+        description="none keeps everything; selective keeps each layer's input and the state between attention and MLP; full only the "
+        "input; offload keeps that in the host's memory. The rest is computed again: slower and smaller in this order.",
     )
+    fused: bool = Field(True, description="On CUDA, run a Qwen3 decoder with adapters in all seven projections through fused kernels.")
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
         "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
     )
@@ -84,7 +87,7 @@ class SafetyConfig(_Section):
     objectives: tuple[Objective, ...] = Field(
         ("safety",), description="safety: KL to the base on the replies. Add lm to also learn the authored replies."
     )
-    dir: Path | None = Field(None, description="Folder of {train,valid,test}.jsonl; null takes the set inside this package.")
+    dir: Path | None = Field(None, description="Folder of {train,valid,test}.jsonl, `~` is home; null takes the set inside this package.")
 
 
 class SourcesConfig(_Section):
@@ -101,7 +104,8 @@ class DataConfig(_Section):
 
     dir: str | None = Field(
         None,
-        description="Folder with the official files; `sample` is the data inside this package; null is where `data fetch` puts them.",
+        description="Folder with the official files, `~` is home; `sample` is the data inside this package; null is where `data fetch` "
+        "puts them.",
     )
     sources: SourcesConfig = SourcesConfig()
     alpha: float = Field(0.5, gt=0, le=1, description="Mixture temperature: p_i = n_i^alpha / sum n_j^alpha. 1 keeps proportions.")
@@ -211,6 +215,20 @@ class RunConfig(_Section):
         return self
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would silently keep the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(f"key `{key.value}` stands twice in its section, line {key.start_mark.line + 1}")
+                seen.add(key.value)
+        return node
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML configuration.
 
@@ -219,10 +237,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: `key=value` with dots between the levels and a YAML value, as in `training.learning_rate=1e-4`.
 
     Raises:
-        WarmlineError: missing file, bad YAML, unknown key (with the nearest known one), a value that does not fit.
+        WarmlineError: missing file, bad YAML, a key that stands twice, unknown key (with the nearest known one), a value that does not fit.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WarmlineError(f"{path}: configuration not found; the repository's configs/ folder has examples") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -267,19 +285,14 @@ def _apply(content: dict[str, Any], override: str) -> None:
             raise WarmlineError(f"--set {override}: `{level}` is a value, not a section")
         target = below
     try:
-        target[last] = _scalar(yaml.safe_load(value))
+        target[last] = _read_yaml(value)
     except yaml.YAMLError:
         raise WarmlineError(f"--set {override}: `{value}` is not a YAML value") from None
 
 
-def _scalar(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; a number was meant."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _read_yaml(text: str) -> Any:
+    """YAML 1.1 reads `1e-4` as text; it becomes a number where the field is one."""
+    return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
 
 
 def _explain(error: ValidationError) -> str:
@@ -323,8 +336,7 @@ def _known_keys(levels: Sequence[str]) -> list[str]:
 
 def _all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
+        yield prefix + name
         below = _section(field.annotation)
-        if below is None:
-            yield prefix + name
-        else:
+        if below is not None:
             yield from _all_keys(below, f"{prefix}{name}.")

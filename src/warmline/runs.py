@@ -1,22 +1,25 @@
 """The one place that knows what a run folder contains.
 
 <run>/
-config.yaml            the resolved configuration
-manifest.json          versions, data checksums, base model, seed: what a number needs beside it
-plan.json              the run's arithmetic, made before it started
-metrics.jsonl          one line a training step or validation
-checkpoints/           step-000100/ ... and best/, each complete or absent
-adapter/ or model/     the tuned weights, from the best checkpoint
-heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
-results/               pictures and JSON made from the finished run
+  config.yaml            the resolved configuration
+  manifest.json          versions, data checksums, base model, seed: what a number needs beside it
+  plan.json              the run's arithmetic, made before it started
+  metrics.jsonl          one line a training step or validation
+  checkpoints/           step-000100/ ..., each complete or absent
+  adapter/ or model/     the tuned weights, from the best checkpoint
+  heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
+  results/               pictures and JSON made from the finished run
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from warmline.errors import WarmlineError
 
@@ -74,11 +77,6 @@ class RunFolder:
         """Folder of the checkpoint after `step` optimiser steps."""
         return self.checkpoints / f"step-{step:06d}"
 
-    @property
-    def best(self) -> Path:
-        """Folder of the best checkpoint."""
-        return self.checkpoints / "best"
-
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
         found = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*") if path.is_dir())
@@ -97,22 +95,37 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """
     aside = target.with_name(f".{target.name}.writing")
     old = target.with_name(f".{target.name}.old")
-    try:
+    with disk_errors(target):
         for leftover in (aside, old):
             if leftover.exists():
                 shutil.rmtree(leftover)
-        aside.mkdir(parents=True)
-        fill(aside)
-        _flush(aside)
-        if target.exists():
-            target.rename(old)
-        aside.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:
-        if not _is_disk_error(error):
+        try:
+            aside.mkdir(parents=True)
+            fill(aside)
+            _flush(aside)
+            if target.exists():
+                target.rename(old)
+            aside.rename(target)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
-        raise WarmlineError(f"{target}: cannot be written ({error}); free some space or choose another output_dir") from None
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one line that names what could not be written.
+
+    Raises:
+        WarmlineError: as said.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WarmlineError(f"{target}: cannot be written ({reason}); free some space or choose another folder") from None
 
 
 def write_text(target: Path, text: str) -> None:
@@ -122,12 +135,10 @@ def write_text(target: Path, text: str) -> None:
         WarmlineError: the disk is full or read-only.
     """
     aside = target.with_name(f".{target.name}.writing")
-    try:
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(text, encoding="utf-8")
         aside.replace(target)
-    except OSError as error:
-        raise WarmlineError(f"{target}: cannot be written ({error.strerror}); free some space or choose another folder") from None
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -147,11 +158,6 @@ def read_json(path: Path) -> Any:
         raise WarmlineError(f"{path}: file not found") from None
     except (OSError, ValueError) as error:
         raise WarmlineError(f"{path}: not readable JSON ({error}); the file is damaged") from None
-
-
-def _is_disk_error(error: Exception) -> bool:
-    """Safetensors wraps the operating system's errors in its own."""
-    return isinstance(error, OSError) or any(word in str(error) for word in ("No space left", "I/O error", "os error"))
 
 
 def _flush(folder: Path) -> None:

@@ -8,11 +8,14 @@ A source is kept as a few flat int32 arrays, so that 100,000 conversations cost 
 mapped into memory at once.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +34,8 @@ from warmline.errors import WarmlineError
 
 Int32 = npt.NDArray[np.int32]
 
-_FORMAT = 1
-"""Part of every cache key: raise it when the arrays' meaning changes."""
+_FORMAT = 2
+"""Part of every cache key: raise it when what stands in the arrays, or its meaning, changes."""
 
 _RENDER_BATCH = 2048
 
@@ -134,7 +137,8 @@ def encode(
         conversations: Any number. One without a single target is left out: it could train nothing.
         objectives: What the source trains.
         template: Renders and tokenises.
-        row_tokens: Conversations longer than this are split between turns; each part carries the template's prefix (BOS, system prompt).
+        row_tokens: Conversations longer than this are split between turns, before a user's turn where that is possible; each part
+            carries the template's prefix (BOS, system prompt).
         split_long: False refuses them instead.
 
     Raises:
@@ -153,7 +157,7 @@ def encode(
                     f"{place} has {len(tokens)} tokens, more than data.row_tokens = {row_tokens}; raise it or set "
                     "data.long_conversations: split"
                 )
-            for first, last in _parts(starts, template.layout.prefix, row_tokens, place):
+            for first, last in _parts(conversation, starts, template.layout.prefix, row_tokens, place):
                 part = _encode_part(conversation, tokens, starts, first, last, objectives, template, place)
                 if len(part.replies) or len(part.emotion) or len(part.strategy):
                     builder.add(part, start + offset)
@@ -169,8 +173,12 @@ def _turn_starts(tokens: Int32, turns: int, template: ChatTemplate, place: str) 
     return [layout.prefix, *ends.tolist()]
 
 
-def _parts(starts: list[int], prefix: int, row_tokens: int, place: str) -> Iterator[tuple[int, int]]:
-    """Ranges of turns that fit in a row, as full as they can be."""
+def _parts(conversation: Conversation, starts: list[int], prefix: int, row_tokens: int, place: str) -> Iterator[tuple[int, int]]:
+    """Ranges of turns that fit in a row.
+
+    The next part begins with the last user's turn that leaves this one short enough, so that no reply is cut off from the message it
+    answers. Where there is none (a run of replies longer than a row), this part is as full as it can be.
+    """
     first = 0
     while first < len(starts) - 1:
         last = first
@@ -181,6 +189,8 @@ def _parts(starts: list[int], prefix: int, row_tokens: int, place: str) -> Itera
                 f"{place}: turn {first} alone has {starts[first + 1] - starts[first]} tokens, more than data.row_tokens = {row_tokens}; "
                 "raise it or remove the conversation"
             )
+        if last < len(starts) - 1:
+            last = next((cut for cut in range(last, first, -1) if conversation.turns[cut].role == "user"), last)
         yield first, last
         first = last
 
@@ -212,7 +222,8 @@ def _encode_part(
             if turn.strategy is not None and "strategy" in objectives:
                 strategy.append((reply - 1, STRATEGIES.index(turn.strategy)))
         elif turn.emotions and "emotion" in objectives:
-            emotion.append((end - 1, sum(1 << EMOTIONS_AND_NEUTRAL.index(label) for label in turn.emotions)))
+            bits = (1 << EMOTIONS_AND_NEUTRAL.index(label) for label in turn.emotions)
+            emotion.append((end - 1, reduce(or_, bits)))
     return Encoded(own, _pairs(replies), _pairs(emotion), _pairs(strategy))
 
 
@@ -316,8 +327,9 @@ def _write_cache(path: Path, encoded: EncodedSource) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays, aside)
         aside.replace(path)
-    except (OSError, SafetensorError):
-        aside.unlink(missing_ok=True)  # a cache is a convenience: a full or read-only disk only costs time
+    except (OSError, SafetensorError):  # a cache is a convenience: a full or read-only disk only costs time
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def _pairs(values: list[tuple[int, int]]) -> Int32:

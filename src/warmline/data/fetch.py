@@ -1,5 +1,6 @@
 """Get the official files from their official addresses: resumable, verified, complete or absent."""
 
+import contextlib
 import hashlib
 import http.client
 import shutil
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from warmline.data.sources.files import write_checksums
+from warmline.data.sources.files import checksums, expand_home, write_checksums
 from warmline.errors import WarmlineError
 
 _BLOCK = 2**18
@@ -85,7 +87,7 @@ def fetch(folder: Path, files: tuple[RemoteFile, ...] = OFFICIAL_FILES) -> list[
     """Download what is missing. A file that is there and verifies is not asked for again; a broken-off one goes on where it stopped.
 
     Args:
-        folder: Gets one sub-folder a source, each with a SHA256SUMS.
+        folder: Gets one sub-folder a source, each with a SHA256SUMS; `~` is home.
         files: What to get.
 
     Returns:
@@ -98,7 +100,7 @@ def fetch(folder: Path, files: tuple[RemoteFile, ...] = OFFICIAL_FILES) -> list[
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns) as progress:
         for file in files:
-            target = folder / file.source
+            target = expand_home(folder) / file.source
             try:
                 target.mkdir(parents=True, exist_ok=True)
                 if _complete(target, file):
@@ -130,11 +132,12 @@ def _report(progress: Progress, task: TaskID, done: int, total: int | None) -> N
 
 
 def _complete(target: Path, file: RemoteFile) -> bool:
-    if file.members:
-        sums = target / "SHA256SUMS"
-        return sums.exists() and all((target / Path(member).name).exists() for member in file.members)
-    path = target / file.name
-    return path.exists() and _digest(path, file.digest.partition(":")[0]) == file.digest.partition(":")[2]
+    kind, _, digest = file.digest.partition(":")
+    expected: dict[str, str | None] = {file.name: digest}
+    if file.members:  # the archive's own digest stood for theirs when they were taken out
+        kind, sums = "sha256", checksums(target)
+        expected = {name: sums.get(name) for name in (Path(member).name for member in file.members)}
+    return all((target / name).exists() and _digest(target / name, kind) == wanted for name, wanted in expected.items())
 
 
 def _download(file: RemoteFile, target: Path, report: Callable[[int, int | None], None]) -> Path:
@@ -185,13 +188,21 @@ def _place(part: Path, target: Path, file: RemoteFile) -> None:
     if not file.members:
         part.replace(target / file.name)
         return
-    with tarfile.open(part) as archive:
-        for member in file.members:
-            content = archive.extractfile(member)
-            if content is None:
-                raise WarmlineError(f"{file.url}: `{member}` is not in the archive; the release changed, use --data-dir with a copy")
-            with content, (target / f"{Path(member).name}.part").open("wb") as out:
-                shutil.copyfileobj(content, out)
+    try:
+        with tarfile.open(part) as archive:
+            for member in file.members:
+                with _member(archive, member, file) as content, (target / f"{Path(member).name}.part").open("wb") as out:
+                    shutil.copyfileobj(content, out)
+    except tarfile.ReadError:
+        raise WarmlineError(f"{file.url}: not a readable archive; the release changed, use --data-dir with a copy") from None
     for member in file.members:
         (target / f"{Path(member).name}.part").replace(target / Path(member).name)
     part.unlink()
+
+
+def _member(archive: tarfile.TarFile, name: str, file: RemoteFile) -> IO[bytes]:
+    with contextlib.suppress(KeyError):
+        content = archive.extractfile(name)
+        if content is not None:  # None for a folder
+            return content
+    raise WarmlineError(f"{file.url}: `{name}` is not in the archive; the release changed, use --data-dir with a copy")

@@ -4,6 +4,9 @@ Qwen3's stock template strips the think blocks of past turns, so a served prompt
 concatenation of messages. For Qwen3 each assistant turn carries the empty think block that puts the model in non-thinking mode: the
 next turn needs it (without it the model may start to think), and what the next turn has, past turns must have too, or the prefix
 breaks. It costs four tokens a turn and belongs to the header, outside the loss.
+
+The templates strip each message, as `ChatTemplate.clean` does, so another server that renders with the saved template gets the same
+bytes, unless a message holds special tokens: only `clean` breaks those up.
 """
 
 import re
@@ -90,7 +93,9 @@ class ChatTemplate:
         tokenizer.chat_template = self.source
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._compiled = environment.from_string(self.source)
-        specials = {str(token) for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()) if len(str(token)) > 1}
+        added = {str(token) for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab())}
+        # runs of white space (Gemma has them as tokens) open and close nothing, and paragraphs need them
+        specials = {token for token in added if len(token) > 1 and token.replace("\u2581", " ").strip()}
         self._specials = re.compile("|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True)) or r"(?!)")
         self.layout = self._measure()
 

@@ -15,7 +15,7 @@ from warmline.errors import WarmlineError
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
-from warmline.runs import RunFolder, read_json, write_folder, write_json
+from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write_json
 
 ADAPTER = "adapter"
 MODEL = "model"
@@ -44,7 +44,8 @@ def save_artifact(run: RunFolder, model: MultiTaskModel, config: RunConfig, temp
 
     The heads' description is written last: a run without it is unfinished, and one whose parts do not belong together is refused.
     """
-    run.heads_description.unlink(missing_ok=True)
+    with disk_errors(run.heads_description):
+        run.heads_description.unlink(missing_ok=True)
 
     def fill(folder: Path) -> None:
         model.backbone.save(folder)
@@ -52,8 +53,9 @@ def save_artifact(run: RunFolder, model: MultiTaskModel, config: RunConfig, temp
 
     write_folder(weights_folder(run, config), fill)
     aside = run.heads.with_suffix(".writing")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()}, aside)
-    aside.replace(run.heads)
+    with disk_errors(run.heads):
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()}, aside)
+        aside.replace(run.heads)
     write_json(run.heads_description, describe(run, config, template, step))
 
 

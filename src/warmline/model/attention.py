@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 VARLEN = "warmline_varlen"
+_KNOWN = inspect.signature(varlen_attn).parameters
 
 
 def packed_attention(
@@ -52,29 +53,53 @@ def packed_attention(
     """
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one flat sequence with cu_seq_lens_q and max_length_q, and no attention mask")
+    flat_query, flat_key, flat_value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    attended = attend(flat_query, flat_key, flat_value, scaling, sliding_window, cu_seq_lens_q, max_length_q, dropout)
+    return attended[None], None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    window: int | None,
+    bounds: Tensor,
+    longest: int,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same on flat tensors.
+
+    Args:
+        query: [tokens, heads, head size].
+        key: [tokens, key heads, head size].
+        value: As key.
+        scaling: Of the scores; None is 1 / sqrt(head size).
+        window: Tokens a query sees, itself included; None sees all before it.
+        bounds: [conversations + 1], int32.
+        longest: Tokens of the longest conversation.
+        dropout: On the attention weights; fallback path only.
+
+    Returns:
+        [tokens, heads, head size].
+    """
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
-        return _kernel(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
-    return _one_by_one(query, key, value, scaling, dropout, sliding_window, cu_seq_lens_q), None
+        return _kernel(query, key, value, scaling, window, bounds, longest)
+    return _one_by_one(query, key, value, scaling, dropout, window, bounds)
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int) -> Tensor:
-    left = -1 if window is None else window - 1
-    flat_query, flat_key, flat_value = (part[0].transpose(0, 1) for part in (query, key, value))
     options: dict[str, Any] = {"scale": scaling}
-    known = inspect.signature(varlen_attn).parameters
-    if "enable_gqa" in known:
-        options["enable_gqa"] = flat_key.shape[1] != flat_query.shape[1]
-    elif flat_key.shape[1] != flat_query.shape[1]:
-        groups = flat_query.shape[1] // flat_key.shape[1]
-        flat_key, flat_value = flat_key.repeat_interleave(groups, 1), flat_value.repeat_interleave(groups, 1)
-    if "window_size" in known:
-        options["window_size"] = (left, 0)
+    if "enable_gqa" in _KNOWN:  # from torch 2.12 on grouped heads are asked for; before, the kernel simply takes them
+        options["enable_gqa"] = key.shape[1] != query.shape[1]
+    if "window_size" in _KNOWN:
+        options["window_size"] = (-1 if window is None else window - 1, 0)
     elif window is None or longest <= window:
         options["is_causal"] = True
     else:
-        raise ValueError("this torch's variable-length attention has no sliding window; use torch 2.11 or later")
-    attended: Tensor = varlen_attn(flat_query, flat_key, flat_value, bounds, bounds, longest, longest, **options)  # type: ignore[assignment]
-    return attended[None]
+        raise ValueError("this torch's variable-length attention has no sliding window; use a later one")
+    attended: Tensor = varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)  # type: ignore[assignment]
+    return attended
 
 
 def _one_by_one(
@@ -84,17 +109,16 @@ def _one_by_one(
     edges = bounds.tolist()
     parts = []
     for start, end in zip(edges[:-1], edges[1:], strict=True):
-        within = slice(start, end)
+        own_query, own_key, own_value = (part[start:end].transpose(0, 1)[None] for part in (query, key, value))
         mask = None
         if window is not None and end - start > window:
             mask = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
-        parts.append(
-            scaled_dot_product_attention(
-                query[:, :, within], key[:, :, within], value[:, :, within],
-                attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped,
-            )
+        attended = scaled_dot_product_attention(
+            own_query, own_key, own_value,
+            attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped,
         )  # fmt: skip
-    return torch.cat(parts, dim=2).transpose(1, 2)
+        parts.append(attended[0].transpose(0, 1))
+    return torch.cat(parts)
 
 
 ALL_ATTENTION_FUNCTIONS.register(VARLEN, packed_attention)

@@ -13,8 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from warmline.config import LossWeights
 from warmline.data.conversation import OBJECTIVES, Objective
 
-CHUNK_LOGITS = 2**26
-"""Logits held at once: 256 MiB in fp32, 441 tokens at Qwen3's vocabulary, enough rows to keep a matrix product busy."""
+CHUNK_LOGITS = 2**25
+"""Logits held at once: 128 MiB in fp32, 220 tokens at Qwen3's vocabulary, enough rows to keep a matrix product busy."""
 
 
 class Term(NamedTuple):
@@ -130,7 +130,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total += (normaliser - logits.gather(1, chosen)).sum()
             if not (wants_hidden or wants_weight):
                 continue
-            gradient = (logits - normaliser).exp_()
+            gradient = logits.sub_(normaliser).exp_()
             gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, -1.0))
             gradient = gradient.to(weight.dtype)
             if grad_hidden is not None:
@@ -159,8 +159,8 @@ class _ChunkedKL(torch.autograd.Function):
         steps = _chunks(len(hidden), len(weight))
         for start in steps:
             part = slice(start, start + steps.step)
-            tuned = log_softmax((states[part] @ weight.T).float(), dim=1)
-            base = log_softmax((base_states[part] @ base_weight.T).float(), dim=1)
+            tuned = _log_softmax(states[part] @ weight.T)
+            base = _log_softmax(base_states[part] @ base_weight.T)
             base_probabilities = base.exp()
             total += (base.sub_(tuned).mul_(base_probabilities).sum(dim=1) * weights[part]).sum()
             if not (wants_hidden or wants_weight):
@@ -177,6 +177,12 @@ class _ChunkedKL(torch.autograd.Function):
     def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         grad_hidden, grad_weight = _scaled(ctx.grads, outer[0])
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In fp32 and, after the widening, in place."""
+    wide = logits.float()
+    return wide.sub_(wide.logsumexp(dim=1, keepdim=True))
 
 
 def _scaled(grads: tuple[Tensor | None, Tensor | None], outer: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -26,6 +26,7 @@ from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
 from warmline.model.backbone import Sampling
+from warmline.model.fused_decoder import FusedDecoder, can_fuse
 
 NANO = "nano"
 
@@ -95,7 +96,10 @@ class TransformersBackbone(nn.Module):
         else:
             self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
             self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
-        if config.gradient_checkpointing and trainable:
+        decoder = self._causal.get_decoder()
+        self._fused = FusedDecoder(decoder) if config.fused and device.type == "cuda" and can_fuse(decoder) else None
+        self._checkpointing = config.checkpointing
+        if self._fused is None and config.checkpointing != "none" and trainable:
             self._causal.gradient_checkpointing_enable({"use_reentrant": False})
         self._using_base = False
         self.train(trainable)
@@ -130,6 +134,8 @@ class TransformersBackbone(nn.Module):
 
     def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
         """Final hidden states of one flat sequence of conversations, [tokens, hidden]."""
+        if self._fused is not None:
+            return self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters=not self._using_base)
         causal = self._frozen if self._using_base and self._frozen is not None else self._causal
         output = causal.get_decoder()(
             input_ids=tokens[None],
@@ -233,7 +239,10 @@ def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None,
     for parameter in base.parameters():
         parameter.requires_grad_(False)
     if tuned is not None:
-        return PeftModel.from_pretrained(base, str(tuned), is_trainable=trainable)
+        try:
+            return PeftModel.from_pretrained(base, str(tuned), is_trainable=trainable)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise _damaged(tuned, error) from None
     settings = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -252,7 +261,12 @@ def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None,
 def _full_weights(tuned: Path | None, base: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     if tuned is None:
         return base
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(tuned, dtype=dtype, attn_implementation=VARLEN, device_map={"": device})
+    try:
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            tuned, dtype=dtype, attn_implementation=VARLEN, device_map={"": device}
+        )
+    except (OSError, ValueError) as error:
+        raise _damaged(tuned, error) from None
     return loaded
 
 
@@ -264,6 +278,10 @@ def _refuse_unusual_logits(base: PreTrainedModel) -> None:
             f"model.name: {base.config.model_type} caps or shifts its logits, which the chunked losses do not rebuild; "
             "use Qwen3, Llama or Gemma 3"
         )
+
+
+def _damaged(folder: Path, error: Exception) -> WarmlineError:
+    return WarmlineError(f"{folder}: saved weights cannot be loaded ({' '.join(str(error).split())[:200]}); train the run again")
 
 
 def _not_found(config: ModelConfig, error: Exception) -> WarmlineError:

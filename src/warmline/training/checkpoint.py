@@ -5,6 +5,7 @@ weights, optimiser state, the packer's state and a few numbers are the whole of 
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +82,15 @@ def save_checkpoint(run: RunFolder, model: MultiTaskModel, optimizer: torch.opti
     write_folder(run.checkpoint(progress.step), fill)
     for step in run.steps()[:-keep]:
         if step != progress.best_step:
-            write_folder_away(run.checkpoint(step))
+            _remove(run.checkpoint(step))
 
 
-def write_folder_away(folder: Path) -> None:
+def _remove(folder: Path) -> None:
     """Remove a checkpoint so that a crash half-way leaves nothing that looks complete."""
     gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)
-    for path in gone.iterdir():
-        path.unlink()
-    gone.rmdir()
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> Progress:
@@ -102,15 +102,17 @@ def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimiz
     folder = run.checkpoint(step)
     tensors, content = _read(folder)
     _load_weights(folder, tensors, model)
-    described = optimizer.state_dict()
-    states: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in content["optimizer"].items()}
+    try:
+        states: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in content["optimizer"].items()}
+        progress = Progress(**content["progress"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(folder, error) from None
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             states.setdefault(int(index), {})[key] = tensor
-    described["state"] = states
-    optimizer.load_state_dict(described)
-    return Progress(**content["progress"])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    return progress
 
 
 def restore_weights(run: RunFolder, step: int, model: MultiTaskModel) -> None:
@@ -127,7 +129,12 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], Any]:
     try:
         return load_file(folder / _TENSORS), json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
     except (OSError, ValueError, SafetensorError) as error:
-        raise WarmlineError(f"{folder}: damaged checkpoint ({error}); remove it to resume from the one before") from None
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> WarmlineError:
+    reason = f"{type(error).__name__}: {error}"
+    return WarmlineError(f"{folder}: damaged checkpoint ({reason}); remove it to resume from the one before")
 
 
 def _load_weights(folder: Path, tensors: dict[str, Tensor], model: MultiTaskModel) -> None:

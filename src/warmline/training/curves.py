@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from warmline.runs import RunFolder
+from warmline.runs import RunFolder, disk_errors
 
 _TRAIN, _VALIDATION, _ACCURACY = "#9db4c0", "#c8553d", "#2a6f97"
 
@@ -35,10 +35,11 @@ def draw_curves(run: RunFolder) -> None:
         if accuracy is not None:
             _accuracy(axis, validation, accuracy)
     _plot(axes[1, 1], validation, "task_kl", color=_ACCURACY, marker="s", label="validation, task replies")
-    axes[1, 1].legend(frameon=False, fontsize=8)
+    _legend(axes[1, 1])
     figure.suptitle(f"{run.path.name}: {len(train)} steps", x=0.01, ha="left", fontsize=12)
-    run.curves.parent.mkdir(exist_ok=True)
-    figure.savefig(run.curves, dpi=130)
+    with disk_errors(run.curves):
+        run.curves.parent.mkdir(exist_ok=True)
+        figure.savefig(run.curves, dpi=130)
 
 
 def _panel(axis: Axes, train: list[dict[str, Any]], validation: list[dict[str, Any]], name: str, title: str, unit: str) -> None:
@@ -68,7 +69,15 @@ def _panel(axis: Axes, train: list[dict[str, Any]], validation: list[dict[str, A
     axis.set_ylabel(unit)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.25)
-    axis.legend(frameon=False, fontsize=8)
+    _legend(axis)
+
+
+def _legend(axis: Axes) -> None:
+    """A legend, unless the run had nothing of this objective."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8)
+    else:
+        axis.text(0.5, 0.5, "no targets in this run", transform=axis.transAxes, ha="center", color="#777777")
 
 
 def _accuracy(axis: Axes, validation: list[dict[str, Any]], name: str) -> None:
@@ -77,6 +86,9 @@ def _accuracy(axis: Axes, validation: list[dict[str, Any]], name: str) -> None:
     other.set_ylim(0, 1)
     other.set_ylabel("accuracy")
     other.spines[["top"]].set_visible(False)
+    if not other.get_legend_handles_labels()[0]:
+        other.set_axis_off()
+        return
     handles, labels = axis.get_legend_handles_labels()
     more, more_labels = other.get_legend_handles_labels()
     axis.legend(handles + more, labels + more_labels, frameon=False, fontsize=8)

@@ -1,17 +1,19 @@
 """The training loop on Accelerate: one gradient forward a micro-batch, whole-step denominators, exact resume."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
-from torch import Tensor, nn
+from torch import nn
 
 from warmline.config import RunConfig, dump_config, load_config
 from warmline.data.conversation import OBJECTIVES, Objective
@@ -51,8 +53,9 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         WarmlineError: bad data, a failed self-check, a folder that exists or cannot be written, lost numbers (NaN).
     """
     place = choose_place(config.training)
-    accelerator = Accelerator(
-        mixed_precision=place.mixed_precision,
+    _check_trackers(config)
+    accelerator = Accelerator(  # precision is ours: place.autocast() and a loss scaler, the same outside the loop
+        mixed_precision="no",
         cpu=place.device.type == "cpu",
         log_with=list(config.trackers) or None,
         project_dir=str(config.output_dir / config.name),
@@ -97,12 +100,12 @@ class _Training:
         self.optimizer = make_optimizer(self.model, config)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)
+        self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
         self.progress = self._start_or_resume()
         for line in self_check(self.model, self.sources, place) if self.progress.step < self.plan.steps else []:
             view.say(f"self-check: {line}")
         self.base_states = BaseStates(self.model, self.sources, place.autocast())
         self.wrapped: nn.Module = accelerator.prepare_model(self.model, device_placement=False)
-        self.stepper = accelerator.prepare_optimizer(self.optimizer, device_placement=False)
 
     def finish(self) -> RunFolder:
         """Train what is left, then write artefact and curves."""
@@ -134,8 +137,8 @@ class _Training:
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
         progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
         self.packer.restore(progress.packer)
-        if self.accelerator.scaler is not None and progress.scaler:
-            self.accelerator.scaler.load_state_dict(progress.scaler)
+        if progress.scaler:
+            self.scaler.load_state_dict(progress.scaler)
         if self.accelerator.is_main_process:
             keep_metrics(self.run.metrics, upto=progress.step)
         self.view.say(f"resuming after step {progress.step}")
@@ -172,22 +175,26 @@ class _Training:
             synchronised = index == len(micro_batches) - 1
             batch = collate(self.sources, micro_rows).to(self.place.device)
             with nullcontext() if synchronised else self.accelerator.no_sync(self.wrapped):
-                terms = self.wrapped(batch, self.base_states(batch))
+                with self.place.autocast():
+                    terms = self.wrapped(batch, self.base_states(batch))
                 # DDP averages gradients over the ranks; the step's loss is their sum
                 loss = weighted_loss(terms, self.config.loss, denominators) * ranks
-                self.accelerator.backward(loss)
+                torch.autograd.backward(self.scaler.scale(loss))
             sums += torch.stack([term.sum.detach() for term in terms])
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.training.max_grad_norm)
-        self.stepper.step()
-        self.stepper.zero_grad(set_to_none=True)
+        self.scaler.unscale_(self.optimizer)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.training.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
         sums = self.accelerator.reduce(sums, "sum")
         values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
-        if not all(map(_finite, values.values())):
-            bad = ", ".join(name for name, value in values.items() if not _finite(value))
+        if not all(map(math.isfinite, values.values())):
+            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
             raise WarmlineError(
                 f"step {self.progress.step + 1}: the loss of {bad} is not a number; lower training.learning_rate or use another precision"
             )
-        return StepResult(values, denominators, float(norm) if isinstance(norm, Tensor) else 0.0)
+        return StepResult(values, denominators, float(norm))
 
     def _account(self, rows: list[Row]) -> int:
         tokens = 0
@@ -222,8 +229,14 @@ class _Training:
     def _validate(self) -> bool:
         """Score the validation sets; True when this is the best so far."""
         scores = self.validator(self.model, self.accelerator)
-        self._record({"kind": "validation", "step": self.progress.step, **scores})
         value = self.validator.value(scores)
+        if not math.isfinite(value):
+            raise WarmlineError(
+                f"step {self.progress.step}: the validation loss is not a number; lower training.learning_rate or use another precision"
+            )
+        self._record({"kind": "validation", "step": self.progress.step, **scores})
+        if self.progress.step == 0:  # the base: shown, never the best, since nothing is tuned yet
+            return False
         improved = value < self.progress.best_value
         if improved:
             self.progress.best_step, self.progress.best_value = self.progress.step, value
@@ -238,8 +251,7 @@ class _Training:
 
     def _checkpoint(self) -> None:
         self.progress.packer = self.packer.state()
-        scaler = self.accelerator.scaler
-        self.progress.scaler = dict(scaler.state_dict()) if scaler is not None else {}
+        self.progress.scaler = dict(self.scaler.state_dict())
         if self.accelerator.is_main_process:
             save_checkpoint(self.run, self.model, self.optimizer, self.progress, self.config.checkpoint.keep)
         self.accelerator.wait_for_everyone()
@@ -302,6 +314,12 @@ def keep_metrics(path: Path, upto: int) -> None:
     write_text(path, "".join(kept))
 
 
+def _check_trackers(config: RunConfig) -> None:
+    for name in config.trackers:
+        if find_spec("tensorboard" if name == "tensorboard" else name) is None:
+            raise WarmlineError(f"trackers: {name} is not installed; `pip install {name}` or leave it out")
+
+
 def _micro_batches(rows: list[Row], size: int, ranks: int, rank: int) -> Iterator[list[Row]]:
     own = rows[rank::ranks]
     for start in range(0, len(own), size):
@@ -310,9 +328,10 @@ def _micro_batches(rows: list[Row], size: int, ranks: int, rank: int) -> Iterato
 
 def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> None:
     """Make the run folder, or say why it may not be used."""
-    if run.config.exists() and overwrite:
+    begun = run.config.exists() or bool(run.steps())
+    if begun and overwrite:
         shutil.rmtree(run.path)
-    if run.config.exists():
+    elif begun:
         if not resume:
             raise WarmlineError(f"{run.path}: this run exists; --resume goes on with it, --overwrite removes it, or give another name")
         saved = load_config(run.config)
@@ -330,7 +349,3 @@ def _difference(saved: RunConfig, wanted: RunConfig) -> str:
 
     before, after = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
     return next(key for key in {**before, **after} if before.get(key) != after.get(key))
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

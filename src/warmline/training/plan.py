@@ -12,6 +12,7 @@ from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import RowPacker, count_targets
 from warmline.data.template import ChatTemplate
+from warmline.model.heads import Heads
 from warmline.model.losses import CHUNK_LOGITS
 from warmline.model.transformers_backbone import load_architecture, load_tokenizer
 from warmline.training.device import choose_place
@@ -141,7 +142,8 @@ def _model_arithmetic(config: RunConfig, half_precision: bool) -> tuple[int, int
     in_layers = sum(parameter.numel() for parameter in skeleton.get_decoder().layers.parameters())
     width = 2 if half_precision else 4
     per_layer_weight = NF4_BYTES if config.model.load_in_4bit else width
-    heads = hidden * (config.data.sources.goemotions.labels + 8)
+    with torch.device("meta"):
+        heads = sum(each.numel() for each in Heads(hidden, config.data.sources.goemotions.labels, config.heads).parameters())
     if config.lora is None:
         trainable, base = parameters + heads, 2 * parameters * width
     else:
@@ -155,7 +157,7 @@ def _model_arithmetic(config: RunConfig, half_precision: bool) -> tuple[int, int
     tokens = config.training.rows_per_micro_batch * config.data.row_tokens
     intermediate = int(architecture.intermediate_size)
     saved_per_layer = 16 * hidden + 6 * intermediate  # values a token that one layer keeps for its backward pass, roughly
-    kept = layers * hidden + saved_per_layer if config.model.gradient_checkpointing else layers * saved_per_layer
+    kept = layers * hidden + saved_per_layer if config.model.checkpointing != "none" else layers * saved_per_layer
     chunk = min(CHUNK_LOGITS, tokens * int(architecture.vocab_size))
     parts = {
         "base weights": base,

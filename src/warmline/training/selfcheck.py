@@ -38,14 +38,14 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
     try:
         draws = _probe(sources)
         batch = collate(sources, [tuple(draws)]).to(model.backbone.device)
-        with torch.no_grad(), place.autocast():
-            states = model.states(batch)
+        with torch.no_grad():
+            states = _states(model, batch, place)
             lines = [
                 _check_shape(model, batch, states),
-                _check_causal(model, batch, states),
-                _check_isolated(model, batch, states),
+                _check_causal(model, batch, states, place),
+                _check_isolated(model, batch, states, place),
                 _check_alone(model, sources, draws[-1], states, place),
-                _check_reference(model, batch, states),
+                _check_reference(model, batch, states, place),
             ]
         lines.append(_check_gradients(model, batch, place))
     finally:
@@ -54,12 +54,20 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
     return lines
 
 
+def _states(model: MultiTaskModel, batch: Batch, place: Place) -> Tensor:
+    """Hidden states under an autocast of their own: it caches its casts of the weights, and a check changes weights in between."""
+    with place.autocast():
+        return model.states(batch)
+
+
 def _probe(sources: list[EncodedSource]) -> list[Draw]:
     """Two short conversations a source, and more of them to have at least three."""
     draws: list[Draw] = []
     for place, source in enumerate(sources):
-        shortest = source.lengths.argsort(kind="stable")[len(source) // 4 :][: 2 if len(sources) > 1 else 3]
-        draws += [Draw(place, int(index)) for index in shortest if source.lengths[index] <= PROBE_TOKENS]
+        order = source.lengths.argsort(kind="stable")
+        short = order[source.lengths[order] <= PROBE_TOKENS]
+        chosen = short[len(short) // 4 :][: 2 if len(sources) > 1 else 3]
+        draws += [Draw(place, int(index)) for index in chosen]
     if len(draws) < 2:
         raise WarmlineError(f"self-check: no two training conversations of at most {PROBE_TOKENS} tokens; shorten the data's turns")
     return draws
@@ -81,9 +89,9 @@ def _with_token(batch: Batch, position: int) -> Batch:
     return Batch(**{**batch.__dict__, "tokens": changed})
 
 
-def _check_causal(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+def _check_causal(model: MultiTaskModel, batch: Batch, states: Tensor, place: Place) -> str:
     start, end = batch.bounds[-2:].tolist()
-    changed = model.states(_with_token(batch, end - 1))
+    changed = _states(model, _with_token(batch, end - 1), place)
     if not torch.equal(changed[start : end - 1], states[start : end - 1]):
         raise WarmlineError("self-check: attention is not causal: a later token changes earlier states, so replies leak into the heads")
     if torch.equal(changed[end - 1], states[end - 1]):
@@ -91,16 +99,16 @@ def _check_causal(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
     return "causal: a later token leaves earlier states bit-identical"
 
 
-def _check_isolated(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+def _check_isolated(model: MultiTaskModel, batch: Batch, states: Tensor, place: Place) -> str:
     first_end = int(batch.bounds[1])
-    changed = model.states(_with_token(batch, 1))
+    changed = _states(model, _with_token(batch, 1), place)
     if not torch.equal(changed[first_end:], states[first_end:]):
         raise WarmlineError("self-check: packing leaks: a token of one conversation changes the states of another in the same row")
     return "isolated: packed neighbours stay bit-identical"
 
 
 def _check_alone(model: MultiTaskModel, sources: list[EncodedSource], draw: Draw, states: Tensor, place: Place) -> str:
-    alone = model.states(collate(sources, [(draw,)]).to(model.backbone.device))
+    alone = _states(model, collate(sources, [(draw,)]).to(model.backbone.device), place)
     packed = states[-len(alone) :]
     gap = float((alone.float() - packed.float()).abs().max() / alone.float().abs().max().clamp(min=1e-6))
     if gap > AGREEMENT[place.dtype]:
@@ -108,18 +116,18 @@ def _check_alone(model: MultiTaskModel, sources: list[EncodedSource], draw: Draw
     return f"packed equals alone (largest difference {gap:.0e} of the largest state)"
 
 
-def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
+def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor, place: Place) -> str:
     """Perturb what is tuned: the tuned states must move, the base's must not."""
     with model.backbone.reference():
-        base = model.states(batch)
+        base = _states(model, batch, place)
     tuned = _tuned_parameters(model)
     saved = [parameter.detach().clone() for parameter in tuned]
     try:
         for parameter in tuned:
             parameter.add_(0.05)
-        moved = model.states(batch)
+        moved = _states(model, batch, place)
         with model.backbone.reference():
-            still = model.states(batch)
+            still = _states(model, batch, place)
     finally:
         for parameter, value in zip(tuned, saved, strict=True):
             parameter.copy_(value)

@@ -12,6 +12,7 @@ from warmline.data.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.errors import WarmlineError
 from warmline.model.losses import chunked_kl
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
@@ -33,6 +34,8 @@ class Validator:
         self._metric = config.validation.metric
         self._sources = sources
         self._place = place
+        if self._metric != "total" and not any(source.target_counts()[self._metric].any() for source in sources):
+            raise WarmlineError(f"validation.metric: no source has a target for `{self._metric}`; choose another metric")
         self._rows = []
         for index, source in enumerate(sources):
             order = np.random.default_rng([config.seed, index]).permutation(len(source))[: config.validation.conversations]
@@ -96,9 +99,9 @@ class Validator:
         return found
 
     def value(self, scores: dict[str, Any]) -> float:
-        """The named metric, lower is better; infinite when it has no target."""
-        value: float | None = scores[self._metric]
-        return float("inf") if value is None else value
+        """The named metric, lower is better."""
+        value: float = scores[self._metric]
+        return value
 
 
 def total_loss(scores: dict[str, float | None], weights: LossWeights) -> float:

@@ -10,6 +10,7 @@ import platformdirs
 from warmline.config import DataConfig
 from warmline.data.conversation import Loaded, Objective, Split
 from warmline.data.sources import empathetic_dialogues, esconv, goemotions, safety
+from warmline.data.sources.files import expand_home
 from warmline.errors import WarmlineError
 
 SOURCE_NAMES: tuple[str, ...] = ("empathetic_dialogues", "esconv", "goemotions", "safety")
@@ -42,17 +43,20 @@ def data_dir(config: DataConfig) -> Path:
     """
     if config.dir == SAMPLE:
         return sample_dir()
-    folder = fetched_dir() if config.dir is None else Path(config.dir)
+    folder = fetched_dir() if config.dir is None else expand_home(Path(config.dir))
     if not folder.is_dir():
         raise WarmlineError(f"{folder}: data folder not found; run `warmline data fetch`, or point --data-dir at a copy")
     return folder
 
 
 def enabled_sources(config: DataConfig) -> list[Source]:
-    """The sources that the configuration enables, in the fixed order of SOURCE_NAMES."""
-    root = data_dir(config)
+    """The sources that the configuration enables, in the fixed order of SOURCE_NAMES.
+
+    Raises:
+        WarmlineError: the data folder is not there, and a source other than safety needs it.
+    """
     settings = config.sources
-    safety_dir = settings.safety.dir or sample_dir() / "safety"
+    safety_dir = expand_home(settings.safety.dir or sample_dir() / "safety")
     found = []
     for name, section in (
         ("empathetic_dialogues", settings.empathetic_dialogues),
@@ -61,7 +65,7 @@ def enabled_sources(config: DataConfig) -> list[Source]:
         ("safety", settings.safety),
     ):
         if section.enabled:
-            found.append(Source(name, safety_dir if name == "safety" else root / name, section.objectives))
+            found.append(Source(name, safety_dir if name == "safety" else data_dir(config) / name, section.objectives))
     return found
 
 

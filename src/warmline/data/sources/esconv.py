@@ -12,7 +12,7 @@ from typing import Any
 
 from warmline.data.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import STRATEGIES
-from warmline.data.sources.files import read_text
+from warmline.data.sources.files import message_text, read_text
 from warmline.errors import WarmlineError
 
 SPLIT_SEED = 13
@@ -64,10 +64,7 @@ def _conversation(path: Path, index: int, dialogue: Any) -> Conversation:
 def _turn(place: str, message: Any) -> Turn:
     if not isinstance(message, dict):
         raise WarmlineError(f"{place}: expected an object with speaker, annotation and content")
-    speaker, content = message.get("speaker"), message.get("content")
-    text = " ".join(content.split()) if isinstance(content, str) else ""
-    if not text:
-        raise WarmlineError(f"{place}: empty `content`; remove the message")
+    speaker, text = message.get("speaker"), message_text(message.get("content"), place)
     if speaker == "seeker":
         return Turn("user", text)
     if speaker != "supporter":

@@ -1,8 +1,8 @@
 """GoEmotions in its official TSV files (Demszky et al., ACL 2020, arXiv 2005.00547; CC BY 4.0).
 
-A row is one user turn with all its official labels. With 27 classes, rows whose only label is neutral are left out: neutral is not a
-class, and mapping it to one would teach a wrong answer (the loss ignores a neutral that stands beside an emotion). With 28 labels every
-row is used.
+A row is one user turn with all its official labels, each once. With 27 classes, rows whose only label is neutral are left out: neutral
+is not a class, and mapping it to one would teach a wrong answer (the loss ignores a neutral that stands beside an emotion). With 28
+labels every row is used.
 """
 
 from pathlib import Path
@@ -59,4 +59,4 @@ def _emotions(path: Path, number: int, ids: str) -> tuple[str, ...]:
         if not part.isdecimal() or int(part) >= len(EMOTIONS_AND_NEUTRAL):
             raise WarmlineError(f"{path}:{number}: unknown emotion label id `{part}`, expected 0 to {len(EMOTIONS_AND_NEUTRAL) - 1}")
         names.append(EMOTIONS_AND_NEUTRAL[int(part)])
-    return tuple(names)
+    return tuple(dict.fromkeys(names))

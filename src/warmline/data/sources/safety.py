@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from warmline.data.conversation import Conversation, Loaded, Role, Split, Turn
-from warmline.data.sources.files import read_text
+from warmline.data.sources.files import message_text, read_text, split_lines
 from warmline.errors import WarmlineError
 from warmline.safety.crisis import unknown_slots
 
@@ -43,7 +43,7 @@ def load(folder: Path, split: Split) -> Loaded:
     """
     path = folder / f"{split}.jsonl"
     conversations = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(split_lines(read_text(path)), 1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -67,12 +67,9 @@ def _conversation(place: str, record: Any) -> Conversation:
 
 def _turn(place: str, message: Any) -> Turn:
     role = message.get("role") if isinstance(message, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
     if role not in get_args(Role):
         raise WarmlineError(f"{place}: role is `{role}`, expected user or assistant")
-    text = " ".join(content.split()) if isinstance(content, str) else ""
-    if not text:
-        raise WarmlineError(f"{place}: empty content; remove the message")
+    text = message_text(message.get("content"), place)
     if unknown := unknown_slots(text):
         raise WarmlineError(f"{place}: unknown slot `{{{unknown[0]}}}`; `warmline.safety.crisis` has the slots that can be filled")
     return Turn("user" if role == "user" else "assistant", text)

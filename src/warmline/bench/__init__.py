@@ -1,0 +1,1 @@
+"""Training step speed and memory, side by side with the usual recipes."""

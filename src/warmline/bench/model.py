@@ -1,0 +1,44 @@
+"""A checkpoint of a real architecture with random weights: speed and memory do not depend on their values."""
+
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
+
+QWEN3_8B = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1e6,
+    "tie_word_embeddings": False,
+}
+"""Qwen3-8B's published architecture."""
+
+
+def qwen3_8b() -> PreTrainedConfig:
+    """Qwen3-8B's configuration."""
+    return Qwen3Config(**QWEN3_8B, dtype="bfloat16")
+
+
+def write_random_model(config: PreTrainedConfig, folder: Path) -> None:
+    """Save bfloat16 weights drawn from seed 0, with nano's tokenizer beside them (loaders ask for one).
+
+    Args:
+        config: The architecture; 8B takes 16 GB of disk.
+        folder: Made if it is missing.
+    """
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="4GB")
+    nano = resources.files("warmline") / "assets" / "nano"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(str(nano / name), folder / name)

@@ -1,0 +1,379 @@
+"""The element-wise parts of a Qwen3 layer, each one Triton kernel forward and one backward on CUDA, plain torch elsewhere.
+
+Every one of them is bound by memory: plain torch reads and writes a [tokens, width] tensor several times where once would do. Frozen
+norms get no gradient of their own weight, which libraries' kernels compute all the same. The torch versions below are the reference.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # CPU builds of torch come without it
+    triton = None
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """RMS norm over the last axis, as transformers' Qwen3 does it: statistics in fp32, the product in x's precision.
+
+    Args:
+        x: [tokens, width].
+        weight: [width], frozen.
+        epsilon: Added to the mean square.
+    """
+    if not x.is_cuda:
+        return weight * _normalised(x, epsilon)
+    rows, width = x.shape
+    out = torch.empty_like(x)
+    _rms_norm_forward[(rows,)](x, weight, out, width, epsilon, BLOCK=triton.next_power_of_2(width), num_warps=8)
+    return out
+
+
+def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None = None) -> Tensor:
+    """Gradient of `rms_norm` for x, with the gradient that went around the norm added to it.
+
+    Args:
+        grad: [tokens, width].
+        x: [tokens, width], the norm's input.
+        weight: [width].
+        epsilon: Added to the mean square.
+        residual: [tokens, width], or None for nothing to add.
+    """
+    if not x.is_cuda:
+        inner = _gradients(lambda value: rms_norm(value, weight, epsilon), (x,), grad)[0]
+        return inner if residual is None else inner + residual
+    rows, width = x.shape
+    out = torch.empty_like(x)
+    _rms_norm_backward[(rows,)](
+        grad, x, weight, grad if residual is None else residual, out, width, epsilon,
+        ADD=residual is not None, BLOCK=triton.next_power_of_2(width), num_warps=8,
+    )  # fmt: skip
+    return out
+
+
+class HeadLayout(NamedTuple):
+    """How a joint projection splits into heads.
+
+    Attributes:
+        norms: [2, head size], the frozen norms of queries and keys.
+        epsilon: Added to the mean square.
+        key_heads: Number of key (and of value) heads.
+    """
+
+    norms: Tensor
+    epsilon: float
+    key_heads: int
+
+
+def split_heads(qkv: Tensor, layout: HeadLayout, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value heads of one joint projection: RMS norm and rotary embedding on queries and keys, values as they are.
+
+    Args:
+        qkv: [tokens, (query heads + 2 key heads) * head size].
+        layout: Of the heads.
+        cos: [tokens, head size].
+        sin: [tokens, head size].
+
+    Returns:
+        [tokens, query heads, head size], and two of [tokens, key heads, head size]; the values are a view of `qkv`.
+    """
+    tokens, size, keys = len(qkv), cos.shape[1], layout.key_heads
+    heads = qkv.view(tokens, -1, size)
+    queries = heads.shape[1] - 2 * keys
+    value = heads[:, queries + keys :]
+    if not qkv.is_cuda:
+        query, key = heads[:, :queries], heads[:, queries : queries + keys]
+        return (
+            _rotated(layout.norms[0] * _normalised(query, layout.epsilon), cos, sin),
+            _rotated(layout.norms[1] * _normalised(key, layout.epsilon), cos, sin),
+            value,
+        )
+    query, key = qkv.new_empty(tokens, queries, size), qkv.new_empty(tokens, keys, size)
+    _heads_forward[(tokens,)](
+        qkv, layout.norms, cos, sin, query, key, layout.epsilon, QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4
+    )
+    return query, key, value
+
+
+def split_heads_backward(grads: tuple[Tensor, Tensor, Tensor], qkv: Tensor, layout: HeadLayout, cos: Tensor, sin: Tensor) -> Tensor:
+    """Gradient of `split_heads` for `qkv`.
+
+    Args:
+        grads: Of queries, keys and values.
+        qkv: Its input.
+        layout: Of the heads.
+        cos: [tokens, head size].
+        sin: [tokens, head size].
+    """
+    if not qkv.is_cuda:
+        return _gradients(lambda value: split_heads(value, layout, cos, sin), (qkv,), grads)[0]
+    tokens, size, keys = len(qkv), cos.shape[1], layout.key_heads
+    out = torch.empty_like(qkv)
+    heads = out.view(tokens, -1, size)
+    queries = heads.shape[1] - 2 * keys
+    _heads_backward[(tokens,)](
+        grads[0].contiguous(), grads[1].contiguous(), qkv, layout.norms, cos, sin, out, layout.epsilon,
+        QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4,
+    )  # fmt: skip
+    heads[:, queries + keys :] = grads[2]
+    return out
+
+
+def gated_silu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up.
+
+    Args:
+        gate_up: [tokens, 2 * width], gate first.
+
+    Returns:
+        [tokens, width].
+    """
+    if not gate_up.is_cuda:
+        gate, up = gate_up.chunk(2, dim=1)
+        return silu(gate) * up
+    rows, width = len(gate_up), gate_up.shape[1] // 2
+    out = gate_up.new_empty(rows, width)
+    _gated_silu_forward[(rows, triton.cdiv(width, _ELEMENTS))](gate_up, out, width, BLOCK=_ELEMENTS, num_warps=4)
+    return out
+
+
+def gated_silu_backward(grad: Tensor, gate_up: Tensor) -> Tensor:
+    """Gradient of `gated_silu`; on CUDA it overwrites `gate_up`, which nothing else needs by then.
+
+    Args:
+        grad: [tokens, width].
+        gate_up: Its input.
+    """
+    if not gate_up.is_cuda:
+        return _gradients(gated_silu, (gate_up,), grad)[0]
+    rows, width = len(gate_up), gate_up.shape[1] // 2
+    _gated_silu_backward[(rows, triton.cdiv(width, _ELEMENTS))](grad, gate_up, width, BLOCK=_ELEMENTS, num_warps=4)
+    return gate_up
+
+
+class PackedWeights(NamedTuple):
+    """Double-quantised NF4 weights of one or more layers, one below the other, as bitsandbytes packs them.
+
+    Attributes:
+        data: [weights / 2], uint8, two weights a byte.
+        code: [16], fp32, the values of the 4-bit codes.
+        scales: [weights / block], uint8.
+        scale_code: [256], fp32, the values of the scales' codes.
+        second_scales: [scales / second block], fp32.
+        offsets: [scales / second block], fp32, each layer's own offset repeated.
+        block: Weights a scale.
+        second_block: Scales a second scale.
+    """
+
+    data: Tensor
+    code: Tensor
+    scales: Tensor
+    scale_code: Tensor
+    second_scales: Tensor
+    offsets: Tensor
+    block: int
+    second_block: int
+
+
+def join_packed(layers: Sequence[Any]) -> PackedWeights:
+    """Lay bitsandbytes' 4-bit weights one below the other; each layer goes on as a view of the joint tensors.
+
+    Args:
+        layers: `Linear4bit` layers, double-quantised, of the same input width.
+    """
+    states = [layer.weight.quant_state for layer in layers]
+    data = torch.cat([layer.weight.data.reshape(-1) for layer in layers])
+    scales = torch.cat([state.absmax for state in states])
+    for layer, own, own_scales in zip(
+        layers, data.split([layer.weight.data.numel() for layer in layers]), scales.split([len(state.absmax) for state in states]),
+        strict=True,
+    ):  # fmt: skip
+        layer.weight.data = own.view(layer.weight.data.shape)
+        layer.weight.quant_state.absmax = own_scales
+    return PackedWeights(
+        data,
+        states[0].code,
+        scales,
+        states[0].state2.code,
+        torch.cat([state.state2.absmax for state in states]),
+        torch.cat([state.offset.expand(len(state.state2.absmax)) for state in states]).float(),
+        states[0].blocksize,
+        states[0].state2.blocksize,
+    )
+
+
+def unpack_nf4(packed: PackedWeights, out: Tensor) -> None:
+    """Unpack weights, scales and all, in one pass; bitsandbytes takes three a layer.
+
+    Args:
+        packed: The weights.
+        out: [sum of outs, in], contiguous, filled.
+    """
+    size = len(packed.data)
+    _unpack_nf4[(triton.cdiv(size, _PACKED),)](
+        packed.data, packed.code, packed.scales, packed.scale_code, packed.second_scales, packed.offsets, out, size,
+        PER_SCALE=packed.block // 2, PER_SECOND=packed.second_block, BLOCK=_PACKED, num_warps=4,
+    )  # fmt: skip
+
+
+def _gradients(function: Any, inputs: tuple[Tensor, ...], grads: Any) -> tuple[Tensor, ...]:
+    """The reference gradient, by autograd."""
+    with torch.enable_grad():
+        leaves = tuple(value.detach().requires_grad_() for value in inputs)
+        return torch.autograd.grad(function(*leaves), leaves, grads)
+
+
+def _rotated(normed: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = normed.chunk(2, dim=-1)
+    return normed * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
+
+
+def _normalised(x: Tensor, epsilon: float) -> Tensor:
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
+
+
+if triton is not None:
+
+    @triton.jit
+    def _rms_norm_forward(x, weight, out, width, epsilon, BLOCK: tl.constexpr):
+        row = tl.program_id(0).to(tl.int64)
+        at = tl.arange(0, BLOCK)
+        inside = at < width
+        value = tl.load(x + row * width + at, mask=inside, other=0.0)
+        wide = value.to(tl.float32)
+        inverse = tl.rsqrt(tl.sum(wide * wide, axis=0) / width + epsilon)
+        normed = (wide * inverse).to(value.dtype)
+        tl.store(out + row * width + at, normed * tl.load(weight + at, mask=inside, other=0.0), mask=inside)
+
+    @triton.jit
+    def _rms_norm_backward(grad, x, weight, residual, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
+        row = tl.program_id(0).to(tl.int64)
+        at = tl.arange(0, BLOCK)
+        inside = at < width
+        wide = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        inverse = tl.rsqrt(tl.sum(wide * wide, axis=0) / width + epsilon)
+        normed = wide * inverse
+        outer = tl.load(grad + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        inner = outer * tl.load(weight + at, mask=inside, other=0.0).to(tl.float32)
+        mean = tl.sum(inner * normed, axis=0) / width
+        gradient = (inner - normed * mean) * inverse
+        if ADD:
+            gradient += tl.load(residual + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + row * width + at, gradient.to(out.dtype.element_ty), mask=inside)
+
+    @triton.jit
+    def _heads_forward(
+        qkv, norms, cos, sin, query, key, epsilon,
+        QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
+    ):  # fmt: skip
+        token = tl.program_id(0).to(tl.int64)
+        size: tl.constexpr = 2 * HALF
+        at = tl.arange(0, HALF)[None, :]
+        cosine, sine = tl.load(cos + token * size + at).to(tl.float32), tl.load(sin + token * size + at).to(tl.float32)
+        for start in range(0, QUERIES + KEYS, TILE):
+            head = start + tl.arange(0, TILE)[:, None]
+            inside = head < QUERIES + KEYS
+            low = token * (QUERIES + 2 * KEYS) * size + head * size + at
+            first, second = tl.load(qkv + low, mask=inside, other=0.0), tl.load(qkv + low + HALF, mask=inside, other=0.0)
+            wide_first, wide_second = first.to(tl.float32), second.to(tl.float32)
+            mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
+            inverse = tl.rsqrt(mean + epsilon)[:, None]
+            weight = norms + tl.where(head < QUERIES, 0, size) + at
+            first = ((wide_first * inverse).to(first.dtype) * tl.load(weight)).to(tl.float32)
+            second = ((wide_second * inverse).to(second.dtype) * tl.load(weight + HALF)).to(tl.float32)
+            turned_first = (first * cosine - second * sine).to(query.dtype.element_ty)
+            turned_second = (second * cosine + first * sine).to(query.dtype.element_ty)
+            to_query = query + (token * QUERIES + head) * size + at
+            tl.store(to_query, turned_first, mask=head < QUERIES)
+            tl.store(to_query + HALF, turned_second, mask=head < QUERIES)
+            to_key = key + (token * KEYS + head - QUERIES) * size + at
+            tl.store(to_key, turned_first, mask=inside & (head >= QUERIES))
+            tl.store(to_key + HALF, turned_second, mask=inside & (head >= QUERIES))
+
+    @triton.jit
+    def _heads_backward(
+        grad_query, grad_key, qkv, norms, cos, sin, out, epsilon,
+        QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
+    ):  # fmt: skip
+        token = tl.program_id(0).to(tl.int64)
+        size: tl.constexpr = 2 * HALF
+        at = tl.arange(0, HALF)[None, :]
+        cosine, sine = tl.load(cos + token * size + at).to(tl.float32), tl.load(sin + token * size + at).to(tl.float32)
+        for start in range(0, QUERIES + KEYS, TILE):
+            head = start + tl.arange(0, TILE)[:, None]
+            inside = head < QUERIES + KEYS
+            low = token * (QUERIES + 2 * KEYS) * size + head * size + at
+            wide_first = tl.load(qkv + low, mask=inside, other=0.0).to(tl.float32)
+            wide_second = tl.load(qkv + low + HALF, mask=inside, other=0.0).to(tl.float32)
+            mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
+            inverse = tl.rsqrt(mean + epsilon)[:, None]
+            of_query = grad_query + (token * QUERIES + head) * size + at
+            of_key = grad_key + (token * KEYS + head - QUERIES) * size + at
+            is_query, is_key = head < QUERIES, inside & (head >= QUERIES)
+            grad_first = tl.load(of_query, mask=is_query, other=0.0).to(tl.float32)
+            grad_first += tl.load(of_key, mask=is_key, other=0.0).to(tl.float32)
+            grad_second = tl.load(of_query + HALF, mask=is_query, other=0.0).to(tl.float32)
+            grad_second += tl.load(of_key + HALF, mask=is_key, other=0.0).to(tl.float32)
+            weight = norms + tl.where(is_query, 0, size) + at
+            inner_first = (grad_first * cosine + grad_second * sine) * tl.load(weight).to(tl.float32)
+            inner_second = (grad_second * cosine - grad_first * sine) * tl.load(weight + HALF).to(tl.float32)
+            normed_first, normed_second = wide_first * inverse, wide_second * inverse
+            along = ((tl.sum(inner_first * normed_first, axis=1) + tl.sum(inner_second * normed_second, axis=1)) / size)[:, None]
+            tl.store(out + low, ((inner_first - normed_first * along) * inverse).to(out.dtype.element_ty), mask=inside)
+            tl.store(out + low + HALF, ((inner_second - normed_second * along) * inverse).to(out.dtype.element_ty), mask=inside)
+
+    @triton.jit
+    def _gated_silu_forward(gate_up, out, width, BLOCK: tl.constexpr):
+        row = tl.program_id(0).to(tl.int64)
+        at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = at < width
+        value = tl.load(gate_up + row * 2 * width + at, mask=inside, other=0.0)
+        wide = value.to(tl.float32)
+        activated = (wide * tl.sigmoid(wide)).to(value.dtype)
+        lifted = tl.load(gate_up + row * 2 * width + width + at, mask=inside, other=0.0)
+        tl.store(out + row * width + at, activated * lifted, mask=inside)
+
+    @triton.jit
+    def _gated_silu_backward(grad, gate_up, width, BLOCK: tl.constexpr):
+        row = tl.program_id(0).to(tl.int64)
+        at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = at < width
+        to_gate = gate_up + row * 2 * width + at
+        value = tl.load(to_gate, mask=inside, other=0.0)
+        wide = value.to(tl.float32)
+        lifted = tl.load(to_gate + width, mask=inside, other=0.0).to(tl.float32)
+        outer = tl.load(grad + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        sigmoid = tl.sigmoid(wide)
+        activated = wide * sigmoid
+        tl.store(to_gate + width, (outer * activated).to(value.dtype), mask=inside)
+        tl.store(to_gate, (outer * lifted * (sigmoid + activated * (1 - sigmoid))).to(value.dtype), mask=inside)
+
+    @triton.jit
+    def _unpack_nf4(
+        packed, code, absmax, second_code, second_absmax, offsets, out, size,
+        PER_SCALE: tl.constexpr, PER_SECOND: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = at < size
+        pair = tl.load(packed + at, mask=inside, other=0).to(tl.int32)
+        block = at // PER_SCALE
+        quantised = tl.load(absmax + block, mask=inside, other=0).to(tl.int32)
+        second = block // PER_SECOND
+        scale = tl.load(second_code + quantised) * tl.load(second_absmax + second, mask=inside, other=0.0)
+        scale += tl.load(offsets + second, mask=inside, other=0.0)
+        high = tl.load(code + (pair >> 4)) * scale
+        low = tl.load(code + (pair & 15)) * scale
+        both = tl.interleave(high, low).to(out.dtype.element_ty)
+        to = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
+        tl.store(out + to, both, mask=to < 2 * size)
+
+
+_ELEMENTS = 1024
+_PACKED = 2048
+_TILE = 8

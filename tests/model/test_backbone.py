@@ -1,0 +1,261 @@
+"""The transformers backbone: packed equals alone, adapter on and off, generation, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, PreTrainedConfig
+
+from tests.reference.objectives import states_alone
+from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, SAFETY, Tiny, architecture, gradients, one_of_each, pack, perturb
+from warmline.config import LoraSettings, ModelConfig
+from warmline.data.encoding import EncodedSource
+from warmline.data.packing import collate
+from warmline.errors import WarmlineError
+from warmline.model.backbone import Sampling
+from warmline.model.multitask import MultiTaskModel
+from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+
+LENGTHS = (4, 9, 30, 5, 17, 64)  # a CPU multiplies fewer than four rows with another kernel; no conversation is that short
+GREEDY = Sampling(max_new_tokens=12, temperature=0)
+SMALL: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256,
+}  # fmt: skip
+ARCHITECTURES: dict[str, PreTrainedConfig] = {
+    "qwen3": architecture(vocab_size=300),
+    "qwen3_sliding": architecture(
+        vocab_size=300, use_sliding_window=True, sliding_window=8, layer_types=["full_attention", "sliding_attention"]
+    ),
+    "llama": LlamaConfig(**SMALL),
+    "gemma3": Gemma3TextConfig(**SMALL, sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
+}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    ARCHITECTURES[request.param].save_pretrained(tmp_path)
+    return tmp_path
+
+
+def open_backbone(folder: Path, lora: LoraSettings | None = None, **model: Any) -> TransformersBackbone:
+    config = ModelConfig(name=str(folder), random_init_seed=0, **model)
+    torch.manual_seed(0)
+    return TransformersBackbone(config, lora or LoraSettings(r=4), CPU.device, CPU.dtype).eval()
+
+
+def conversations() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(300, (length,), generator=generator) for length in LENGTHS]
+
+
+def packed_states(backbone: TransformersBackbone, parts: list[Tensor]) -> Tensor:
+    bounds = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0).to(torch.int32)
+    return backbone.hidden(torch.cat(parts), torch.cat([torch.arange(len(part)) for part in parts]), bounds, max(map(len, parts)))
+
+
+def noisy(backbone: TransformersBackbone) -> TransformersBackbone:
+    perturb(MultiTaskModel(backbone, torch.nn.Identity()))
+    return backbone
+
+
+@torch.no_grad()
+def test_equals_stock_attention(folder: Path) -> None:
+    """Against transformers' own eager attention, which masks densely, one conversation at a time."""
+    backbone = open_backbone(folder)
+    stock = AutoModelForCausalLM.from_config(backbone.model.config, attn_implementation="eager").eval()
+    with backbone.model.disable_adapter():
+        weights = {name.replace("base_layer.", ""): value for name, value in backbone.model.get_base_model().state_dict().items()}
+        stock.load_state_dict({name: value for name, value in weights.items() if "lora_" not in name})
+        packed = packed_states(backbone, conversations())
+    expected = torch.cat([stock.get_decoder()(input_ids=part[None], use_cache=False).last_hidden_state[0] for part in conversations()])
+    torch.testing.assert_close(packed, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_packed_equals_alone(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    packed = packed_states(backbone, conversations())
+    for states, part in zip(packed.split(LENGTHS), conversations(), strict=True):
+        assert torch.equal(states, packed_states(backbone, [part]))
+
+
+@torch.no_grad()
+def test_neighbours_stay_bit_identical(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    parts = conversations()
+    before = packed_states(backbone, parts).split(LENGTHS)
+    parts[2] = (parts[2] + 1) % 300
+    after = packed_states(backbone, parts).split(LENGTHS)
+    assert [torch.equal(one, other) for one, other in zip(before, after, strict=True)] == [True, True, False, True, True, True]
+
+
+def test_packed_gradients_are_the_sum_of_those_alone(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    model = MultiTaskModel(backbone, torch.nn.Identity())
+    outer = torch.randn(sum(LENGTHS), 32, generator=torch.Generator().manual_seed(2))
+    (packed_states(backbone, conversations()) * outer).sum().backward()
+    packed = gradients(model)
+    model.zero_grad()
+    for part, weight in zip(conversations(), outer.split(LENGTHS), strict=True):
+        (packed_states(backbone, [part]) * weight).sum().backward()
+    for name, alone in gradients(model).items():
+        torch.testing.assert_close(packed[name], alone, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_packed_equals_alone_on_real_conversations(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    perturb(tiny.model)
+    tiny.model.eval()
+    draws = one_of_each(sources, GOEMOTIONS, ESCONV, SAFETY, ED, GOEMOTIONS, SAFETY, ED, ED, ESCONV, most=512)
+    batch = pack(sources, draws)
+    packed = tiny.model.states(batch)
+    for draw, start, end in zip(draws, batch.bounds[:-1], batch.bounds[1:], strict=True):
+        alone = states_alone(tiny.model, torch.tensor(sources[draw.source][draw.conversation].tokens.tolist()))
+        assert torch.equal(packed[start:end], alone)
+        changed = batch.tokens.clone()
+        changed[start:end] = changed[start:end].flip(0)
+        others = torch.ones(len(changed), dtype=torch.bool)
+        others[start:end] = False
+        moved = tiny.model.backbone.hidden(changed, batch.position_ids, batch.bounds, batch.longest)
+        assert torch.equal(moved[others], packed[others])
+        assert not torch.equal(moved[~others], packed[~others])
+
+
+def test_reference_is_the_base(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    model = tiny.model.train()
+    batch = pack(sources, one_of_each(sources, ED, SAFETY))
+    with model.backbone.reference():
+        base = model.states(batch)
+        assert not base.requires_grad
+        assert not model.backbone.training
+    assert model.backbone.training
+    perturb(model)
+    model.eval()
+    with model.backbone.reference():
+        assert torch.equal(model.states(batch), base)
+        with model.backbone.reference():
+            assert torch.equal(model.states(batch), base)
+        assert torch.equal(model.states(batch), base)
+    assert not torch.equal(model.states(batch), base)
+    assert not model.backbone.training
+
+
+def test_full_weights_keep_a_frozen_base(folder: Path) -> None:
+    config = ModelConfig(name=str(folder), random_init_seed=0)
+    backbone = TransformersBackbone(config, None, CPU.device, CPU.dtype)
+    with backbone.reference():
+        base, unembedding = packed_states(backbone, conversations()), backbone.base_unembedding.clone()
+    assert torch.equal(packed_states(backbone.eval(), conversations()), base)
+    noisy(backbone)
+    with backbone.reference():
+        assert torch.equal(packed_states(backbone, conversations()), base)
+    assert torch.equal(backbone.base_unembedding, unembedding)
+    assert not torch.equal(backbone.unembedding, unembedding)
+    assert not torch.equal(packed_states(backbone, conversations()), base)
+    assert not any(parameter.requires_grad for parameter in backbone._frozen.parameters())
+    assert not backbone.train()._frozen.training
+
+
+@pytest.mark.parametrize("asked", ["full", "selective"])
+def test_checkpointing_changes_no_gradient(asked: str, folder: Path) -> None:
+    outer = torch.randn(sum(LENGTHS), 32, generator=torch.Generator().manual_seed(2))
+    found, calls = [], []
+    for checkpointing in ("none", asked):
+        backbone = noisy(open_backbone(folder, checkpointing=checkpointing)).train()
+        layer = backbone.model.get_base_model().get_decoder().layers[0].mlp
+        calls.append(0)
+        layer.register_forward_pre_hook(lambda *_: calls.append(calls.pop() + 1))
+        (packed_states(backbone, conversations()) * outer).sum().backward()
+        found.append(gradients(MultiTaskModel(backbone, torch.nn.Identity())))
+    assert calls == [1, 2]
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", [False, True])
+@torch.no_grad()
+def test_greedy_reply_follows_the_states(folder: Path, base: bool) -> None:
+    """Generation, which has a cache and another attention, agrees with the packed forward, adapter on and off."""
+    backbone = noisy(open_backbone(folder))
+    prompt = conversations()[2].tolist()
+
+    def both() -> tuple[list[int], list[int]]:
+        reply = backbone.generate(prompt, end_of_turn=299, sampling=GREEDY)
+        expected: list[int] = []
+        while len(expected) < 12:
+            states = packed_states(backbone, [torch.tensor(prompt + expected)])
+            expected.append(int((states[-1] @ backbone.unembedding.T).argmax()))
+            if expected[-1] == 299:
+                return reply, expected[:-1]
+        return reply, expected
+
+    if base:
+        with backbone.reference():
+            reply, expected = both()
+    else:
+        reply, expected = both()
+    assert reply == expected
+
+
+def test_reply_stops_before_the_end_of_turn(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    prompt = conversations()[2].tolist()
+    free = backbone.generate(prompt, end_of_turn=299, sampling=GREEDY)
+    stop = free[4]
+    assert backbone.generate(prompt, end_of_turn=stop, sampling=GREEDY) == free[: free.index(stop)]
+
+
+def test_packing_works_after_generating(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    before = packed_states(backbone, conversations())
+    backbone.generate([1, 2, 3], end_of_turn=299, sampling=GREEDY)
+    assert torch.equal(packed_states(backbone, conversations()), before)
+
+
+def test_saved_weights_come_back(tiny: Tiny, sources: list[EncodedSource], tmp_path: Path) -> None:
+    perturb(tiny.model)
+    model = tiny.model.eval()
+    model.backbone.save(tmp_path / "adapter")
+    again = TransformersBackbone(tiny.config.model, tiny.config.lora, CPU.device, CPU.dtype, tuned=tmp_path / "adapter", trainable=False)
+    batch = pack(sources, one_of_each(sources, ED, SAFETY))
+    assert torch.equal(model.states(batch), MultiTaskModel(again, model.heads).states(batch))
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_row_of_many_rows(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    """A micro-batch of two rows is the two rows one after the other."""
+    rows = [tuple(one_of_each(sources, ED, SAFETY)), tuple(one_of_each(sources, GOEMOTIONS, ESCONV))]
+    model = tiny.model.eval()
+    both = model.states(collate(sources, rows))
+    assert torch.equal(both, torch.cat([model.states(collate(sources, [row])) for row in rows]))
+
+
+def test_refuses_a_missing_model() -> None:
+    with pytest.raises(WarmlineError, match=r"^model\.name: cannot load `nobody/nothing`: [^\n]+$"):
+        load_tokenizer(ModelConfig(name="nobody/nothing"))
+    with pytest.raises(WarmlineError, match=r"^model\.name: cannot load `nobody/nothing`: [^\n]+$"):
+        TransformersBackbone(ModelConfig(name="nobody/nothing"), LoraSettings(), CPU.device, CPU.dtype)
+
+
+def test_refuses_a_model_without_weights(tiny_model: Path) -> None:
+    with pytest.raises(WarmlineError, match=r"^model\.name: cannot load [^\n]+$"):
+        TransformersBackbone(ModelConfig(name=str(tiny_model)), LoraSettings(), CPU.device, CPU.dtype)
+
+
+def test_refuses_4bit_on_a_cpu(tiny_model: Path) -> None:
+    with pytest.raises(WarmlineError, match=r"^model\.load_in_4bit: 4-bit weights need a CUDA GPU"):
+        TransformersBackbone(ModelConfig(name=str(tiny_model), load_in_4bit=True), LoraSettings(), CPU.device, CPU.dtype)
+
+
+def test_refuses_unknown_target_modules(tiny_model: Path) -> None:
+    with pytest.raises(WarmlineError, match=r"^lora\.target_modules: [^\n]*wqkv[^\n]*$"):
+        open_backbone(tiny_model, LoraSettings(target_modules=("wqkv",)))
+
+
+def test_refuses_capped_logits(tmp_path: Path) -> None:
+    Gemma2Config(**SMALL, final_logit_softcapping=30.0).save_pretrained(tmp_path)
+    with pytest.raises(WarmlineError, match=r"^model\.name: gemma2 caps or shifts its logits"):
+        open_backbone(tmp_path)

@@ -1,0 +1,129 @@
+"""The fused decoder computes what transformers and PEFT compute; on a GPU its kernels agree with the torch versions beside them."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from warmline.config import SEVEN_PROJECTIONS
+from warmline.model import kernels
+from warmline.model.attention import VARLEN
+from warmline.model.fused_decoder import FusedDecoder, can_fuse
+
+BOUNDS, LONGEST = torch.tensor([0, 7, 30], dtype=torch.int32), 23
+POSITIONS = torch.cat([torch.arange(7), torch.arange(23)])
+TOKENS = torch.randint(0, 100, (30,), generator=torch.Generator().manual_seed(0))
+
+
+def adapted(
+    device: str = "cpu", dtype: torch.dtype = torch.float32, targets: tuple[str, ...] = SEVEN_PROJECTIONS, **lora: Any
+) -> PeftModel:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=32
+    )
+    base = Qwen3ForCausalLM(config).to(device, dtype)
+    base.set_attn_implementation(VARLEN)
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), task_type="CAUSAL_LM", **lora))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = (torch.randn(parameter.shape) * 0.1).to(device)
+    return model
+
+
+def decoder(model: PeftModel) -> nn.Module:
+    return model.get_base_model().get_decoder()
+
+
+def plain(model: PeftModel, device: str = "cpu") -> Tensor:
+    where = {"cu_seq_lens_q": BOUNDS.to(device), "max_length_q": LONGEST}
+    output = decoder(model)(TOKENS[None].to(device), position_ids=POSITIONS[None].to(device), use_cache=False, **where)
+    return output.last_hidden_state[0]
+
+
+def gradients(model: PeftModel) -> dict[str, Tensor]:
+    found = {name: parameter.grad.float().clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
+def test_equals_the_plain_decoder(checkpointing: Any) -> None:
+    model = adapted()
+    outer = torch.randn(30, 64)
+    expected = plain(model)
+    expected.backward(outer)
+    expected_gradients = gradients(model)
+    fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing)
+    fused.backward(outer)
+    torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
+    found = gradients(model)
+    assert found.keys() == expected_gradients.keys()
+    assert len(found) == 3 * 7 * 2
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()), msg=name)
+
+
+def test_without_adapters_it_is_the_base() -> None:
+    model = adapted()
+    with torch.no_grad():
+        fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, adapters=False)
+        with model.disable_adapter():
+            expected = plain(model)
+    torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
+
+
+def test_joint_weights_are_the_modules_own() -> None:
+    model = adapted()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    FusedDecoder(decoder(model))
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_what_can_be_fused() -> None:
+    assert can_fuse(decoder(adapted()))
+    assert not can_fuse(decoder(adapted(targets=SEVEN_PROJECTIONS[:4])))
+    assert not can_fuse(decoder(adapted(lora_dropout=0.1)))
+    llama = LlamaForCausalLM(LlamaConfig(vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4))
+    assert not can_fuse(llama.get_decoder())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
+def test_agrees_on_the_gpu(checkpointing: Any) -> None:
+    """Within bf16 noise of fp32, and no worse than the plain path in bf16."""
+    outer = torch.randn(30, 64, device="cuda")
+    reference = adapted("cuda")
+    expected = plain(reference, "cuda")
+    expected.backward(outer)
+    expected_gradients = gradients(reference)
+    model = adapted("cuda", torch.bfloat16)
+    fused = FusedDecoder(decoder(model))(TOKENS.cuda(), POSITIONS.cuda(), BOUNDS.cuda(), LONGEST, checkpointing)
+    fused.backward(outer.to(fused.dtype))
+    assert float((fused.float() - expected).abs().max() / expected.abs().max()) < 0.02
+    found = gradients(model)
+    gap = sum(float((found[name] - gradient).square().sum()) for name, gradient in expected_gradients.items())
+    scale = sum(float(gradient.square().sum()) for gradient in expected_gradients.values())
+    assert (gap / scale) ** 0.5 < 0.02
+
+
+@pytest.mark.gpu
+def test_unpacks_as_bitsandbytes_does() -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    layers = []
+    for rows, spread in ((4096, 1.0), (1024, 3.0)):
+        layer = bnb.nn.Linear4bit(1024, rows, bias=False, compute_dtype=torch.bfloat16, compress_statistics=True, quant_type="nf4")
+        weight = torch.randn(rows, 1024, dtype=torch.bfloat16) * spread
+        layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4")
+        layers.append(layer.cuda())
+    expected = [bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state) for layer in layers]
+    packed = kernels.join_packed(layers)
+    out = torch.empty(5120, 1024, dtype=torch.bfloat16, device="cuda")
+    kernels.unpack_nf4(packed, out)
+    assert torch.equal(out, torch.cat(expected))
+    for layer, own in zip(layers, expected, strict=True):
+        assert torch.equal(bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state), own)

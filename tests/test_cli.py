@@ -1,0 +1,235 @@
+"""The command line: what it prints, and one line with status 2 for every user error."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tests.conftest import ConfigFactory
+from tests.tools import metrics
+from warmline import cli
+from warmline.config import dump_config
+from warmline.runs import RunFolder, read_json
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Warmline = Callable[..., Done]
+
+
+@pytest.fixture
+def warmline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Warmline:
+    """Runs a command in this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["warmline", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as ended:
+            status = 0 if ended.code is None else int(ended.code)
+        return Done(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def config_file(tiny_config: ConfigFactory, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump_config(tiny_config(tmp_path / "runs", training={"max_steps": 1}, validation={"conversations": 2})))
+    return path
+
+
+def refusal(done: Done) -> str:
+    assert done.status == 2
+    assert done.err.endswith("\n")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("warmline: ")
+    return done.err
+
+
+def test_train_then_evaluate(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
+    done = warmline("train", config_file, "--set", "name=other", "--set", "training.max_steps=2", "--set", "validation.every=1")
+    assert done.status == 0
+    run = RunFolder.open(tmp_path / "runs" / "other")
+    assert [line["step"] for line in metrics(run, "train")] == [1, 2]
+    assert [line["step"] for line in metrics(run, "validation")] == [0, 1, 2]
+    assert "done: 2 steps" in done.out
+    assert "self-check: causal" in done.out
+    result = json.loads(warmline("evaluate", run.path, "--json").out)
+    assert result == read_json(run.evaluation)
+    table = warmline("evaluate", run.path)
+    assert table.status == 0
+    assert "emotion" in table.out
+    assert "majority" in table.out
+    assert "this run exists" in refusal(warmline("train", config_file, "--set", "name=other"))
+    differs = warmline("train", config_file, "--resume", "--set", "name=other", "--set", "seed=5")
+    assert "differs from the run's at `seed`" in refusal(differs)
+
+
+def test_plan(warmline: Warmline, config_file: Path) -> None:
+    content = json.loads(warmline("plan", config_file, "--json").out)
+    assert (content["steps"], content["row_tokens"]) == (1, 512)
+    more = json.loads(warmline("plan", config_file, "--json", "--ranks", "3", "--set", "training.accumulation=2").out)
+    assert more["rows_per_step"] == 6
+    done = warmline("plan", config_file)
+    assert done.status == 0
+    assert "goemotions" in done.out
+    assert "1 steps" in done.out
+
+
+def test_plan_writes_nothing(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
+    warmline("plan", config_file)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_stats(warmline: Warmline) -> None:
+    stats = json.loads(warmline("data", "stats", "--data-dir", "sample", "--json").out)
+    assert set(stats["sources"]) == {"empathetic_dialogues", "esconv", "goemotions", "safety"}
+    flat = json.loads(warmline("data", "stats", "--data-dir", "sample", "--alpha", "1", "--json").out)
+    assert flat["mixture"]["shares"]["goemotions"] > stats["mixture"]["shares"]["goemotions"]
+    done = warmline("data", "stats", "--data-dir", "sample")
+    assert done.status == 0
+    assert "esconv" in done.out
+
+
+def test_data_dir_option_wins(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
+    assert f"{tmp_path / 'nowhere'}: data folder not found" in refusal(warmline("plan", config_file, "--data-dir", tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("content", ["a: [1, 2", "- a list", "", "name: tiny", "name: tiny\nmodell: {}", "\x00", "model: nano\nname: a"])
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_bad_configuration(command: str, content: str, warmline: Warmline, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    assert str(path) in refusal(warmline(command, path))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.learning_rate=-1", "`training.learning_rate`"),
+        ("training.learing_rate=1", "did you mean `"),
+        ("no-equals", "expected key=value"),
+        ("=1", "expected key=value"),
+        ("name.deeper=1", "`name` is a value, not a section"),
+        ("training.epochs=[", "not a YAML value"),
+        ("training.epochs=many", "`training.epochs`"),
+        ("name=../elsewhere", "`name`"),
+        ("data.dir=/nowhere/at/all", "data folder not found"),
+        ("data.row_tokens=20", "more than data.row_tokens = 20"),
+        ("data.sources.esconv.objectives=[emotion]", "esconv and safety have no emotion labels"),
+        ("model.name=nobody/nothing", "cannot load `nobody/nothing`"),
+        ("model.name=/nowhere", "cannot load `/nowhere`"),
+        ("training.precision=fp16", "fp16 needs a GPU"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "train"])
+def test_bad_value(command: str, override: str, said: str, warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
+    assert said in refusal(warmline(command, config_file, "--set", override))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.random_init_seed=null", "cannot load"),
+        ("model.load_in_4bit=true model.random_init_seed=null", "4-bit weights need a CUDA GPU"),
+        ("lora.target_modules=[nothing]", "lora.target_modules"),
+        ("training.optimizer=adamw_8bit", "bitsandbytes"),
+        ("output_dir=/dev/null/runs", "cannot write the run folder"),
+        ("trackers=[trackio]", "track"),
+    ],
+)
+def test_bad_value_when_training(override: str, said: str, warmline: Warmline, config_file: Path) -> None:
+    overrides = [part for one in override.split() for part in ("--set", one)]
+    assert said in refusal(warmline("train", config_file, *overrides))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "absent.yaml"),
+        ("plan", "."),
+        ("train", "absent.yaml"),
+        ("evaluate", "absent"),
+        ("evaluate", "."),
+        ("data", "stats", "--data-dir", "absent"),
+        ("data", "stats", "--data-dir", "sample", "--alpha", "0"),
+        ("data", "stats", "--data-dir", "sample", "--alpha", "1.5"),
+        ("data", "card", "--data-dir", "absent"),
+    ],
+)
+def test_bad_path_or_number(arguments: tuple[str, ...], warmline: Warmline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refusal(warmline(*arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan",),
+        ("trian", "a.yaml"),
+        ("plan", "a.yaml", "--unknown"),
+        ("plan", "a.yaml", "--ranks", "0"),
+        ("data", "stats", "--alpha", "x"),
+    ],
+)
+def test_bad_usage(arguments: tuple[str, ...], warmline: Warmline) -> None:
+    refusal(warmline(*arguments))
+
+
+@pytest.mark.parametrize("damage", ["heads.json", "heads.safetensors", "adapter/adapter_model.safetensors", "config.yaml", "manifest.json"])
+def test_damaged_run(damage: str, warmline: Warmline, finished_copy: RunFolder) -> None:
+    path = finished_copy.path / damage
+    path.write_bytes(path.read_bytes()[:40])
+    refusal(warmline("evaluate", finished_copy.path))
+
+
+def test_damaged_data(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
+    from warmline.data.sources import sample_dir
+
+    shutil.copytree(sample_dir(), tmp_path / "data")
+    (tmp_path / "data" / "esconv" / "ESConv.json").write_text("[{")
+    assert "ESConv.json" in refusal(warmline("train", config_file, "--data-dir", tmp_path / "data"))
+
+
+def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("warmline.training.loop.train", interrupt)
+    done = warmline("train", config_file)
+    assert done.status == 130
+    assert done.err == "warmline: interrupted; `--resume` goes on from the last checkpoint\n"
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
+)
+def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
+    done = warmline(*command, "--help")
+    assert done.status == 0
+    assert "Usage: " in done.out
+    assert "--help" in done.out
+
+
+def test_as_a_program(config_file: Path, tmp_path: Path) -> None:
+    """The installed entry point, in a process of its own: nothing but the message reaches the user."""
+    config_file.write_text(yaml.safe_dump({"name": "a", "model": {"name": "nano"}, "surprise": 1}))
+    program = Path(sys.executable).with_name("warmline")
+    done = subprocess.run([program, "plan", config_file], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "40"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"warmline: {config_file}: unknown key `surprise`; ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,117 @@
+"""What several tests need: the tiny model's folder, noise on an adapter, a run's metrics, runs in processes of their own."""
+
+import json
+import multiprocessing
+import shutil
+from importlib import resources
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, Qwen3Config
+
+from warmline.config import RunConfig
+from warmline.data.mixture import Draw
+from warmline.data.packing import Batch, collate
+from warmline.data.template import ChatTemplate
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder
+from warmline.training.device import Place
+from warmline.training.loop import train
+from warmline.training.view import View
+
+CPU = Place(torch.device("cpu"), torch.float32, "no")
+ED, ESCONV, GOEMOTIONS, SAFETY = range(4)
+"""Places of the sources in SOURCE_NAMES."""
+
+
+class Tiny(NamedTuple):
+    """A fresh model and what it was made from."""
+
+    model: MultiTaskModel
+    config: RunConfig
+    template: ChatTemplate
+
+
+def architecture(**changes: Any) -> Qwen3Config:
+    """Two layers, hidden 32, four heads that share two key heads."""
+    values: dict[str, Any] = {
+        "vocab_size": 4096, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 4096, "tie_word_embeddings": True,
+        "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": None,
+    }  # fmt: skip
+    return Qwen3Config(**{**values, **changes})
+
+
+def write_architecture(folder: Path, config: PreTrainedConfig | None = None, tokenizer: Path | None = None) -> Path:
+    """A model folder without weights: a configuration and a tokenizer, nano's by default."""
+    tokenizer = tokenizer or Path(str(resources.files("warmline") / "assets" / "nano"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / name, folder / name)
+    (config or architecture()).save_pretrained(folder)
+    return folder
+
+
+def perturb(model: MultiTaskModel, scale: float = 0.1) -> None:
+    """Noise on everything that is tuned: a fresh adapter changes nothing."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            if parameter.requires_grad:
+                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def one_of_each(sources: Any, *places: int, most: int = 300) -> list[Draw]:
+    """For each place, the first conversation of that source with at most so many tokens and not used yet."""
+    taken: list[Draw] = []
+    for place in places:
+        lengths = sources[place].lengths
+        taken.append(next(draw for at in range(len(lengths)) if lengths[at] <= most and (draw := Draw(place, at)) not in taken))
+    return taken
+
+
+def pack(sources: Any, draws: list[Draw]) -> Batch:
+    """The draws in one row."""
+    return collate(sources, [tuple(draws)])
+
+
+def gradients(model: MultiTaskModel) -> dict[str, Tensor]:
+    """Of everything that trains; a missing one fails the test."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} is not in the graph"
+            found[name] = parameter.grad.clone()
+    return found
+
+
+def metrics(run: RunFolder, kind: str | None = None) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what the clock decides."""
+    lines = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")}
+        for line in lines
+        if kind in (None, line["kind"])
+    ]
+
+
+def quiet_train(config: RunConfig, resume: bool = False, overwrite: bool = False) -> RunFolder:
+    """`train` without output."""
+    return train(config, resume, overwrite, View(quiet=True))
+
+
+def start_training(config: RunConfig, resume: bool = False) -> BaseProcess:
+    """Train in a process of its own, forked from a server that has done the slow imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.tools"])
+    process = context.Process(target=_train_in_process, args=(config, resume))
+    process.start()
+    return process
+
+
+def _train_in_process(config: RunConfig, resume: bool) -> None:
+    torch.set_num_threads(1)
+    quiet_train(config, resume)

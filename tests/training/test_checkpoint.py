@@ -1,0 +1,218 @@
+"""A run can die at any moment and goes on bit-identically; half-written checkpoints are never loaded."""
+
+import json
+import random
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from tests.conftest import ConfigFactory
+from tests.tools import CPU, Tiny, metrics, perturb, quiet_train, start_training
+from warmline.config import RunConfig
+from warmline.data.packing import PackerState
+from warmline.errors import WarmlineError
+from warmline.model.artifacts import build_model
+from warmline.runs import RunFolder, read_json
+from warmline.training import checkpoint
+from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
+from warmline.training.loop import keep_metrics, make_optimizer
+
+
+def progress_at(step: int, best_step: int = 0) -> Progress:
+    packer = PackerState(waiting=[(0, 3), (2, 1)], sampler={"drawn": [5, 0, 7, 1]})
+    return Progress(step, 100 * step, [1, 2, 3, 4], packer, best_step, 2.5, 1, 3.25, {})
+
+
+def trained(tiny: Tiny, steps: int = 3) -> torch.optim.Optimizer:
+    """An optimiser with state, after a few steps of noise."""
+    optimizer = make_optimizer(tiny.model, tiny.config)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(steps):
+        for tensor in tiny.model.parameters():
+            if tensor.requires_grad:
+                tensor.grad = torch.randn(tensor.shape, generator=generator)
+        optimizer.step()
+    return optimizer
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    return folder
+
+
+def test_comes_back_to_the_last_bit(tiny: Tiny, run: RunFolder) -> None:
+    optimizer = trained(tiny)
+    save_checkpoint(run, tiny.model, optimizer, progress_at(3), keep=2)
+    weights = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
+    moments = optimizer.state_dict()["state"]
+    perturb(tiny.model)
+    fresh = make_optimizer(tiny.model, tiny.config)
+    restored = restore_checkpoint(run, 3, tiny.model, fresh)
+    expected = asdict(progress_at(3))
+    expected["packer"]["waiting"] = [list(pair) for pair in expected["packer"]["waiting"]]
+    assert asdict(restored) == expected
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in trainable_state(tiny.model).items())
+    for index, state in fresh.state_dict()["state"].items():
+        assert state.keys() == moments[index].keys()
+        assert all(torch.equal(state[key], moments[index][key]) for key in state)
+    assert [group["lr"] for group in fresh.param_groups] == [group["lr"] for group in optimizer.param_groups]
+
+
+def test_keeps_best_and_newest(tiny: Tiny, run: RunFolder) -> None:
+    optimizer = trained(tiny, 1)
+    for step in range(1, 8):
+        save_checkpoint(run, tiny.model, optimizer, progress_at(step, best_step=min(step, 2)), keep=2)
+    assert run.steps() == [2, 6, 7]
+    save_checkpoint(run, tiny.model, optimizer, progress_at(8, best_step=8), keep=1)
+    assert run.steps() == [8]
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000008"]
+
+
+def test_half_written_folders_do_not_count(tiny: Tiny, run: RunFolder) -> None:
+    save_checkpoint(run, tiny.model, trained(tiny, 1), progress_at(4), keep=2)
+    for name in (".step-000009.writing", ".step-000002.gone", ".step-000004.old", "step-000005.tmp"):
+        (run.checkpoints / name).mkdir()
+        (run.checkpoints / name / "state.json").write_text("{")
+    (run.checkpoints / "step-000011").write_text("a file")
+    assert run.steps() == [4]
+
+
+def test_writing_again_over_what_a_crash_left(tiny: Tiny, run: RunFolder) -> None:
+    """Killed while writing step 3 and while pruning step 1: both happen again."""
+    optimizer = trained(tiny, 1)
+    for name in (".step-000003.writing", ".step-000001.gone"):
+        (run.checkpoints / name).mkdir()
+        (run.checkpoints / name / "state.json").write_text("{")
+    for step in (1, 2, 3):
+        save_checkpoint(run, tiny.model, optimizer, progress_at(step, best_step=3), keep=1)
+    assert run.steps() == [3]
+    restore_weights(run, 3, tiny.model)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
+def test_damage_is_named(name: str, damage: str, tiny: Tiny, run: RunFolder) -> None:
+    optimizer = trained(tiny, 1)
+    save_checkpoint(run, tiny.model, optimizer, progress_at(4), keep=2)
+    path = run.checkpoint(4) / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    with pytest.raises(WarmlineError, match=r"step-000004: damaged checkpoint .*; remove it to resume from the one before") as caught:
+        restore_checkpoint(run, 4, tiny.model, optimizer)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"progress": {}, "optimizer": {}}'])
+def test_json_of_another_shape_is_damage_too(content: str, tiny: Tiny, run: RunFolder) -> None:
+    optimizer = trained(tiny, 1)
+    save_checkpoint(run, tiny.model, optimizer, progress_at(4), keep=2)
+    (run.checkpoint(4) / "state.json").write_text(content)
+    with pytest.raises(WarmlineError, match=r"step-000004: damaged checkpoint"):
+        restore_checkpoint(run, 4, tiny.model, optimizer)
+
+
+def test_of_another_adapter(tiny: Tiny, run: RunFolder, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    save_checkpoint(run, tiny.model, trained(tiny, 1), progress_at(4), keep=2)
+    other = build_model(tiny_config(tmp_path, lora={"r": 2}), CPU.device, CPU.dtype)
+    with pytest.raises(WarmlineError, match=r"step-000004: the checkpoint is of another model or adapter"):
+        restore_weights(run, 4, other)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")]
+)
+def test_full_disk_leaves_the_old_checkpoint(error: Exception, tiny: Tiny, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = trained(tiny, 1)
+    save_checkpoint(run, tiny.model, optimizer, progress_at(4), keep=1)
+    before = {path.name: path.read_bytes() for path in run.checkpoint(4).iterdir()}
+
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    for step in (4, 5):
+        with pytest.raises(WarmlineError, match=rf"step-00000{step}: cannot be written .*No space left") as caught:
+            save_checkpoint(run, tiny.model, optimizer, progress_at(step), keep=1)
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000004"]
+    assert {path.name: path.read_bytes() for path in run.checkpoint(4).iterdir()} == before
+
+
+def test_metrics_are_cut_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"kind": "train", "step": step}) + "\n" for step in (0, 1, 2, 3)]
+    path.write_text("".join(lines) + '{"kind": "tra')
+    keep_metrics(path, upto=2)
+    assert path.read_text() == "".join(lines[:3])
+    keep_metrics(path, upto=-1)
+    assert path.read_text() == ""
+    keep_metrics(tmp_path / "absent.jsonl", upto=2)
+
+
+def interrupted_config(tiny_config: ConfigFactory, folder: Path) -> RunConfig:
+    return tiny_config(
+        folder,
+        lora={"dropout": 0.1},
+        data={"row_tokens": 256},
+        training={"max_steps": 36, "early_stop": 50},
+        validation={"every": 10, "conversations": 3},
+        checkpoint={"every": 3},
+    )
+
+
+def lines_in(run: RunFolder) -> int:
+    return run.metrics.read_bytes().count(b"\n") if run.metrics.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    whole = quiet_train(interrupted_config(tiny_config, tmp_path / "whole"))
+    config = interrupted_config(tiny_config, tmp_path / "killed")
+    run = RunFolder(config.output_dir / config.name)
+    chance = random.Random(5)
+    for resume, upto in ((False, chance.randint(1, 8)), (True, chance.randint(12, 18)), (True, chance.randint(24, 34))):
+        process = start_training(config, resume=resume)
+        while lines_in(run) < upto and process.is_alive():
+            time.sleep(0.002)
+        time.sleep(chance.random() / 20)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not run.heads_description.exists()
+    process = start_training(config, resume=True)
+    process.join()
+    assert process.exitcode == 0
+    assert metrics(run) == metrics(whole)
+    mine, other = read_json(run.heads_description), read_json(whole.heads_description)
+    assert (mine["weights_sha256"], mine["heads_sha256"]) == (other["weights_sha256"], other["heads_sha256"])
+    assert run.steps() == whole.steps()
+
+
+@pytest.mark.slow
+def test_killed_while_saving_the_artefact(tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps done, the artefact not: the run counts as unfinished and resuming writes it."""
+    config = tiny_config(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("warmline.model.artifacts.save_file", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            quiet_train(config)
+    run = RunFolder(config.output_dir / config.name)
+    with pytest.raises(WarmlineError, match="has not finished"):
+        RunFolder.open(run.path)
+    before = metrics(run)
+    quiet_train(config, resume=True)
+    assert metrics(RunFolder.open(run.path)) == before
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

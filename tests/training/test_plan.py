@@ -1,0 +1,61 @@
+"""The plan is what the run then does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ConfigFactory
+from tests.tools import CPU, metrics
+from warmline.config import load_config
+from warmline.data.conversation import OBJECTIVES
+from warmline.data.encoding import EncodedSource
+from warmline.model.artifacts import build_model
+from warmline.runs import RunFolder, read_json
+from warmline.training.checkpoint import trainable_state
+from warmline.training.plan import plan_run
+
+
+def test_plan_is_what_happened(finished: RunFolder) -> None:
+    plan = plan_run(load_config(finished.config))
+    assert plan.as_json() == read_json(finished.plan)
+    train = metrics(finished, "train")
+    assert plan.steps == len(train) == train[-1]["step"] == 12
+    assert plan.rows_per_step == 2
+    assert plan.tokens == sum(line["tokens"] for line in train)
+    assert plan.fill == pytest.approx(np.mean([line["fill"] for line in train]))
+    assert plan.targets == {name: sum(line["counts"][name] for line in train) for name in OBJECTIVES}
+    assert dict(zip(plan.sources, plan.realised, strict=True)) == train[-1]["shares"]
+
+
+def test_draws_match_epochs(tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]) -> None:
+    plan = plan_run(tiny_config(tmp_path, training={"max_steps": None, "epochs": 0.5}))
+    wanted = sum(len(source) for source in sources) / 2
+    assert wanted <= plan.draws < wanted + 60  # the last step is not cut short
+    assert plan.conversations == [len(source) for source in sources]
+    roots = np.sqrt(plan.conversations)
+    assert plan.probabilities == pytest.approx(roots / roots.sum())
+    assert 0.97 < plan.fill <= 1
+    assert plan.tokens == pytest.approx(plan.fill * plan.steps * 512)
+
+
+def test_ranks_share_the_work(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"max_steps": None, "epochs": 0.5, "accumulation": 2})
+    alone, together = plan_run(config), plan_run(config, ranks=4)
+    assert (alone.rows_per_step, together.rows_per_step) == (2, 8)
+    assert together.steps == pytest.approx(alone.steps / 4, abs=1)
+
+
+@pytest.mark.parametrize("lora", [{"r": 4, "alpha": 8}, None])
+def test_counts_what_trains(lora: dict[str, int] | None, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, lora=lora, heads={"emotion": {"hidden_size": 16}})
+    plan = plan_run(config)
+    model = build_model(config, CPU.device, CPU.dtype)
+    assert plan.trainable == sum(tensor.numel() for tensor in trainable_state(model).values())
+
+
+def test_split_conversations_are_counted(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    short = plan_run(tiny_config(tmp_path, data={"row_tokens": 256}))
+    assert short.split_conversations[1] > 0
+    long = plan_run(tiny_config(tmp_path, data={"row_tokens": 4096}))
+    assert long.split_conversations == [0, 0, 0, 0]

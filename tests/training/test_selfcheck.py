@@ -1,0 +1,155 @@
+"""The start-up check passes on a good model and names each planted fault."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from tests.tools import CPU, GOEMOTIONS, Tiny
+from warmline.config import TrainingConfig
+from warmline.data.conversation import Conversation, Turn
+from warmline.data.encoding import EncodedSource, encode
+from warmline.errors import WarmlineError
+from warmline.model.artifacts import build_model
+from warmline.model.attention import VARLEN, packed_attention
+from warmline.training.checkpoint import trainable_state
+from warmline.training.device import choose_place
+from warmline.training.selfcheck import self_check
+
+Attention = Callable[..., tuple[Tensor, None]]
+
+
+@pytest.fixture
+def attention() -> Iterator[Callable[[Attention], None]]:
+    """Puts another function in the place of ours."""
+    yield lambda broken: ALL_ATTENTION_FUNCTIONS.register(VARLEN, broken)
+    ALL_ATTENTION_FUNCTIONS.register(VARLEN, packed_attention)
+
+
+def bidirectional(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **named: Any) -> tuple[Tensor, None]:
+    edges = named["cu_seq_lens_q"].tolist()
+    parts = [
+        scaled_dot_product_attention(*(part[:, :, start:end] for part in (query, key, value)), scale=named["scaling"], enable_gqa=True)
+        for start, end in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def without_bounds(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **named: Any) -> tuple[Tensor, None]:
+    whole = torch.tensor([0, query.shape[2]], dtype=torch.int32)
+    return packed_attention(module, query, key, value, mask, **{**named, "cu_seq_lens_q": whole, "max_length_q": query.shape[2]})
+
+
+def failure(tiny: Tiny, sources: list[EncodedSource]) -> str:
+    with pytest.raises(WarmlineError, match=r"^self-check: ") as caught:
+        self_check(tiny.model, sources, CPU)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_good_model_passes_and_is_left_alone(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    before = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
+    lines = self_check(tiny.model.train(), sources, CPU)
+    assert len(lines) == 6
+    assert lines[-1] == "gradients reach tuned weights, emotion head, strategy head"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainable_state(tiny.model).items())
+    assert all(parameter.grad is None for parameter in tiny.model.parameters())
+    assert tiny.model.training
+
+
+def test_good_model_passes_in_bf16(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    """Autocast keeps a cast copy of each weight until its context ends; a check that changes weights inside one must not read it."""
+    place = choose_place(TrainingConfig(precision="bf16"), CPU.device)
+    model = build_model(tiny.config, place.device, place.dtype)
+    assert len(self_check(model, sources, place)) == 6
+
+
+def test_one_source_is_enough(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    lines = self_check(tiny.model, [sources[GOEMOTIONS]], CPU)
+    assert lines[-1] == "gradients reach tuned weights, emotion head"
+
+
+def test_bidirectional_attention(tiny: Tiny, sources: list[EncodedSource], attention: Callable[[Attention], None]) -> None:
+    attention(bidirectional)
+    assert "attention is not causal" in failure(tiny, sources)
+
+
+def test_packing_leak(tiny: Tiny, sources: list[EncodedSource], attention: Callable[[Attention], None]) -> None:
+    attention(without_bounds)
+    assert "packing leaks" in failure(tiny, sources)
+
+
+def test_positions_that_do_not_restart(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = tiny.model.backbone.hidden
+    monkeypatch.setattr(
+        tiny.model.backbone, "hidden", lambda tokens, ids, bounds, longest: hidden(tokens, ids * (1 + len(bounds)), bounds, longest)
+    )
+    assert "packed differs from itself alone" in failure(tiny, sources)
+
+
+def test_adapter_gradient_cut(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = tiny.model.backbone.hidden
+    monkeypatch.setattr(tiny.model.backbone, "hidden", lambda *given: hidden(*given).detach())
+    assert "no gradient reaches the tuned weights" in failure(tiny, sources)
+
+
+@pytest.mark.parametrize("head", ["emotion", "strategy"])
+def test_head_gradient_cut(head: str, tiny: Tiny, sources: list[EncodedSource]) -> None:
+    module = getattr(tiny.model.heads, head)
+    module.register_forward_hook(lambda module, given, logits: logits.detach())
+    assert f"no gradient reaches the {head} head" in failure(tiny, sources)
+
+
+def test_adapter_that_cannot_be_switched_off(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def reference() -> Iterator[None]:
+        with torch.no_grad():
+            yield
+
+    monkeypatch.setattr(tiny.model.backbone, "reference", reference)
+    assert "the adapter cannot be switched off" in failure(tiny, sources)
+
+
+def test_adapter_outside_the_forward(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = tiny.model.backbone.hidden
+
+    def unadapted(*given: Any) -> Tensor:
+        with tiny.model.backbone.model.disable_adapter():
+            return hidden(*given)
+
+    monkeypatch.setattr(tiny.model.backbone, "hidden", unadapted)
+    assert "the adapter is not in the forward pass" in failure(tiny, sources)
+
+
+def test_cut_row(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = tiny.model.backbone.hidden
+    monkeypatch.setattr(tiny.model.backbone, "hidden", lambda *given: hidden(*given)[:-1])
+    assert "a row was cut or padded" in failure(tiny, sources)
+
+
+def test_infinite_states(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = tiny.model.backbone.hidden
+    monkeypatch.setattr(tiny.model.backbone, "hidden", lambda *given: hidden(*given) / 0)
+    assert "NaN or infinity" in failure(tiny, sources)
+
+
+def test_fault_leaves_the_weights_alone(tiny: Tiny, sources: list[EncodedSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
+    hidden = tiny.model.backbone.hidden
+    monkeypatch.setattr(tiny.model.backbone, "hidden", lambda *given: hidden(*given).detach())
+    failure(tiny, sources)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainable_state(tiny.model).items())
+
+
+def test_long_conversations_do_not_hide_a_head(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    """Real ESConv dialogues are mostly longer than the probe; the strategy head must be checked all the same."""
+    talk = (Turn("user", "I feel lost. " * 90), Turn("assistant", "Tell me more. " * 90, strategy="Question"))
+    short = (Turn("user", "I feel lost."), Turn("assistant", "Tell me more.", strategy="Question"))
+    dialogues = [Conversation(str(at), short if at == 0 else talk) for at in range(12)]
+    esconv = encode("esconv", dialogues, ("lm", "strategy"), tiny.template, 2048)
+    assert "strategy head" in self_check(tiny.model, [esconv, sources[GOEMOTIONS]], CPU)[-1]
