@@ -36,7 +36,8 @@ class ModelConfig(_Section):
     checkpointing: Literal["none", "selective", "full", "offload"] = Field(
         "none",
         description="none keeps everything; selective keeps each layer's input and the state between attention and MLP; full only the "
-        "input; offload keeps that in the host's memory. The rest is computed again: slower and smaller in this order.",
+        "input; offload keeps that in the host's memory. The rest is computed again: slower and smaller in this order. Without fused "
+        "kernels selective and offload are full.",
     )
     fused: bool = Field(True, description="On CUDA, run a Qwen3 decoder with adapters in all seven projections through fused kernels.")
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS
+from warmline.data.sources import data_checksums
 from warmline.data.stats import data_stats
 from warmline.runs import write_text
 
@@ -78,7 +79,7 @@ FACTS: dict[str, _Facts] = {
         (
             "Very uneven: the rarest classes (grief, pride, relief) have a handful of test rows, so macro-F1 moves by chance.",
             "Single comments without their thread; raters often disagree. Names and religions are masked.",
-            "Some test texts also stand in train; evaluation reports with and without them.",
+            "Some test texts also stand in train, so a test score is a little too kind.",
         ),
         "emotions",
     ),
@@ -114,18 +115,18 @@ def write_cards(config: DataConfig, folder: Path) -> list[Path]:
     Raises:
         WarmlineError: bad or missing files, or a folder that cannot be written.
     """
-    stats = data_stats(config)
+    stats, checksums = data_stats(config), data_checksums(config)
     cards = []
     for name, splits in stats["sources"].items():
         facts = FACTS[name]
         card = folder / f"{name}.md"
-        write_text(card, _card(name, facts, splits, stats["mixture"]))
+        write_text(card, _card(name, facts, splits, stats["mixture"], checksums))
         _draw_labels(folder / f"{name}.png", facts, splits)
         cards.append(card)
     return cards
 
 
-def _card(name: str, facts: _Facts, splits: dict[str, Any], mixture: dict[str, Any]) -> str:
+def _card(name: str, facts: _Facts, splits: dict[str, Any], mixture: dict[str, Any], checksums: dict[str, str]) -> str:
     columns = ["rows", "conversations", "utterances", "lm_targets", "emotion_targets", "strategy_targets", "safety_targets"]
     shown = [column for column in columns if any(splits[split][column] for split in SPLITS)]
     if name == "goemotions":
@@ -160,6 +161,10 @@ def _card(name: str, facts: _Facts, splits: dict[str, Any], mixture: dict[str, A
         "## Known problems",
         "",
         *(f"- {line}" for line in facts.problems),
+        "",
+        "## Counted from",
+        "",
+        *(f"- `{file.partition('/')[2]}`, sha256 `{digest}`" for file, digest in checksums.items() if file.startswith(f"{name}/")),
         "",
     ]
     return "\n".join(lines)

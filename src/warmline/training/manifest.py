@@ -1,6 +1,5 @@
 """What a number needs beside it: versions, data checksums, base model, seed, machine."""
 
-import hashlib
 import platform
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -10,8 +9,7 @@ import torch
 
 from warmline import __version__
 from warmline.config import RunConfig
-from warmline.data.conversation import SPLITS
-from warmline.data.sources import enabled_sources, source_files
+from warmline.data.sources import data_checksums
 from warmline.training.device import Place
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
@@ -39,15 +37,5 @@ def make_manifest(config: RunConfig, place: Place, ranks: int) -> dict[str, Any]
         "dtype": str(place.dtype).removeprefix("torch."),
         "python": platform.python_version(),
         "versions": {"warmline": __version__, **{name: version(name) for name in _PACKAGES}},
-        "data_sha256": data_checksums(config),
+        "data_sha256": data_checksums(config.data),
     }
-
-
-def data_checksums(config: RunConfig) -> dict[str, str]:
-    """sha256 of every data file that the run may read, by `source/file`."""
-    sums = {}
-    for source in enabled_sources(config.data):
-        for split in SPLITS:
-            for path in source_files(source, split):
-                sums[f"{source.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return sums

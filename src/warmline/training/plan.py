@@ -157,7 +157,12 @@ def _model_arithmetic(config: RunConfig, half_precision: bool) -> tuple[int, int
     tokens = config.training.rows_per_micro_batch * config.data.row_tokens
     intermediate = int(architecture.intermediate_size)
     saved_per_layer = 16 * hidden + 6 * intermediate  # values a token that one layer keeps for its backward pass, roughly
-    kept = layers * hidden + saved_per_layer if config.model.checkpointing != "none" else layers * saved_per_layer
+    kept = {
+        "none": layers * saved_per_layer,
+        "selective": 2 * layers * hidden + saved_per_layer,
+        "full": layers * hidden + saved_per_layer,
+        "offload": saved_per_layer,
+    }[config.model.checkpointing]
     chunk = min(CHUNK_LOGITS, tokens * int(architecture.vocab_size))
     parts = {
         "base weights": base,

@@ -1,5 +1,6 @@
 """The four sources, by the names that configurations and reports use."""
 
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import platformdirs
 
 from warmline.config import DataConfig
-from warmline.data.conversation import Loaded, Objective, Split
+from warmline.data.conversation import SPLITS, Loaded, Objective, Split
 from warmline.data.sources import empathetic_dialogues, esconv, goemotions, safety
 from warmline.data.sources.files import expand_home
 from warmline.errors import WarmlineError
@@ -91,3 +92,19 @@ def source_files(source: Source, split: Split) -> Sequence[Path]:
     if source.name == "goemotions":
         return [source.folder / goemotions.FILE_NAMES[split]]
     return [source.folder / f"{split}.{'jsonl' if source.name == 'safety' else 'csv'}"]
+
+
+def data_checksums(config: DataConfig) -> dict[str, str]:
+    """sha256 of every official file that the enabled sources are read from, by `source/file`.
+
+    Raises:
+        WarmlineError: a file cannot be read.
+    """
+    sums = {}
+    for source in enabled_sources(config):
+        for path in (path for split in SPLITS for path in source_files(source, split)):
+            try:
+                sums[f"{source.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise WarmlineError(f"{path}: cannot be read ({error.strerror}); fetch it with `warmline data fetch`") from None
+    return sums
