@@ -33,11 +33,12 @@ class ModelConfig(_Section):
         None,
         description="Build the architecture with random weights from this seed instead of loading weights: tests, demos, speed.",
     )
-    checkpointing: Literal["none", "selective", "full", "offload"] = Field(
-        "none",
-        description="none keeps everything; selective keeps each layer's input and the state between attention and MLP; full only the "
-        "input; offload keeps that in the host's memory. The rest is computed again: slower and smaller in this order. Without fused "
-        "kernels selective and offload are full.",
+    checkpointing: Literal["auto", "none", "selective", "full", "offload"] = Field(
+        "auto",
+        description="What each layer keeps for its backward pass; the rest is computed again, slower and smaller in this order. none: "
+        "everything. selective: its input and the state between attention and MLP. full: its input. offload: its input, in the host's "
+        "memory. auto: the fastest that fits the card's free memory by the plan's estimate; none on a CPU. Without fused kernels "
+        "selective and offload are full.",
     )
     fused: bool = Field(True, description="On CUDA, run a Qwen3 decoder with adapters in all seven projections through fused kernels.")
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
@@ -183,7 +184,7 @@ class RunConfig(_Section):
 
     name: str = Field(description="Names the run in its folder, its reports and its trackers.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     output_dir: Path = Field(Path("runs"), description="Where the run folder `<output_dir>/<name>` is made.")
-    seed: Annotated[int, Field(ge=0)] = Field(13, description="Of weights, draws, dropout and validation sets.")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(13, description="Of weights, draws, dropout and validation sets.")
     model: ModelConfig
     lora: LoraSettings | None = Field(LoraSettings(), description="null trains every weight: for tiny models only.")
     data: DataConfig = DataConfig()

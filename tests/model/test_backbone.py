@@ -40,10 +40,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def open_backbone(folder: Path, lora: LoraSettings | None = None, **model: Any) -> TransformersBackbone:
+def open_backbone(folder: Path, lora: LoraSettings | None = None, checkpointing: Any = "none", **model: Any) -> TransformersBackbone:
     config = ModelConfig(name=str(folder), random_init_seed=0, **model)
     torch.manual_seed(0)
-    return TransformersBackbone(config, lora or LoraSettings(r=4), CPU.device, CPU.dtype).eval()
+    return TransformersBackbone(config, lora or LoraSettings(r=4), CPU.device, CPU.dtype, checkpointing=checkpointing).eval()
 
 
 def conversations() -> list[Tensor]:

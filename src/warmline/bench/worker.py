@@ -98,8 +98,9 @@ def _ours(case: Case) -> Step:
     from warmline.training.device import choose_place
 
     place = choose_place(TrainingConfig())
-    config = ModelConfig(name=case.model, load_in_4bit=case.weights == "nf4", checkpointing=case.checkpointing, fused=case.fused)
-    backbone = TransformersBackbone(config, LoraSettings(r=RANK, alpha=ALPHA), place.device, place.dtype)
+    config = ModelConfig(name=case.model, load_in_4bit=case.weights == "nf4", fused=case.fused)
+    lora = LoraSettings(r=RANK, alpha=ALPHA)
+    backbone = TransformersBackbone(config, lora, place.device, place.dtype, checkpointing=case.checkpointing)
     model = MultiTaskModel(backbone, Heads(backbone.hidden_size, 27, HeadsConfig()).to(place.device)).train()
     vocabulary = len(backbone.unembedding)
     sources = mixture_sources(vocabulary) if case.workload == "mix" else full_source(vocabulary)

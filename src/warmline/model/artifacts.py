@@ -12,6 +12,7 @@ from warmline.config import RunConfig, load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
+from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
@@ -26,15 +27,21 @@ READS = {
 }
 
 
-def build_model(config: RunConfig, device: torch.device, dtype: torch.dtype) -> MultiTaskModel:
+def build_model(config: RunConfig, device: torch.device, dtype: torch.dtype, checkpointing: Checkpointing = "none") -> MultiTaskModel:
     """A new model to train: base, fresh adapter, fresh heads, all from the run's seed.
+
+    Args:
+        config: Of the run.
+        device: Where.
+        dtype: Of the base weights.
+        checkpointing: What the layers keep for the backward pass.
 
     Raises:
         WarmlineError: the base cannot be loaded as asked.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        backbone = TransformersBackbone(config.model, config.lora, device, dtype)
+        backbone = TransformersBackbone(config.model, config.lora, device, dtype, checkpointing=checkpointing)
         heads = Heads(backbone.hidden_size, config.data.sources.goemotions.labels, config.heads)
     return MultiTaskModel(backbone, heads.to(device))
 

@@ -26,7 +26,7 @@ from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
 from warmline.model.backbone import Sampling
-from warmline.model.fused_decoder import FusedDecoder, can_fuse
+from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 
 NANO = "nano"
 
@@ -72,6 +72,7 @@ class TransformersBackbone(nn.Module):
         dtype: Of the base weights; adapters stay in fp32 and autocast makes the products half precision.
         tuned: A folder that `save` wrote, to load instead of starting anew.
         trainable: False for evaluation and serving.
+        checkpointing: What the layers keep for the backward pass.
 
     Raises:
         WarmlineError: the model cannot be found, or cannot be used as asked.
@@ -85,6 +86,7 @@ class TransformersBackbone(nn.Module):
         dtype: torch.dtype,
         tuned: Path | None = None,
         trainable: bool = True,
+        checkpointing: Checkpointing = "none",
     ) -> None:
         super().__init__()
         base = _load_base(config, device, dtype)
@@ -98,8 +100,8 @@ class TransformersBackbone(nn.Module):
             self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
         decoder = self._causal.get_decoder()
         self._fused = FusedDecoder(decoder) if config.fused and device.type == "cuda" and can_fuse(decoder) else None
-        self._checkpointing = config.checkpointing
-        if self._fused is None and config.checkpointing != "none" and trainable:
+        self._checkpointing = checkpointing
+        if self._fused is None and checkpointing != "none" and trainable:
             self._causal.gradient_checkpointing_enable({"use_reentrant": False})
         self._using_base = False
         self.train(trainable)

@@ -30,6 +30,7 @@ from warmline.training.checkpoint import Progress, restore_checkpoint, restore_w
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
+from warmline.training.memory import choose_checkpointing
 from warmline.training.plan import make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
@@ -94,9 +95,11 @@ class _Training:
             self.sources = encode_split("train", config.data, self.template)
             held_out = encode_split("valid", config.data, self.template)
         self.counts = [source.target_counts() for source in self.sources]
-        self.plan = make_plan(config, self.sources, accelerator.num_processes, place.dtype != torch.float32)
+        half = place.dtype != torch.float32
+        checkpointing = choose_checkpointing(config, half, place.device)
+        self.plan = make_plan(config, self.sources, accelerator.num_processes, half, checkpointing)
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
-        self.model = build_model(config, place.device, place.dtype)
+        self.model = build_model(config, place.device, place.dtype, checkpointing)
         self.optimizer = make_optimizer(self.model, config)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)

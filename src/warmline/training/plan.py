@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from warmline.config import RunConfig
 from warmline.data.conversation import OBJECTIVES, Objective
@@ -12,13 +11,10 @@ from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import RowPacker, count_targets
 from warmline.data.template import ChatTemplate
-from warmline.model.heads import Heads
-from warmline.model.losses import CHUNK_LOGITS
+from warmline.model.fused_decoder import Checkpointing
 from warmline.model.transformers_backbone import load_architecture, load_tokenizer
 from warmline.training.device import choose_place
-
-NF4_BYTES = 0.516
-"""Bytes a weight in NF4 with double quantisation: 4 bits, an 8-bit scale for each 64, a 32-bit one for each 256 of these."""
+from warmline.training.memory import choose_checkpointing, estimate_memory, read_architecture, trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,7 @@ class Plan:
         targets: Targets of each objective over the run.
         parameters: Of the base model.
         trainable: Of adapter (or model) and heads.
+        checkpointing: What each layer keeps for its backward pass; the rest is computed again.
         memory_gib: Estimated peak, by part.
     """
 
@@ -57,6 +54,7 @@ class Plan:
     targets: dict[Objective, int]
     parameters: int
     trainable: int
+    checkpointing: Checkpointing
     memory_gib: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def make_packer(config: RunConfig, sources: list[EncodedSource]) -> RowPacker:
     return RowPacker(sources, sampler, config.data.row_tokens, config.data.lookahead)
 
 
-def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_precision: bool) -> Plan:
+def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_precision: bool, checkpointing: Checkpointing) -> Plan:
     """Count the run by drawing and packing it once without a model.
 
     Args:
@@ -78,6 +76,7 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         sources: Encoded training data.
         ranks: Processes that train together.
         half_precision: Whether base weights take 2 bytes or 4.
+        checkpointing: As `choose_checkpointing` says.
     """
     rows_per_step = config.training.rows_per_micro_batch * config.training.accumulation * ranks
     wanted = round(config.training.epochs * sum(len(source) for source in sources))
@@ -95,7 +94,8 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         for draw in (draw for row in rows for draw in row):
             drawn[draw.source] += 1
             tokens += int(sources[draw.source].lengths[draw.conversation])
-    parameters, trainable, memory = _model_arithmetic(config, half_precision)
+    architecture = read_architecture(load_architecture(config.model))
+    memory = estimate_memory(config, architecture, half_precision, checkpointing)
     return Plan(
         sources=[source.name for source in sources],
         conversations=[len(source) for source in sources],
@@ -109,8 +109,9 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         fill=tokens / (steps * rows_per_step * config.data.row_tokens),
         realised=[number / sum(drawn) for number in drawn],
         targets=targets,
-        parameters=parameters,
-        trainable=trainable,
+        parameters=architecture.parameters,
+        trainable=trainable_parameters(config, architecture),
+        checkpointing=checkpointing,
         memory_gib=memory,
     )
 
@@ -126,48 +127,7 @@ def plan_run(config: RunConfig, ranks: int = 1) -> Plan:
         WarmlineError: the base model's tokenizer or configuration cannot be found, bad or missing data.
     """
     template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
-    half = config.model.load_in_4bit or choose_place(config.training).dtype != torch.float32
-    return make_plan(config, encode_split("train", config.data, template), ranks, half)
-
-
-def _model_arithmetic(config: RunConfig, half_precision: bool) -> tuple[int, int, dict[str, float]]:
-    """Parameters, trainable parameters, and an estimate of the peak memory by part, in GiB."""
-    architecture = load_architecture(config.model)
-    if getattr(architecture, "quantization_config", None) is not None:
-        del architecture.quantization_config
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(architecture)
-    parameters = sum(parameter.numel() for parameter in skeleton.parameters())
-    hidden, layers = int(architecture.hidden_size), int(architecture.num_hidden_layers)
-    in_layers = sum(parameter.numel() for parameter in skeleton.get_decoder().layers.parameters())
-    width = 2 if half_precision else 4
-    per_layer_weight = NF4_BYTES if config.model.load_in_4bit else width
-    with torch.device("meta"):
-        heads = sum(each.numel() for each in Heads(hidden, config.data.sources.goemotions.labels, config.heads).parameters())
-    if config.lora is None:
-        trainable, base = parameters + heads, 2 * parameters * width
-    else:
-        adapted = [
-            module for name, module in skeleton.named_modules()
-            if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in config.lora.target_modules
-        ]  # fmt: skip
-        trainable = sum(config.lora.r * (module.in_features + module.out_features) for module in adapted) + heads
-        base = in_layers * per_layer_weight + (parameters - in_layers) * width
-    moments = 2 if config.training.optimizer == "adamw_8bit" else 8
-    tokens = config.training.rows_per_micro_batch * config.data.row_tokens
-    intermediate = int(architecture.intermediate_size)
-    saved_per_layer = 16 * hidden + 6 * intermediate  # values a token that one layer keeps for its backward pass, roughly
-    kept = {
-        "none": layers * saved_per_layer,
-        "selective": 2 * layers * hidden + saved_per_layer,
-        "full": layers * hidden + saved_per_layer,
-        "offload": saved_per_layer,
-    }[config.model.checkpointing]
-    chunk = min(CHUNK_LOGITS, tokens * int(architecture.vocab_size))
-    parts = {
-        "base weights": base,
-        "trained weights, gradients, optimiser": trainable * (4 + 4 + moments),
-        "activations": tokens * kept * width,
-        "logit chunks": chunk * (4 + 4 + width),
-    }
-    return parameters, trainable, {name: size / 2**30 for name, size in parts.items()}
+    place = choose_place(config.training)
+    half = config.model.load_in_4bit or place.dtype != torch.float32
+    checkpointing = choose_checkpointing(config, half, place.device)
+    return make_plan(config, encode_split("train", config.data, template), ranks, half, checkpointing)

@@ -115,7 +115,8 @@ def plan_summary(plan: Plan) -> Group:
         f"{plan.draws:,} conversations, {plan.tokens:,} tokens in {plan.steps:,} steps of {plan.rows_per_step} rows x "
         f"{plan.row_tokens:,} tokens ({plan.fill:.1%} full)\n"
         f"targets: {targets}\n"
-        f"{plan.trainable:,} of {plan.parameters:,} parameters train; estimated memory in GiB: {memory}"
+        f"{plan.trainable:,} of {plan.parameters:,} parameters train; estimated memory {sum(plan.memory_gib.values()):.1f} GiB "
+        f"({memory}), checkpointing: {plan.checkpointing}"
     )
     return Group(table, Text(text))
 

@@ -1,0 +1,163 @@
+"""How much memory a run will take, part by part, and which checkpointing that leaves room for.
+
+Counted from the architecture, not fitted: what a layer keeps for its backward pass is listed in `kept_values`. Against the peaks measured
+in docs/performance.md it is within 10 % (`tests/training/test_memory.py`).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from warmline.config import RunConfig
+from warmline.errors import WarmlineError
+from warmline.model.fused_decoder import Checkpointing
+from warmline.model.heads import Heads
+from warmline.model.losses import CHUNK_LOGITS
+from warmline.model.transformers_backbone import load_architecture
+
+NF4_BYTES = 0.516
+"""Bytes a weight in NF4 with double quantisation: 4 bits, an 8-bit scale for each 64, a 32-bit one for each 256 of these."""
+
+BY_SPEED: tuple[Checkpointing, ...] = ("none", "selective", "full", "offload")
+"""Fastest first, as measured (docs/performance.md)."""
+
+HEADROOM = 0.92
+"""Share of the free memory that `auto` plans with: allocators keep some."""
+
+
+class Architecture(NamedTuple):
+    """The sizes that memory depends on.
+
+    Attributes:
+        layers: Number of decoder layers.
+        hidden: Width of the state between layers.
+        intermediate: Width inside the MLP.
+        queries: Query heads times head size.
+        keys: Key heads times head size.
+        vocabulary: Number of tokens.
+        in_layers: Parameters inside the layers.
+        parameters: All parameters.
+        adapted: (in, out) of each linear layer, by name.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    queries: int
+    keys: int
+    vocabulary: int
+    in_layers: int
+    parameters: int
+    adapted: tuple[tuple[str, int, int], ...]
+
+
+def read_architecture(config: PreTrainedConfig) -> Architecture:
+    """Sizes of a model, from its configuration alone."""
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    layers = skeleton.get_decoder().layers
+    attention = layers[0].self_attn
+    return Architecture(
+        layers=len(layers),
+        hidden=int(config.hidden_size),
+        intermediate=int(config.intermediate_size),
+        queries=attention.q_proj.out_features,
+        keys=attention.k_proj.out_features,
+        vocabulary=int(config.vocab_size),
+        in_layers=sum(parameter.numel() for parameter in layers.parameters()),
+        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        adapted=tuple(
+            (name.rpartition(".")[2], module.in_features, module.out_features)
+            for name, module in skeleton.named_modules()
+            if isinstance(module, nn.Linear)
+        ),
+    )
+
+
+def trainable_parameters(config: RunConfig, sizes: Architecture) -> int:
+    """Parameters of adapter (or model) and heads."""
+    with torch.device("meta"):
+        heads = Heads(sizes.hidden, config.data.sources.goemotions.labels, config.heads)
+    own = sum(parameter.numel() for parameter in heads.parameters())
+    if config.lora is None:
+        return own + sizes.parameters
+    targets = config.lora.target_modules
+    return own + sum(config.lora.r * (inside + outside) for name, inside, outside in sizes.adapted if name in targets)
+
+
+def kept_values(sizes: Architecture) -> int:
+    """Values a token that one layer's backward pass needs: two states and their norms, the joint projection, queries and keys after
+    norm and rotation, the attention's output, gate, up and their product.
+    """  # fmt: skip
+    attention = (sizes.queries + 2 * sizes.keys) + (sizes.queries + sizes.keys) + sizes.queries
+    return 4 * sizes.hidden + attention + 3 * sizes.intermediate
+
+
+def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool, checkpointing: Checkpointing) -> dict[str, float]:
+    """Estimated peak in GiB, by part.
+
+    Args:
+        config: Of the run.
+        sizes: Of the base model.
+        half_precision: Whether base weights take 2 bytes or 4.
+        checkpointing: What the layers keep.
+    """
+    width = 2 if half_precision else 4
+    tokens = config.training.rows_per_micro_batch * config.data.row_tokens
+    trainable = trainable_parameters(config, sizes)
+    in_4bit = config.model.load_in_4bit
+    base = sizes.in_layers * (NF4_BYTES if in_4bit else width) + (sizes.parameters - sizes.in_layers) * width
+    if config.lora is None:
+        base += sizes.parameters * width  # the frozen copy
+    moments = 2 if config.training.optimizer == "adamw_8bit" else 8
+    layer = kept_values(sizes)
+    kept = {
+        "none": sizes.layers * layer,
+        "selective": 2 * sizes.layers * sizes.hidden + layer,
+        "full": sizes.layers * sizes.hidden + layer,
+        "offload": layer,
+    }[checkpointing]
+    backward = tokens * (sizes.intermediate + 4 * sizes.hidden) * width
+    if in_4bit:
+        backward += 2 * sizes.intermediate * sizes.hidden * width  # gate and up, unpacked
+    logits = min(CHUNK_LOGITS, tokens * sizes.vocabulary) * (4 + 4 + width)
+    parts = {
+        "base weights": base,
+        "trained weights, gradients, optimiser": trainable * (4 + 4 + moments + width),
+        "layers' states": tokens * kept * width,
+        "at work in one layer or the logits": max(backward, logits),
+    }
+    return {name: size / 2**30 for name, size in parts.items()}
+
+
+def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.device, free_gib: float | None = None) -> Checkpointing:
+    """What `model.checkpointing: auto` comes to: the fastest whose estimate fits the free memory; nothing is recomputed on a CPU.
+
+    Args:
+        config: Of the run; another value than `auto` is returned as it is.
+        half_precision: Whether base weights take 2 bytes or 4.
+        device: Where the run happens.
+        free_gib: Free memory; None asks the device.
+
+    Raises:
+        WarmlineError: not even the smallest fits, with what would.
+    """
+    if config.model.checkpointing != "auto":
+        return config.model.checkpointing
+    if free_gib is None:
+        if device.type != "cuda":
+            return "none"
+        free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
+    sizes = read_architecture(load_architecture(config.model))
+    estimates = {way: sum(estimate_memory(config, sizes, half_precision, way).values()) for way in BY_SPEED}
+    fitting = [way for way in BY_SPEED if estimates[way] <= HEADROOM * free_gib]
+    if not fitting:
+        raise WarmlineError(
+            f"model.checkpointing: even `offload` needs about {estimates['offload']:.1f} GiB and {free_gib:.1f} GiB are free; "
+            "lower training.rows_per_micro_batch or data.row_tokens, or set model.load_in_4bit: true"
+        )
+    return fitting[0]

@@ -1,0 +1,71 @@
+"""The memory estimate against peaks measured on an H200 (docs/performance.md), and the checkpointing it chooses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from warmline.bench.model import qwen3_8b
+from warmline.config import RunConfig, parse_config
+from warmline.errors import WarmlineError
+from warmline.training.memory import Architecture, choose_checkpointing, estimate_memory, read_architecture
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("qwen3-8b")
+    qwen3_8b().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sizes() -> Architecture:
+    return read_architecture(qwen3_8b())
+
+
+def config(folder: Path, tokens: int, in_4bit: bool = True, checkpointing: str = "auto") -> RunConfig:
+    model = {"name": str(folder), "load_in_4bit": in_4bit, "checkpointing": checkpointing}
+    training = {"optimizer": "adamw_8bit", "rows_per_micro_batch": 1}
+    return parse_config({"name": "m", "model": model, "training": training, "data": {"row_tokens": tokens}}, "test")
+
+
+@pytest.mark.parametrize(
+    ("in_4bit", "checkpointing", "tokens", "measured"),
+    [
+        (True, "offload", 8192, 8.18),
+        (True, "offload", 4096, 7.14),
+        (True, "full", 8192, 9.93),
+        (True, "full", 6144, 9.03),
+        (True, "full", 4096, 8.09),
+        (True, "selective", 8192, 12.01),
+        (False, "none", 8192, 54.92),
+        (False, "none", 16384, 92.83),
+    ],
+)
+def test_within_ten_per_cent_of_what_was_measured(
+    folder: Path, sizes: Architecture, in_4bit: bool, checkpointing: str, tokens: int, measured: float
+) -> None:
+    estimate = estimate_memory(config(folder, tokens, in_4bit), sizes, True, checkpointing)
+    assert sum(estimate.values()) == pytest.approx(measured, rel=0.10)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(141, "none"), (24, "selective"), (11, "full"), (9.2, "offload")])
+def test_auto_takes_the_fastest_that_fits(folder: Path, free: float, expected: str) -> None:
+    assert choose_checkpointing(config(folder, 8192), True, CUDA, free) == expected
+
+
+def test_auto_says_what_would_help_when_nothing_fits(folder: Path) -> None:
+    with pytest.raises(WarmlineError, match=r"6\.0 GiB are free; lower training\.rows_per_micro_batch"):
+        choose_checkpointing(config(folder, 8192), True, CUDA, 6.0)
+
+
+def test_a_named_one_is_kept_and_a_cpu_recomputes_nothing(folder: Path) -> None:
+    assert choose_checkpointing(config(folder, 8192, checkpointing="full"), True, CUDA, 1.0) == "full"
+    assert choose_checkpointing(config(folder, 8192), False, CPU) == "none"
+
+
+def test_sizes_are_those_of_the_published_model(sizes: Architecture) -> None:
+    assert sizes.parameters == 8_190_735_360
+    assert (sizes.layers, sizes.queries, sizes.keys) == (36, 4096, 1024)
