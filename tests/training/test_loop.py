@@ -28,7 +28,6 @@ from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, RowPacker
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
-from warmline.model import multitask
 from warmline.model.artifacts import load_artifact, weights_hash
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
@@ -383,8 +382,6 @@ def test_official_data_with_the_real_tokenizer(
     shared: Path, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 steps over all four sources: the mixture delivers its shares, no row is cut, rows are full."""
-    # 134,000 targets among 152,000 tokens cost a CPU five minutes; that loss has its own tests, this one is about the data
-    monkeypatch.setattr(multitask, "chunked_cross_entropy", lambda states, table, targets: -(states * table[targets]).sum())
     folder = write_architecture(
         tmp_path / "model",
         Qwen3Config(
