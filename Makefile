@@ -23,7 +23,7 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTHON) -m pytest --numprocesses 2
+	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) build dist runs data_cards src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

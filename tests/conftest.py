@@ -116,7 +116,8 @@ def _merged(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu skip, with the reason, where there is none."""
+    """Slow tests start first, so that none is left to run alone; those marked gpu skip, with the reason, where there is none."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if torch.cuda.is_available():
         return
     for item in items:

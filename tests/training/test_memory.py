@@ -8,7 +8,7 @@ import torch
 from warmline.bench.model import qwen3_8b
 from warmline.config import RunConfig, parse_config
 from warmline.errors import WarmlineError
-from warmline.training.memory import Architecture, choose_checkpointing, estimate_memory, read_architecture
+from warmline.training.memory import Architecture, choose_checkpointing, estimate_memory, read_architecture, what_would_fit
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -69,3 +69,15 @@ def test_a_named_one_is_kept_and_a_cpu_recomputes_nothing(folder: Path) -> None:
 def test_sizes_are_those_of_the_published_model(sizes: Architecture) -> None:
     assert sizes.parameters == 8_190_735_360
     assert (sizes.layers, sizes.queries, sizes.keys) == (36, 4096, 1024)
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        (16, "row_tokens=8192 model.checkpointing=selective"),
+        (8.0, "row_tokens=4096 model.checkpointing=offload"),
+        (5, "no setting of this model fits"),
+    ],
+)
+def test_out_of_memory_names_what_would_fit(folder: Path, total: float, expected: str) -> None:
+    assert expected in what_would_fit(config(folder, 8192, checkpointing="none"), True, CUDA, total)

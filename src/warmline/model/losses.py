@@ -132,11 +132,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             gradient = logits.sub_(normaliser).exp_()
             gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, -1.0))
-            gradient = gradient.to(weight.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = (gradient @ weight).to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += gradient.T @ states[part]
+            _add_gradients(gradient.to(weight.dtype), weight, states[part], part, grad_hidden, grad_weight)
         ctx.grads = grad_hidden, grad_weight
         return total
 
@@ -166,10 +162,7 @@ class _ChunkedKL(torch.autograd.Function):
             if not (wants_hidden or wants_weight):
                 continue
             gradient = tuned.exp_().sub_(base_probabilities).mul_(weights[part, None]).to(weight.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = (gradient @ weight).to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += gradient.T @ states[part]
+            _add_gradients(gradient, weight, states[part], part, grad_hidden, grad_weight)
         ctx.grads = grad_hidden, grad_weight
         return total
 
@@ -177,6 +170,16 @@ class _ChunkedKL(torch.autograd.Function):
     def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         grad_hidden, grad_weight = _scaled(ctx.grads, outer[0])
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _add_gradients(
+    gradient: Tensor, weight: Tensor, states: Tensor, part: slice, grad_hidden: Tensor | None, grad_weight: Tensor | None
+) -> None:
+    """Carry a chunk's gradient of the logits, [chunk, vocabulary], on to what asks for one."""
+    if grad_hidden is not None:
+        grad_hidden[part] = (gradient @ weight).to(grad_hidden.dtype)
+    if grad_weight is not None:
+        grad_weight += gradient.T @ states
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

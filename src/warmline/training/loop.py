@@ -30,7 +30,7 @@ from warmline.training.checkpoint import Progress, restore_checkpoint, restore_w
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
-from warmline.training.memory import choose_checkpointing
+from warmline.training.memory import choose_checkpointing, what_would_fit
 from warmline.training.plan import make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
@@ -51,7 +51,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         The finished run folder.
 
     Raises:
-        WarmlineError: bad data, a failed self-check, a folder that exists or cannot be written, lost numbers (NaN).
+        WarmlineError: bad data, a failed self-check, a folder that exists or cannot be written, lost numbers (NaN), too little memory.
     """
     place = choose_place(config.training)
     _check_trackers(config)
@@ -70,6 +70,8 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
     accelerator.wait_for_everyone()
     try:
         return _Training(config, run, accelerator, place, view).finish()
+    except torch.OutOfMemoryError:
+        raise WarmlineError(f"out of GPU memory; {what_would_fit(config, place.dtype != torch.float32, place.device)}") from None
     finally:
         view.close()
         if config.trackers:
@@ -319,7 +321,7 @@ def keep_metrics(path: Path, upto: int) -> None:
 
 def _check_trackers(config: RunConfig) -> None:
     for name in config.trackers:
-        if find_spec("tensorboard" if name == "tensorboard" else name) is None:
+        if find_spec(name) is None:
             raise WarmlineError(f"trackers: {name} is not installed; `pip install {name}` or leave it out")
 
 

@@ -134,6 +134,35 @@ def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool
     return {name: size / 2**30 for name, size in parts.items()}
 
 
+def what_would_fit(config: RunConfig, half_precision: bool, device: torch.device, total_gib: float | None = None) -> str:
+    """After an out-of-memory error: the first smaller setting whose estimate fits the card, as a line for people.
+
+    Args:
+        config: Of the run that did not fit.
+        half_precision: Whether base weights take 2 bytes or 4.
+        device: Where it happened.
+        total_gib: Memory of the card; None asks the device.
+    """
+    if total_gib is None:
+        total_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    sizes = read_architecture(load_architecture(config.model))
+    rows, tokens = config.training.rows_per_micro_batch, config.data.row_tokens
+    smaller = [(number, tokens) for number in range(rows, 0, -1)] + [(1, tokens // part) for part in (2, 4)]
+    for number, length in smaller:
+        training = config.training.model_copy(update={"rows_per_micro_batch": number})
+        tried = config.model_copy(update={"training": training, "data": config.data.model_copy(update={"row_tokens": length})})
+        for way in BY_SPEED:
+            # the setting that failed is not offered again, whatever its estimate says
+            if (number, length) == (rows, tokens) and way in (config.model.checkpointing, "none"):
+                continue
+            if sum(estimate_memory(tried, sizes, half_precision, way).values()) <= HEADROOM * total_gib:
+                return (
+                    f"by the plan's estimate this fits {total_gib:.1f} GiB: training.rows_per_micro_batch={number} "
+                    f"data.row_tokens={length} model.checkpointing={way} (raise training.accumulation to keep the step)"
+                )
+    return "no setting of this model fits the card; use model.load_in_4bit: true or a smaller model"
+
+
 def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.device, free_gib: float | None = None) -> Checkpointing:
     """What `model.checkpointing: auto` comes to: the fastest whose estimate fits the free memory; nothing is recomputed on a CPU.
 
