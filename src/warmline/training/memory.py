@@ -90,9 +90,11 @@ def trainable_parameters(config: RunConfig, sizes: Architecture) -> int:
 
 
 def kept_values(sizes: Architecture) -> int:
-    """Values a token that one layer's backward pass needs: two states and their norms, the joint projection, queries and keys after
-    norm and rotation, the attention's output, gate, up and their product.
-    """  # fmt: skip
+    """Values a token that one layer's backward pass needs.
+
+    Two states and their norms; the joint projection, queries and keys after norm and rotation, the attention's output; gate, up and their
+    product.
+    """
     attention = (sizes.queries + 2 * sizes.keys) + (sizes.queries + sizes.keys) + sizes.queries
     return 4 * sizes.hidden + attention + 3 * sizes.intermediate
 
