@@ -1,5 +1,6 @@
 """The public way into a finished run: read what a user feels, choose a strategy, reply."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,12 +96,8 @@ class Companion:
         """
         ids = self._prompt(messages)
         backbone = self._model.backbone
-        with self._place.autocast():
-            if base:
-                with backbone.reference():
-                    reply = backbone.generate(ids, self._template.layout.end_of_turn, sampling or Sampling())
-            else:
-                reply = backbone.generate(ids, self._template.layout.end_of_turn, sampling or Sampling())
+        with self._place.autocast(), backbone.reference() if base else nullcontext():
+            reply = backbone.generate(ids, self._template.layout.end_of_turn, sampling or Sampling())
         text = self._template.tokenizer.decode(reply, skip_special_tokens=True)
         return fill_slots(str(text).strip(), country)
 

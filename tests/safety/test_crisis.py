@@ -43,7 +43,7 @@ def test_every_slot_can_be_filled_in_every_country(row):
 @pytest.mark.parametrize("row", [ANYWHERE, *COUNTRIES.values()], ids=lambda row: row.country)
 def test_every_row_says_whence_and_when(row):
     assert "." in row.source
-    assert re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", row.checked)
+    assert re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", row.written)
 
 
 def test_rows_stand_under_their_own_code():

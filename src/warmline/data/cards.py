@@ -94,7 +94,7 @@ FACTS: dict[str, _Facts] = {
             "Categories and risk are never input.",
         ),
         (
-            "Written by the project's authors with a language model's help and reviewed by reading; no clinician has signed them off.",
+            "Written by a language model for this project and proof-read by another; no clinician has signed them off.",
             "English only, and small: a guard-rail for training, not evidence of safety.",
         ),
         "categories",

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from warmline.data.labels import NEUTRAL
+
 Role = Literal["user", "assistant"]
 Split = Literal["train", "valid", "test"]
 Objective = Literal["lm", "emotion", "strategy", "safety"]
@@ -27,6 +29,11 @@ class Turn:
     text: str
     emotions: tuple[str, ...] = ()
     strategy: str | None = None
+
+    @property
+    def sole_emotion(self) -> str | None:
+        """The emotion, where it is the turn's only official label; neutral is none."""
+        return self.emotions[0] if len(self.emotions) == 1 and self.emotions[0] != NEUTRAL else None
 
 
 @dataclass(frozen=True, slots=True)

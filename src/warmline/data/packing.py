@@ -203,5 +203,14 @@ def count_targets(counts: Sequence[dict[Objective, np.ndarray]], rows: Sequence[
     return {name: sum(int(counts[draw.source][name][draw.conversation]) for draw in draws) for name in OBJECTIVES}
 
 
+def tally(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> tuple[list[int], int]:
+    """Conversations of each source in some rows, and their tokens."""
+    drawn, tokens = [0] * len(sources), 0
+    for draw in (draw for row in rows for draw in row):
+        drawn[draw.source] += 1
+        tokens += int(sources[draw.source].lengths[draw.conversation])
+    return drawn, tokens
+
+
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *arrays]).astype(np.int64)

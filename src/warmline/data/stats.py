@@ -5,7 +5,6 @@ from typing import Any
 
 from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS, Loaded, count_targets
-from warmline.data.labels import NEUTRAL
 from warmline.data.mixture import sample_probabilities, whole_percent
 from warmline.data.sources import Source, enabled_sources, load_source
 
@@ -54,7 +53,7 @@ def split_stats(source: Source, loaded: Loaded) -> dict[str, Any]:
         "conversations": len(conversations),
         "utterances": len(turns),
         **{f"{name}_targets": number for name, number in targets.items()},
-        "single_label": sum(len(turn.emotions) == 1 and turn.emotions[0] != NEUTRAL for turn in turns),
+        "single_label": sum(turn.sole_emotion is not None for turn in turns),
         "left_out": loaded.left_out,
         "labels": {kind: dict(counts.most_common()) for kind, counts in labels.items() if counts},
     }

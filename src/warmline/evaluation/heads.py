@@ -8,11 +8,12 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from warmline.config import RunConfig, load_config
+from warmline.data.conversation import Turn
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
+from warmline.data.labels import EMOTIONS, STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
-from warmline.data.sources import enabled_sources, load_source
+from warmline.data.sources import data_checksums, enabled_sources, load_source
 from warmline.model.artifacts import load_artifact
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
@@ -72,6 +73,7 @@ def evaluate(run: RunFolder) -> dict[str, Any]:
     sources = encode_split("test", config.data, template)
     predictions = predict(model, sources, place, config.data.row_tokens)
     manifest, heads = read_json(run.manifest), read_json(run.heads_description)
+    turns = _train_turns(config)
     result = {
         "context": {
             "run": config.name,
@@ -80,15 +82,16 @@ def evaluate(run: RunFolder) -> dict[str, Any]:
             "base_random_init_seed": heads["base_random_init_seed"],
             "seed": config.seed,
             "split": "test",
-            "data_sha256": manifest["data_sha256"],
+            "data_sha256": data_checksums(config.data),
+            "trained_on_sha256": manifest["data_sha256"],
         },
-        "heads": {"emotion": _emotion(predictions, config), "strategy": _strategy(predictions, config)},
+        "heads": {"emotion": _emotion(predictions, turns), "strategy": _strategy(predictions, turns)},
     }
     write_json(run.evaluation, result)
     return result
 
 
-def _emotion(predictions: HeadPredictions, config: RunConfig) -> dict[str, Any] | None:
+def _emotion(predictions: HeadPredictions, train_turns: list[Turn]) -> dict[str, Any] | None:
     """27-way, on rows whose only official label is an emotion."""
     targets = predictions.emotion_targets
     single = (targets.sum(dim=1) == 1) & (targets[:, len(EMOTIONS)] == 0)
@@ -96,19 +99,20 @@ def _emotion(predictions: HeadPredictions, config: RunConfig) -> dict[str, Any] 
         return None
     truth = targets[single].argmax(dim=1).numpy()
     guess = predictions.emotion_logits[single, : len(EMOTIONS)].argmax(dim=1).numpy()
-    known = [EMOTIONS.index(turn.emotions[0]) for turn in _train_turns(config) if len(turn.emotions) == 1 and turn.emotions[0] != NEUTRAL]
+    known = [EMOTIONS.index(turn.sole_emotion) for turn in train_turns if turn.sole_emotion is not None]
     return {"protocol": "27-way, rows with one label", **_scores(truth, guess, known, EMOTIONS)}
 
 
-def _strategy(predictions: HeadPredictions, config: RunConfig) -> dict[str, Any] | None:
+def _strategy(predictions: HeadPredictions, train_turns: list[Turn]) -> dict[str, Any] | None:
     if not len(predictions.strategy_targets):
         return None
-    known = [STRATEGIES.index(turn.strategy) for turn in _train_turns(config) if turn.strategy is not None]
+    known = [STRATEGIES.index(turn.strategy) for turn in train_turns if turn.strategy is not None]
     guess = predictions.strategy_logits.argmax(dim=1).numpy()
     return {"protocol": "8-way, reply unseen", **_scores(predictions.strategy_targets.numpy(), guess, known, STRATEGIES)}
 
 
-def _train_turns(config: RunConfig) -> list[Any]:
+def _train_turns(config: RunConfig) -> list[Turn]:
+    """Every training turn: the majority class is that of the training labels."""
     return [
         turn
         for source in enabled_sources(config.data)

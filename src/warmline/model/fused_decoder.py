@@ -67,8 +67,7 @@ class JointLinear:
         self._widths = [module.out_features for module in modules]
         self._ranks = [len(a) for a in self.a]
         state = getattr(layers[0].weight, "quant_state", None)
-        self._packed = None if state is None else join_packed(layers)
-        self._joint = _join([layer.weight for layer in layers]) if state is None else None
+        self._weights = _join([layer.weight for layer in layers]) if state is None else join_packed(layers)
         like = {"dtype": layers[0].weight.dtype if state is None else state.dtype, "device": layers[0].weight.device}
         self._a = torch.empty(sum(self._ranks), self.a[0].shape[1], **like)
         self._b = torch.zeros(sum(self._widths), sum(self._ranks), **like)
@@ -89,11 +88,10 @@ class JointLinear:
 
     def weight(self) -> Tensor:
         """W, [sum of outs, in]; 4-bit ones are unpacked for the moment of their use."""
-        if self._packed is None:
-            assert self._joint is not None  # noqa: S101 - one of the two
-            return self._joint
+        if isinstance(self._weights, Tensor):
+            return self._weights
         joint = self._a.new_empty(sum(self._widths), self._a.shape[1])
-        unpack_nf4(self._packed, joint)
+        unpack_nf4(self._weights, joint)
         return joint
 
     def reduce(self, x: Tensor) -> Tensor:

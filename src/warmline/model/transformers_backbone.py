@@ -111,6 +111,11 @@ class TransformersBackbone(nn.Module):
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     @property
+    def _in_use(self) -> PreTrainedModel:
+        """The frozen copy inside `reference()` where there is one, else the tuned model (whose adapter may be off)."""
+        return self._frozen if self._using_base and self._frozen is not None else self._causal
+
+    @property
     def hidden_size(self) -> int:
         """Width of the final hidden state."""
         return int(self._causal.config.hidden_size)
@@ -138,7 +143,7 @@ class TransformersBackbone(nn.Module):
         """Final hidden states of one flat sequence of conversations, [tokens, hidden]."""
         if self._fused is not None:
             return self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters=not self._using_base)
-        causal = self._frozen if self._using_base and self._frozen is not None else self._causal
+        causal = self._in_use
         output = causal.get_decoder()(
             input_ids=tokens[None],
             position_ids=position_ids[None],
@@ -178,7 +183,7 @@ class TransformersBackbone(nn.Module):
     @torch.no_grad()
     def generate(self, prompt: list[int], end_of_turn: int, sampling: Sampling) -> list[int]:
         """Token ids of one reply, without its end-of-turn token."""
-        causal = self._frozen if self._using_base and self._frozen is not None else self._causal
+        causal = self._in_use
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
         drawn: dict[str, Any] = {}
@@ -277,8 +282,7 @@ def _refuse_unusual_logits(base: PreTrainedModel) -> None:
     head = base.get_output_embeddings()
     if getattr(base.config, "final_logit_softcapping", None) or getattr(head, "bias", None) is not None:
         raise WarmlineError(
-            f"model.name: {base.config.model_type} caps or shifts its logits, which the chunked losses do not rebuild; "
-            "use Qwen3, Llama or Gemma 3"
+            f"model.name: {base.config.model_type} caps or shifts its logits, which the chunked losses do not rebuild; use Qwen3 or Gemma 3"
         )
 
 

@@ -1,7 +1,7 @@
 """Hotlines by country. A model never supplies a number: it writes a slot, and this dated table fills it.
 
-Every row was compiled from the service's own public statements as known in 2025; numbers change, so `checked` is shown with them and
-`findahelpline.com`, which keeps a current list for most countries, stands for every country that has no row.
+The rows were written down in `written`, from general knowledge and without looking at the services' own pages; `source` is where to
+verify one before relying on it. `findahelpline.com`, which keeps a current list for most countries, stands for every country without a row.
 """
 
 import re
@@ -18,15 +18,15 @@ class CrisisResources:
         country: ISO 3166 alpha-2 code, or `any`.
         crisis_line: A free emotional crisis service, as a phrase that fits in a sentence.
         emergency_number: The ambulance and police number, as a phrase that fits in a sentence.
-        source: Where the row comes from.
-        checked: Year and month the row was last compiled.
+        source: Where the row can be verified.
+        written: Year and month the row was written down; it has not been verified since.
     """
 
     country: str
     crisis_line: str
     emergency_number: str
     source: str
-    checked: str
+    written: str
 
 
 _988 = "the 988 Suicide & Crisis Lifeline (call or text 988)"
@@ -37,16 +37,16 @@ ANYWHERE = CrisisResources(
     "a free crisis line near you (findahelpline.com lists them)",
     "your local emergency number",
     "findahelpline.com",
-    "2025-11",
+    "2026-11",
 )
 COUNTRIES: dict[str, CrisisResources] = {
     row.country: row
     for row in (
-        CrisisResources("US", _988, "911", "988lifeline.org", "2025-11"),
-        CrisisResources("CA", "9-8-8, the Suicide Crisis Helpline (call or text 988)", "911", "988.ca", "2025-11"),
-        CrisisResources("GB", _SAMARITANS, "999", "samaritans.org", "2025-11"),
-        CrisisResources("IE", _SAMARITANS, "112 or 999", "samaritans.org/ireland", "2025-11"),
-        CrisisResources("AU", "Lifeline (call 13 11 14)", "000", "lifeline.org.au", "2025-11"),
+        CrisisResources("US", _988, "911", "988lifeline.org", "2026-11"),
+        CrisisResources("CA", "9-8-8, the Suicide Crisis Helpline (call or text 988)", "911", "988.ca", "2026-11"),
+        CrisisResources("GB", _SAMARITANS, "999", "samaritans.org", "2026-11"),
+        CrisisResources("IE", _SAMARITANS, "112 or 999", "samaritans.org/ireland", "2026-11"),
+        CrisisResources("AU", "Lifeline (call 13 11 14)", "000", "lifeline.org.au", "2026-11"),
     )
 }
 SLOTS: tuple[str, ...] = ("crisis_line", "emergency_number")

@@ -18,7 +18,7 @@ from torch import nn
 from warmline.config import RunConfig, dump_config, load_config
 from warmline.data.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import encode_split
-from warmline.data.packing import Row, collate, count_targets
+from warmline.data.packing import Row, collate, count_targets, tally
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, save_artifact
@@ -202,10 +202,8 @@ class _Training:
         return StepResult(values, denominators, float(norm))
 
     def _account(self, rows: list[Row]) -> int:
-        tokens = 0
-        for draw in (draw for row in rows for draw in row):
-            self.progress.drawn[draw.source] += 1
-            tokens += int(self.sources[draw.source].lengths[draw.conversation])
+        drawn, tokens = tally(self.sources, rows)
+        self.progress.drawn = [before + number for before, number in zip(self.progress.drawn, drawn, strict=True)]
         self.progress.tokens += tokens
         return tokens
 

@@ -9,7 +9,7 @@ from warmline.config import RunConfig
 from warmline.data.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler
-from warmline.data.packing import RowPacker, count_targets
+from warmline.data.packing import RowPacker, count_targets, tally
 from warmline.data.template import ChatTemplate
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.transformers_backbone import load_architecture, load_tokenizer
@@ -91,9 +91,9 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         steps += 1
         for name, number in count_targets(counts, rows).items():
             targets[name] += number
-        for draw in (draw for row in rows for draw in row):
-            drawn[draw.source] += 1
-            tokens += int(sources[draw.source].lengths[draw.conversation])
+        own, own_tokens = tally(sources, rows)
+        drawn = [before + number for before, number in zip(drawn, own, strict=True)]
+        tokens += own_tokens
     architecture = read_architecture(load_architecture(config.model))
     memory = estimate_memory(config, architecture, half_precision, checkpointing)
     return Plan(
