@@ -136,7 +136,7 @@ def test_base_answers_without_the_adapter(companion: Companion, parts: Any) -> N
 @pytest.mark.parametrize(("country", "number"), [("GB", "116 123"), ("US", "988"), (None, "findahelpline.com")])
 def test_reply_names_the_hotline(country: str | None, number: str, companion: Companion, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = companion._template.tokenize(["Please call {crisis_line}."])[0]
-    monkeypatch.setattr(companion._model.backbone, "generate", lambda *_: tokens)
+    monkeypatch.setattr(companion._model.backbone, "generate", lambda *_: [tokens])
     reply = companion.reply(SAD, country=country)
     assert number in reply
     assert "{" not in reply

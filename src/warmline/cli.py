@@ -95,8 +95,7 @@ def evaluate(run: RunPath, as_json: AsJson = False) -> None:
     from warmline.evaluation.heads import evaluate as evaluate_run
     from warmline.runs import RunFolder
 
-    folder = RunFolder.open(run)
-    result = evaluate_run(folder)
+    result = evaluate_run(run)
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -111,7 +110,7 @@ def evaluate(run: RunPath, as_json: AsJson = False) -> None:
         table.add_row(name, str(scores["n"]), *(text for each in both for text in (f"{each['accuracy']:.1%}", f"{each['macro_f1']:.3f}")))
     console = Console()
     console.print(table)
-    console.print(f"written to {folder.evaluation}", highlight=False)
+    console.print(f"written to {RunFolder(run).evaluation}", highlight=False)
 
 
 @app.command()

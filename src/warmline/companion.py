@@ -94,12 +94,30 @@ class Companion:
         Raises:
             ValueError: as for `read`.
         """
-        ids = self._prompt(messages)
+        return self.replies([messages], sampling, country, base)[0]
+
+    def replies(
+        self, conversations: list[list[Message]], sampling: Sampling | None = None, country: str | None = None, base: bool = False
+    ) -> list[str]:
+        """The next reply of each conversation, generated as one batch.
+
+        Args:
+            conversations: Each as for `read`.
+            sampling: How they are drawn; a drawn reply depends on its seed and on the whole batch.
+            country: As for `reply`.
+            base: As for `reply`.
+
+        Raises:
+            ValueError: as for `read`.
+        """
+        prompts = [self._prompt(messages) for messages in conversations]
+        if not prompts:
+            return []
         backbone = self._model.backbone
         with self._place.autocast(), backbone.reference() if base else nullcontext():
-            reply = backbone.generate(ids, self._template.layout.end_of_turn, sampling or Sampling())
-        text = self._template.tokenizer.decode(reply, skip_special_tokens=True)
-        return fill_slots(str(text).strip(), country)
+            replies = backbone.generate(prompts, self._template.layout.end_of_turn, sampling or Sampling())
+        texts = (str(self._template.tokenizer.decode(reply, skip_special_tokens=True)).strip() for reply in replies)
+        return [fill_slots(text, country) for text in texts]
 
     def _prompt(self, messages: list[Message]) -> list[int]:
         for at, message in enumerate(messages):

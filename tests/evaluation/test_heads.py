@@ -65,7 +65,7 @@ def likeliest(probabilities: dict[str, float], labels: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("labels", [27, 28])
 def test_emotion_by_hand(labels: int, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"sources": {"goemotions": {"labels": labels}}})
-    scores = evaluate(run)["heads"]["emotion"]
+    scores = evaluate(run.path)["heads"]["emotion"]
     companion = warmline.load(run.path)
     pairs = [
         (one.turns[0].emotions[0], likeliest(companion.read(as_messages(one)).emotion, EMOTIONS))
@@ -86,7 +86,7 @@ def test_emotion_by_hand(labels: int, tiny_config: ConfigFactory, tmp_path: Path
 
 def test_strategy_by_hand(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096})
-    scores = evaluate(run)["heads"]["strategy"]
+    scores = evaluate(run.path)["heads"]["strategy"]
     _, model, template = load_artifact(run, CPU.device, CPU.dtype)
     pairs = []
     for one in conversations(run, "esconv", "test"):
@@ -104,7 +104,7 @@ def test_strategy_by_hand(tiny_config: ConfigFactory, tmp_path: Path) -> None:
 
 
 def test_numbers_carry_their_context(finished: RunFolder) -> None:
-    result = evaluate(finished)
+    result = evaluate(finished.path)
     assert json.loads(finished.evaluation.read_text()) == result
     context = result["context"]
     assert (context["run"], context["split"], context["seed"], context["base_random_init_seed"]) == ("tiny", "test", 13, 0)
@@ -116,17 +116,17 @@ def test_numbers_carry_their_context(finished: RunFolder) -> None:
 def test_batch_size_does_not_matter(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     """Rows of another capacity, the same scores."""
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096})
-    wide = evaluate(run)["heads"]["emotion"]
+    wide = evaluate(run.path)["heads"]["emotion"]
     config = load_config(run.config)
     narrow = config.model_copy(update={"data": config.data.model_copy(update={"row_tokens": 512})})
     write_text(run.config, dump_config(narrow))
-    assert evaluate(run)["heads"]["emotion"] == wide
+    assert evaluate(run.path)["heads"]["emotion"] == wide
 
 
 def test_head_without_targets_is_absent(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     sections = {"sources": {"goemotions": {"enabled": False}}}
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data=sections)
-    heads = evaluate(run)["heads"]
+    heads = evaluate(run.path)["heads"]
     assert heads["emotion"] is None
     assert heads["strategy"]["n"] > 0
 

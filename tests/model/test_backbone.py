@@ -183,7 +183,7 @@ def test_greedy_reply_follows_the_states(folder: Path, base: bool) -> None:
     prompt = conversations()[2].tolist()
 
     def both() -> tuple[list[int], list[int]]:
-        reply = backbone.generate(prompt, end_of_turn=299, sampling=GREEDY)
+        (reply,) = backbone.generate([prompt], end_of_turn=299, sampling=GREEDY)
         expected: list[int] = []
         while len(expected) < 12:
             states = packed_states(backbone, [torch.tensor(prompt + expected)])
@@ -203,15 +203,22 @@ def test_greedy_reply_follows_the_states(folder: Path, base: bool) -> None:
 def test_reply_stops_before_the_end_of_turn(folder: Path) -> None:
     backbone = noisy(open_backbone(folder))
     prompt = conversations()[2].tolist()
-    free = backbone.generate(prompt, end_of_turn=299, sampling=GREEDY)
+    (free,) = backbone.generate([prompt], end_of_turn=299, sampling=GREEDY)
     stop = free[4]
-    assert backbone.generate(prompt, end_of_turn=stop, sampling=GREEDY) == free[: free.index(stop)]
+    assert backbone.generate([prompt], end_of_turn=stop, sampling=GREEDY) == [free[: free.index(stop)]]
+
+
+def test_batched_replies_are_the_replies_alone(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    prompts = [part.tolist() for part in conversations()]
+    alone = [backbone.generate([prompt], end_of_turn=299, sampling=GREEDY)[0] for prompt in prompts]
+    assert backbone.generate(prompts, end_of_turn=299, sampling=GREEDY) == alone
 
 
 def test_packing_works_after_generating(folder: Path) -> None:
     backbone = noisy(open_backbone(folder))
     before = packed_states(backbone, conversations())
-    backbone.generate([1, 2, 3], end_of_turn=299, sampling=GREEDY)
+    backbone.generate([[1, 2, 3]], end_of_turn=299, sampling=GREEDY)
     assert torch.equal(packed_states(backbone, conversations()), before)
 
 

@@ -1,5 +1,6 @@
 """How well the saved heads do on the test splits, beside the majority class."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,17 +8,17 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from warmline.config import RunConfig, load_config
+from warmline.config import RunConfig
 from warmline.data.conversation import Turn
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.labels import EMOTIONS, STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
-from warmline.data.sources import data_checksums, enabled_sources, load_source
-from warmline.model.artifacts import load_artifact
+from warmline.data.sources import enabled_sources, load_source
+from warmline.evaluation.finished import FinishedRun
 from warmline.model.multitask import MultiTaskModel
-from warmline.runs import RunFolder, read_json, write_json
-from warmline.training.device import Place, choose_place
+from warmline.runs import write_json
+from warmline.training.device import Place
 
 IntArray = npt.NDArray[np.int64]
 
@@ -59,8 +60,11 @@ def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, r
     return HeadPredictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-def evaluate(run: RunFolder) -> dict[str, Any]:
+def evaluate(path: Path) -> dict[str, Any]:
     """Score the saved artefact on the test splits and write `results/evaluation.json`.
+
+    Args:
+        path: A finished run folder.
 
     Returns:
         What was written: the context of the numbers, and for each head accuracy, macro-F1, n, and the majority class beside them.
@@ -68,26 +72,16 @@ def evaluate(run: RunFolder) -> dict[str, Any]:
     Raises:
         WarmlineError: an unfinished run, parts that do not belong together, missing data.
     """
-    place = choose_place(load_config(run.config).training)
-    config, model, template = load_artifact(run, place.device, place.dtype)
-    sources = encode_split("test", config.data, template)
-    predictions = predict(model, sources, place, config.data.row_tokens)
-    manifest, heads = read_json(run.manifest), read_json(run.heads_description)
+    finished = FinishedRun.open(path)
+    config = finished.config
+    sources = encode_split("test", config.data, finished.template)
+    predictions = predict(finished.model, sources, finished.place, config.data.row_tokens)
     turns = _train_turns(config)
     result = {
-        "context": {
-            "run": config.name,
-            "step": heads["step"],
-            "base_model": heads["base_model"],
-            "base_random_init_seed": heads["base_random_init_seed"],
-            "seed": config.seed,
-            "split": "test",
-            "data_sha256": data_checksums(config.data),
-            "trained_on_sha256": manifest["data_sha256"],
-        },
+        "context": {**finished.context(), "split": "test"},
         "heads": {"emotion": _emotion(predictions, turns), "strategy": _strategy(predictions, turns)},
     }
-    write_json(run.evaluation, result)
+    write_json(finished.folder.evaluation, result)
     return result
 
 

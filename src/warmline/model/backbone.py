@@ -62,8 +62,8 @@ class Backbone(Protocol):
     def reference(self) -> AbstractContextManager[None]:
         """Inside it, `hidden` is the base's: adapter off, evaluation mode, no gradient."""
 
-    def generate(self, prompt: list[int], end_of_turn: int, sampling: Sampling) -> list[int]:
-        """Token ids of one reply, without its end-of-turn token."""
+    def generate(self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling) -> list[list[int]]:
+        """Token ids of one reply a prompt, without its end-of-turn token; the prompts, at least one, run as one batch."""
 
     def save(self, folder: Path) -> None:
         """Write the tuned weights into a folder: an adapter in PEFT's own format, or the whole model when every weight was trained."""

@@ -181,8 +181,8 @@ class TransformersBackbone(nn.Module):
         return self
 
     @torch.no_grad()
-    def generate(self, prompt: list[int], end_of_turn: int, sampling: Sampling) -> list[int]:
-        """Token ids of one reply, without its end-of-turn token."""
+    def generate(self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling) -> list[list[int]]:
+        """Token ids of one reply a prompt, without its end-of-turn token; the prompts run as one batch, padded on the left."""
         causal = self._in_use
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
@@ -196,19 +196,24 @@ class TransformersBackbone(nn.Module):
             pad_token_id=end_of_turn,
             **drawn,
         )
-        ids = torch.tensor([prompt], device=self.device)
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[end_of_turn] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self.device)
         causal.set_attn_implementation("sdpa")  # the cache of `generate` is no flat sequence
         try:
-            output = causal.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+            output = causal.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         finally:
             causal.set_attn_implementation(VARLEN)
-        reply: list[int] = output[0, len(prompt) :].tolist()
-        return reply[:-1] if reply and reply[-1] == end_of_turn else reply
+        return [_until(reply, end_of_turn) for reply in output[:, longest:].tolist()]
 
     def save(self, folder: Path) -> None:
         """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""
         self.model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+
+
+def _until(reply: list[int], end_of_turn: int) -> list[int]:
+    return reply[: reply.index(end_of_turn)] if end_of_turn in reply else reply
 
 
 def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -1,0 +1,65 @@
+"""A finished run, its saved artefact loaded in this process, and the context that every number made from it carries."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from warmline.companion import Companion
+from warmline.config import RunConfig, load_config
+from warmline.data.sources import data_checksums
+from warmline.data.template import ChatTemplate
+from warmline.model.artifacts import load_artifact
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder, read_json
+from warmline.training.device import Place, choose_place
+
+
+class FinishedRun(NamedTuple):
+    """What evaluation works with.
+
+    Attributes:
+        folder: Where the run lies.
+        config: Its configuration.
+        model: The saved artefact, in evaluation mode; `model.backbone.reference()` is the base.
+        template: The one it was trained with.
+        place: Device and precision.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    model: MultiTaskModel
+    template: ChatTemplate
+    place: Place
+
+    @classmethod
+    def open(cls, path: Path) -> "FinishedRun":
+        """Load the artefact of a finished run.
+
+        Raises:
+            WarmlineError: an unfinished run, or parts that do not belong together.
+        """
+        folder = RunFolder.open(path)
+        place = choose_place(load_config(folder.config).training)
+        return cls(folder, *load_artifact(folder, place.device, place.dtype), place)
+
+    @property
+    def companion(self) -> Companion:
+        """The same model, to read and reply with."""
+        return Companion(self.model, self.template, self.place)
+
+    def context(self) -> dict[str, Any]:
+        """What stands at the head of every results file: the run, its base model, seed and data.
+
+        A file adds to it what its own numbers depend on: split, decoding settings, protocol and its revision, judge.
+        """
+        manifest, heads = read_json(self.folder.manifest), read_json(self.folder.heads_description)
+        return {
+            "run": self.config.name,
+            "step": heads["step"],
+            "base_model": heads["base_model"],
+            "base_revision": heads["base_revision"],
+            "base_random_init_seed": heads["base_random_init_seed"],
+            "seed": self.config.seed,
+            "dtype": str(self.place.dtype).removeprefix("torch."),
+            "data_sha256": data_checksums(self.config.data),
+            "trained_on_sha256": manifest["data_sha256"],
+        }
