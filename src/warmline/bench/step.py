@@ -74,7 +74,7 @@ def run_bench(selected: list[Case], folder: Path, say: Callable[[str], None]) ->
     }
     for case in selected:
         measured = _run(case)
-        measurements.append({**dataclasses.asdict(case), "gpus": 1, **measured})
+        measurements.append({**dataclasses.asdict(case), **measured})
         say(f"{case.workload:>4}  {case.case:<42} {_summary(measured)}")
         write_json(folder / "bench.json", result)
         _draw(result, folder / "bench.png")
@@ -109,7 +109,8 @@ def _draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _run(case: Case) -> dict[str, Any]:
-    command = [sys.executable, "-m", "warmline.bench.worker", json.dumps(dataclasses.asdict(case))]
+    launcher = [] if case.gpus == 1 else ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(case.gpus)]
+    command = [sys.executable, *launcher, "-m", "warmline.bench.worker", json.dumps(dataclasses.asdict(case))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)  # noqa: S603 - our own module
     except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
-from warmline.model.multitask import BaseStates, MultiTaskModel
+from warmline.model.multitask import BaseStates
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
 from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint
@@ -31,6 +31,7 @@ from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
 from warmline.training.memory import choose_checkpointing, what_would_fit
+from warmline.training.optimizer import Optimizer
 from warmline.training.plan import make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
@@ -102,7 +103,7 @@ class _Training:
         self.plan = make_plan(config, self.sources, accelerator.num_processes, half, checkpointing)
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
         self.model = build_model(config, place.device, place.dtype, checkpointing)
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
@@ -140,7 +141,7 @@ class _Training:
             if self.accelerator.is_main_process:
                 keep_metrics(self.run.metrics, upto=-1)
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
-        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
+        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer.inner)
         self.packer.restore(progress.packer)
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
@@ -154,8 +155,7 @@ class _Training:
         progress, config = self.progress, self.config.training
         rows = [self.packer.row() for _ in range(self.plan.rows_per_step)]
         factor = rate_factor(progress.step, self.plan.steps, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = factor * group["peak"]
+        self.optimizer.set_rate(factor)
         torch.manual_seed(dropout_seed(self.config.seed, progress.step, self.accelerator.process_index))
         result = self._accumulate(rows)
         progress.step += 1
@@ -186,12 +186,12 @@ class _Training:
                 loss = weighted_loss(terms, self.config.loss, denominators) * ranks
                 torch.autograd.backward(self.scaler.scale(loss))
             sums += torch.stack([term.sum.detach() for term in terms])
-        self.scaler.unscale_(self.optimizer)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.training.max_grad_norm)
-        self.scaler.step(self.optimizer)
+        self.optimizer.collect()
+        self.scaler.unscale_(self.optimizer.inner)
+        norm = self.optimizer.clip(self.config.training.max_grad_norm)
+        self.scaler.step(self.optimizer.inner)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.inner.zero_grad(set_to_none=True)
         sums = self.accelerator.reduce(sums, "sum")
         values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
         if not all(map(math.isfinite, values.values())):
@@ -256,7 +256,7 @@ class _Training:
         self.progress.packer = self.packer.state()
         self.progress.scaler = dict(self.scaler.state_dict())
         if self.accelerator.is_main_process:
-            save_checkpoint(self.run, self.model, self.optimizer, self.progress, self.config.checkpoint.keep)
+            save_checkpoint(self.run, self.model, self.optimizer.inner, self.progress, self.config.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 
     def _record(self, line: dict[str, Any]) -> None:
@@ -270,32 +270,6 @@ class _Training:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
                 raise WarmlineError(f"{self.run.metrics}: cannot be written ({error.strerror}); free some space, then --resume") from None
-
-
-def make_optimizer(model: MultiTaskModel, config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW over adapter and heads; each group carries its own `peak` rate, and vectors do not decay.
-
-    Raises:
-        WarmlineError: the 8-bit optimiser is asked for where it cannot run.
-    """
-    training = config.training
-    groups = []
-    for module, peak in ((model.backbone, training.learning_rate), (model.heads, training.head_learning_rate)):
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        for decay, parameters in (
-            (training.weight_decay, [parameter for parameter in trained if parameter.ndim >= 2]),
-            (0.0, [parameter for parameter in trained if parameter.ndim < 2]),
-        ):
-            if parameters:
-                groups.append({"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay})
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError:
-        raise WarmlineError("training.optimizer: adamw_8bit needs bitsandbytes; `pip install 'warmline[cuda]'` or use adamw") from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups)
-    return optimizer
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -117,11 +117,12 @@ def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool
         base += sizes.parameters * width  # the frozen copy
     moments = 2 if config.training.optimizer == "adamw_8bit" else 8
     layer = kept_values(sizes)
+    states = 2 * sizes.hidden + sizes.queries
     kept = {
         "none": sizes.layers * layer,
-        "selective": 2 * sizes.layers * sizes.hidden + layer,
+        "selective": sizes.layers * states + layer,
         "full": sizes.layers * sizes.hidden + layer,
-        "offload": layer,
+        "offload": 2 * states + layer,  # those at work and those on their way
     }[checkpointing]
     backward = tokens * (sizes.intermediate + 4 * sizes.hidden) * width
     if in_4bit:
@@ -146,7 +147,7 @@ def what_would_fit(config: RunConfig, half_precision: bool, device: torch.device
         total_gib: Memory of the card; None asks the device.
     """
     if total_gib is None:
-        total_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+        total_gib = _allowed_gib(device)
     sizes = read_architecture(load_architecture(config.model))
     rows, tokens = config.training.rows_per_micro_batch, config.data.row_tokens
     smaller = [(number, tokens) for number in range(rows, 0, -1)] + [(1, tokens // part) for part in (2, 4)]
@@ -182,7 +183,7 @@ def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.
     if free_gib is None:
         if device.type != "cuda":
             return "none"
-        free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
+        free_gib = min(torch.cuda.mem_get_info(device)[0] / 2**30, _allowed_gib(device))
     sizes = read_architecture(load_architecture(config.model))
     estimates = {way: sum(estimate_memory(config, sizes, half_precision, way).values()) for way in BY_SPEED}
     fitting = [way for way in BY_SPEED if estimates[way] <= HEADROOM * free_gib]
@@ -192,3 +193,8 @@ def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.
             "lower training.rows_per_micro_batch or data.row_tokens, or set model.load_in_4bit: true"
         )
     return fitting[0]
+
+
+def _allowed_gib(device: torch.device) -> float:
+    """The card's memory, or the share of it that `torch.cuda.set_per_process_memory_fraction` leaves to this process."""
+    return torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.get_device_properties(device).total_memory / 2**30
