@@ -36,13 +36,14 @@ def cases(model: str) -> list[Case]:
             padded,
             replace(padded, case="transformers + PEFT + Liger, padded", liger=True),
             unsloth,
+            replace(ours, case="warmline on Unsloth, packed", backend="unsloth"),
+            replace(ours, case="warmline without fused kernels", checkpointing="full", fused=False),
         ]
     mix = replace(found[0], checkpointing="full")
     return [
         *found,
         replace(mix, case="warmline, bf16 base, nothing recomputed", weights="bf16", checkpointing="none", tokens=16384),
         replace(mix, case="warmline, language model only", auxiliary=False),
-        replace(mix, case="warmline without fused kernels", fused=False),
     ]
 
 

@@ -104,6 +104,10 @@ def _play_t4() -> None:
 
 
 def _ours(case: Case) -> Step:
+    if case.backend == "unsloth":
+        from warmline.model.choose import import_unsloth
+
+        import_unsloth()  # before transformers, as it asks
     import torch
     from accelerate import Accelerator
 
@@ -114,6 +118,7 @@ def _ours(case: Case) -> Step:
     from warmline.model.losses import weighted_loss
     from warmline.model.multitask import BaseStates, MultiTaskModel
     from warmline.model.transformers_backbone import TransformersBackbone
+    from warmline.model.unsloth_backbone import UnslothBackbone
     from warmline.training.device import choose_place
     from warmline.training.optimizer import Optimizer
 
@@ -123,7 +128,8 @@ def _ours(case: Case) -> Step:
     place = choose_place(training, accelerator.device)
     config = ModelConfig(name=case.model, load_in_4bit=case.weights == "nf4", fused=case.fused)
     lora = LoraSettings(r=RANK, alpha=ALPHA)
-    backbone = TransformersBackbone(config, lora, place.device, place.dtype, checkpointing=case.checkpointing)
+    kind = UnslothBackbone if case.backend == "unsloth" else TransformersBackbone
+    backbone = kind(config, lora, place.device, place.dtype, checkpointing=case.checkpointing)
     model = MultiTaskModel(backbone, Heads(backbone.hidden_size, 27, HeadsConfig()).to(place.device)).train()
     vocabulary = len(backbone.unembedding)
     sources = mixture_sources(vocabulary) if case.workload == "mix" else full_source(vocabulary)

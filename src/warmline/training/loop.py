@@ -30,9 +30,9 @@ from warmline.training.checkpoint import Progress, restore_checkpoint, restore_w
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
-from warmline.training.memory import choose_checkpointing, what_would_fit
+from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
-from warmline.training.plan import make_packer, make_plan
+from warmline.training.plan import Way, choose_way, make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.validation import Validator
@@ -64,13 +64,14 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         dataloader_config=DataLoaderConfiguration(),
     )
     place = place._replace(device=accelerator.device)
+    way = choose_way(config, place)
     view = view or View(quiet=not accelerator.is_main_process)
     run = RunFolder(config.output_dir / config.name)
     if accelerator.is_main_process:
         _claim(run, config, resume, overwrite)
     accelerator.wait_for_everyone()
     try:
-        return _Training(config, run, accelerator, place, view).finish()
+        return _Training(config, run, accelerator, place, way, view).finish()
     except torch.OutOfMemoryError:
         raise WarmlineError(f"out of GPU memory; {what_would_fit(config, place.dtype != torch.float32, place.device)}") from None
     finally:
@@ -90,8 +91,8 @@ class StepResult(NamedTuple):
 class _Training:
     """A run in progress. Everything that changes lies in `progress`, the model, the optimiser and the packer."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, view: View) -> None:
-        self.config, self.run, self.accelerator, self.place, self.view = config, run, accelerator, place, view
+    def __init__(self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, way: Way, view: View) -> None:
+        self.config, self.run, self.accelerator, self.place, self.way, self.view = config, run, accelerator, place, way, view
         self.template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
         view.say("reading and encoding the data")
         with accelerator.main_process_first():
@@ -99,10 +100,10 @@ class _Training:
             held_out = encode_split("valid", config.data, self.template)
         self.counts = [source.target_counts() for source in self.sources]
         half = place.dtype != torch.float32
-        checkpointing = choose_checkpointing(config, half, place.device)
-        self.plan = make_plan(config, self.sources, accelerator.num_processes, half, checkpointing)
+        self.plan = make_plan(config, self.sources, accelerator.num_processes, half, way)
+        view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
-        self.model = build_model(config, place.device, place.dtype, checkpointing)
+        self.model = build_model(config, place.device, place.dtype, way.checkpointing, way.choice.backend)
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)
@@ -118,7 +119,7 @@ class _Training:
         if self.accelerator.is_main_process:
             write_text(self.run.config, dump_config(self.config))
             write_json(self.run.plan, self.plan.as_json())
-            write_json(self.run.manifest, make_manifest(self.config, self.place, self.accelerator.num_processes))
+            write_json(self.run.manifest, make_manifest(self.config, self.place, self.accelerator.num_processes, self.way.choice))
         if self.config.trackers:
             self.accelerator.init_trackers("warmline", config={"name": self.config.name, "yaml": dump_config(self.config)})
         self.view.start(self.plan, self.progress.step)

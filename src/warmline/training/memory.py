@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from warmline.config import RunConfig
 from warmline.errors import WarmlineError
+from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.losses import CHUNK_LOGITS
@@ -166,7 +167,28 @@ def what_would_fit(config: RunConfig, half_precision: bool, device: torch.device
     return "no setting of this model fits the card; use model.load_in_4bit: true or a smaller model"
 
 
-def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.device, free_gib: float | None = None) -> Checkpointing:
+def plain_fits(config: RunConfig, half_precision: bool, device: torch.device, free_gib: float | None = None) -> bool:
+    """Whether transformers without fused layers fits the free memory, with every layer recomputed: the smallest way it has.
+
+    Args:
+        config: Of the run.
+        half_precision: Whether base weights take 2 bytes or 4.
+        device: Where the run happens.
+        free_gib: Free memory; None asks the device.
+    """
+    if free_gib is None:
+        free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
+    sizes = read_architecture(load_architecture(config.model))
+    return sum(estimate_memory(config, sizes, half_precision, "full").values()) <= HEADROOM * free_gib
+
+
+def choose_checkpointing(
+    config: RunConfig,
+    half_precision: bool,
+    device: torch.device,
+    free_gib: float | None = None,
+    backend: Backend = "transformers",
+) -> Checkpointing:
     """What `model.checkpointing: auto` comes to: the fastest whose estimate fits the free memory; nothing is recomputed on a CPU.
 
     Args:
@@ -174,10 +196,13 @@ def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.
         half_precision: Whether base weights take 2 bytes or 4.
         device: Where the run happens.
         free_gib: Free memory; None asks the device.
+        backend: Unsloth keeps everything (none) or layers' inputs in the host's memory (offload); auto is the latter.
 
     Raises:
         WarmlineError: not even the smallest fits, with what would.
     """
+    if backend == "unsloth":
+        return "none" if config.model.checkpointing == "none" else "offload"
     if config.model.checkpointing != "auto":
         return config.model.checkpointing
     if free_gib is None:
