@@ -200,7 +200,7 @@ def bidirectional(variant: Variant, model: Any) -> Callable[[], None]:
             scaled_dot_product_attention(*(each[None, :, start:end] for each in (query, key, value)), enable_gqa=True)[0]
             for start, end in zip(bounds[:-1], bounds[1:], strict=True)
         ]
-        return torch.cat(parts, dim=1).transpose(0, 1)
+        return torch.cat(parts, dim=1).transpose(0, 1).contiguous()
 
     if variant.backend == "unsloth":
         from unsloth.models import qwen3
@@ -214,13 +214,13 @@ def bidirectional(variant: Variant, model: Any) -> Callable[[], None]:
         return lambda: setattr(qwen3, "run_attention", original)
     from warmline.model import attention, fused_decoder
 
-    kept = attention.attend
+    kept = attention.attend_forward
 
-    def attend(query: Any, key: Any, value: Any, scaling: Any, window: Any, bounds: Any, longest: int, dropout: float = 0.0) -> Any:
-        return look_ahead(*(each.transpose(0, 1) for each in (query, key, value)), bounds.tolist())
+    def attend_forward(query: Any, key: Any, value: Any, scaling: Any, window: Any, bounds: Any, longest: int) -> Any:
+        return attention.Attended(look_ahead(*(each.transpose(0, 1) for each in (query, key, value)), bounds.tolist()), ())
 
-    attention.attend = fused_decoder.attend = attend
-    return lambda: [setattr(module, "attend", kept) for module in (attention, fused_decoder)]  # type: ignore[func-returns-value]
+    attention.attend_forward = fused_decoder.attend_forward = attend_forward
+    return lambda: [setattr(module, "attend_forward", kept) for module in (attention, fused_decoder)]  # type: ignore[func-returns-value]
 
 
 def leak(_: Variant, model: Any) -> Callable[[], None]:

@@ -116,15 +116,20 @@ class JointLinear:
         joint[:, self._inside :] = self._b
         return joint
 
-    def roomy_product(self, roomy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, x A^T and y of an input that comes with room.
+    def project(self, roomy: Tensor, reduced: Tensor | None) -> "Projected":
+        """Outputs of an input that comes with room.
 
         Args:
-            roomy: [tokens, in + room], x in its first columns; x A^T goes into the others.
+            roomy: [tokens, in + room], x in its first columns.
+            reduced: [tokens, room], what belongs into the others, where it is known.
         """
-        x, reduced = roomy.split([self._inside, self.room], dim=1)
-        torch.mm(x, self._a.T, out=reduced)
-        return x, reduced, roomy @ self._weight_and_b().T
+        x, room = roomy.split([self._inside, self.room], dim=1)
+        if reduced is None:
+            torch.mm(x, self._a.T, out=room)
+        else:
+            room.copy_(reduced)
+        weight = self._weight_and_b()
+        return Projected(x, room, roomy @ weight.T, weight[:, : self._inside])
 
     def reduce(self, x: Tensor) -> Tensor:
         """Product of x with every scaled A, [tokens, room]."""
@@ -135,13 +140,14 @@ class JointLinear:
         y = x @ self.weight().T if residual is None else torch.addmm(residual, x, self.weight().T)
         return y if reduced is None else y.addmm_(reduced, self._b.T)
 
-    def backward(self, x: Tensor, reduced: Tensor | None, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def backward(self, x: Tensor, reduced: Tensor | None, grad: Tensor, weight: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the product.
 
         Args:
             x: [tokens, in], its input.
             reduced: [tokens, room], as from `reduce`.
             grad: [tokens, sum of outs].
+            weight: W, where it is still at hand.
 
         Returns:
             [tokens, in], and the gradients of `parameters`, fp32.
@@ -158,7 +164,23 @@ class JointLinear:
         for part_b, rank, start, scale in zip(grad_b, self._ranks, _starts(self._ranks), self.scales, strict=True):
             part_a = grad_a[start : start + rank]
             pairs += [part_a if scale == 1 else part_a * scale, part_b[:, start : start + rank]]
-        return (grad @ self.weight()).addmm_(grad_reduced, self._a), pairs
+        return (grad @ (self.weight() if weight is None else weight)).addmm_(grad_reduced, self._a), pairs
+
+
+class Projected(NamedTuple):
+    """What a `JointLinear` makes of a norm.
+
+    Attributes:
+        normed: [tokens, in], its input.
+        reduced: [tokens, room], None without adapters, as all `reduced` here.
+        y: [tokens, sum of outs].
+        weight: W; None where it is not to be held.
+    """
+
+    normed: Tensor
+    reduced: Tensor | None
+    y: Tensor
+    weight: Tensor | None
 
 
 class FusedLayer:
@@ -198,29 +220,32 @@ class FusedLayer:
         slot = None if store is None else (store, place)
         return _Layer.apply(x, self, run, checkpointing, slot, *self.parameters)  # type: ignore[no-untyped-call,no-any-return]
 
-    def attend(self, x: Tensor, run: Pass, known: Attended | None = None) -> "FirstHalf":
-        """The first half, up to what the output projection takes; `known` is its attention where that was kept."""
-        normed, reduced, qkv = _project(self.qkv, self.input_norm, x, run.adapters)
-        query, key, value = split_heads(qkv, self.heads, run.cos, run.sin)
-        attended = known or attend_forward(query, key, value, self.scaling, None, run.bounds, run.longest)
-        reduced_out = self.out.reduce(attended.out.view(len(x), -1)) if run.adapters else None
-        return FirstHalf(normed, reduced, qkv, (query, key, value), attended, reduced_out)
+    def attend(self, x: Tensor, run: Pass, kept: "Kept | None" = None) -> "FirstHalf":
+        """The first half, up to what the output projection takes."""
+        projected = _project(self.qkv, self.input_norm, x, run, kept and kept.reduced[0])
+        heads = split_heads(projected.y, self.heads, run.cos, run.sin)
+        attended = (kept and kept.attended) or attend_forward(*heads, self.scaling, None, run.bounds, run.longest)
+        if not run.adapters:
+            return FirstHalf(projected, heads, attended, None)
+        return FirstHalf(projected, heads, attended, kept.reduced[1] if kept else self.out.reduce(attended.out.view(len(x), -1)))
 
     def join(self, x: Tensor, first: "FirstHalf") -> Tensor:
         """The state between the halves."""
         return self.out.product(first.attended.out.view(len(x), -1), first.reduced_out, x)
 
-    def activate(self, middle: Tensor, run: Pass) -> "SecondHalf":
+    def activate(self, middle: Tensor, run: Pass, kept: "Kept | None" = None) -> "SecondHalf":
         """The second half, up to what the down projection takes."""
-        normed, reduced, gate_up = _project(self.gate_up, self.middle_norm, middle, run.adapters)
-        states = gated_silu(gate_up)
-        return SecondHalf(normed, reduced, gate_up, states, self.down.reduce(states) if run.adapters else None)
+        projected = _project(self.gate_up, self.middle_norm, middle, run, kept and kept.reduced[2])
+        states = gated_silu(projected.y)
+        if not run.adapters:
+            return SecondHalf(projected, states, None)
+        return SecondHalf(projected, states, kept.reduced[3] if kept else self.down.reduce(states))
 
     def forward(self, x: Tensor, run: Pass) -> "tuple[Tensor, Tensor, FirstHalf, SecondHalf]":
         """Output, the state between the halves, and what each half made on the way."""
-        first = self.attend(x, run)
+        first = _without_weight(self.attend(x, run))
         middle = self.join(x, first)
-        second = self.activate(middle, run)
+        second = _without_weight(self.activate(middle, run))
         return self.down.product(second.states, second.reduced_down, middle), middle, first, second
 
     def backward(
@@ -228,17 +253,18 @@ class FusedLayer:
     ) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the layer's input and of its `parameters`."""
         grad_states, down = self.down.backward(second.states, second.reduced_down, grad)
-        grad_gate_up = gated_silu_backward(grad_states, second.gate_up)
+        grad_gate_up = gated_silu_backward(grad_states, second.projected.y)
         del grad_states
-        grad_normed, gate_up = self.gate_up.backward(second.normed, second.reduced, grad_gate_up)
+        projected = second.projected
+        grad_normed, gate_up = self.gate_up.backward(projected.normed, projected.reduced, grad_gate_up, projected.weight)
         norm = self.middle_norm
         grad_middle = rms_norm_backward(grad_normed, middle, norm.weight, norm.variance_epsilon, residual=grad)
-        attended = first.attended
+        attended, projected = first.attended, first.projected
         grad_flat, out = self.out.backward(attended.out.view(len(x), -1), first.reduced_out, grad_middle)
         grad_attended = grad_flat.view_as(attended.out)
         grads = attend_backward(grad_attended, *first.heads, attended, self.scaling, None, run.bounds, run.longest)
-        grad_qkv = split_heads_backward(grads, first.qkv, self.heads, run.cos, run.sin)
-        grad_normed, qkv = self.qkv.backward(first.normed, first.reduced, grad_qkv)
+        grad_qkv = split_heads_backward(grads, projected.y, self.heads, run.cos, run.sin)
+        grad_normed, qkv = self.qkv.backward(projected.normed, projected.reduced, grad_qkv, projected.weight)
         norm = self.input_norm
         grad_x = rms_norm_backward(grad_normed, x, norm.weight, norm.variance_epsilon, residual=grad_middle)
         return grad_x, [*qkv, *out, *gate_up, *down]
@@ -248,17 +274,13 @@ class FirstHalf(NamedTuple):
     """What the first half of a layer makes and its backward pass needs.
 
     Attributes:
-        normed: [tokens, hidden].
-        reduced: [tokens, 3 * rank], None without adapters, as all `reduced` here.
-        qkv: [tokens, (query heads + 2 key heads) * head size].
-        heads: Queries, keys and values, each [tokens, its heads, head size].
+        projected: Queries, keys and values in one.
+        heads: The same apart, after norm and rotary embedding, each [tokens, its heads, head size].
         attended: Their attention.
-        reduced_out: [tokens, rank].
+        reduced_out: [tokens, room].
     """
 
-    normed: Tensor
-    reduced: Tensor | None
-    qkv: Tensor
+    projected: Projected
     heads: tuple[Tensor, Tensor, Tensor]
     attended: Attended
     reduced_out: Tensor | None
@@ -268,18 +290,26 @@ class SecondHalf(NamedTuple):
     """What the second half of a layer makes and its backward pass needs.
 
     Attributes:
-        normed: [tokens, hidden].
-        reduced: [tokens, 2 * rank].
-        gate_up: [tokens, 2 * intermediate].
+        projected: Gate and up in one.
         states: [tokens, intermediate].
-        reduced_down: [tokens, rank].
+        reduced_down: [tokens, room].
     """
 
-    normed: Tensor
-    reduced: Tensor | None
-    gate_up: Tensor
+    projected: Projected
     states: Tensor
     reduced_down: Tensor | None
+
+
+class Kept(NamedTuple):
+    """What a layer that is recomputed need not compute again.
+
+    Attributes:
+        reduced: Of the four joint layers, each [tokens, its room]: small, and kept on the device in every mode.
+        attended: The attention, where it is kept.
+    """
+
+    reduced: tuple[Tensor, Tensor, Tensor, Tensor]
+    attended: Attended | None
 
 
 class FusedDecoder:
@@ -362,9 +392,16 @@ class _Layer(torch.autograd.Function):
     ) -> Tensor:
         out, middle, first, second = layer.forward(x, run)
         ctx.layer, ctx.run, ctx.slot = layer, run, slot
-        ctx.halves = (first, second) if checkpointing == "none" else None
-        states = {"none": (x, middle), "full": (x,)}.get(checkpointing, (x, middle, first.attended.out))
-        ctx.statistics = first.attended.statistics if len(states) == 3 else ()
+        if checkpointing == "none":
+            ctx.halves = first, second
+            states: tuple[Tensor, ...] = (x, middle)
+        else:
+            views = (first.projected.reduced, second.projected.reduced)  # of a tensor that must not stay
+            qkv, gate_up = (None if view is None else view.clone() for view in views)
+            ctx.halves = None
+            ctx.reduced = qkv, first.reduced_out, gate_up, second.reduced_down
+            ctx.statistics = first.attended.statistics
+            states = (x,) if checkpointing == "full" else (x, middle, first.attended.out)
         if slot is not None:
             slot[0].put(slot[1], states)
         else:
@@ -375,17 +412,24 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         layer: FusedLayer = ctx.layer
         run: Pass = ctx.run
-        x, *kept = ctx.saved_tensors if ctx.slot is None else ctx.slot[0].get(ctx.slot[1])
+        x, *others = ctx.saved_tensors if ctx.slot is None else ctx.slot[0].get(ctx.slot[1])
         if ctx.halves is not None:
             first, second = ctx.halves
-            (middle,) = kept
+            (middle,) = others
         else:
-            first = layer.attend(x, run, Attended(kept[1], ctx.statistics) if kept else None)
-            middle = kept[0] if kept else layer.join(x, first)
-            second = layer.activate(middle, run)
-        ctx.halves = ctx.statistics = None
+            kept = Kept(ctx.reduced, Attended(others[1], ctx.statistics) if others else None)
+            first = layer.attend(x, run, kept)
+            middle = others[0] if others else layer.join(x, first)
+            second = layer.activate(middle, run, kept)
+            ctx.reduced = ctx.statistics = None
+        ctx.halves = None
         grad_x, pairs = layer.backward(grads[0].contiguous(), x, middle, first, second, run)
         return grad_x, None, None, None, None, *pairs
+
+
+def _without_weight(half: Any) -> Any:
+    """Weights unpacked in the forward pass are not held: those of every layer would add up."""
+    return half._replace(projected=half.projected._replace(weight=None))
 
 
 class _Norm(torch.autograd.Function):
@@ -403,12 +447,12 @@ class _Norm(torch.autograd.Function):
         return rms_norm_backward(grads[0].contiguous(), x, weight, ctx.epsilon), None, None
 
 
-def _project(linear: JointLinear, norm: Any, x: Tensor, adapters: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Norm, its product with every A, and the layers' outputs."""
-    if adapters:
-        return linear.roomy_product(rms_norm(x, norm.weight, norm.variance_epsilon, linear.room))
+def _project(linear: JointLinear, norm: Any, x: Tensor, run: Pass, reduced: Tensor | None) -> Projected:
+    """Norm and projection of a state."""
+    if run.adapters:
+        return linear.project(rms_norm(x, norm.weight, norm.variance_epsilon, linear.room), reduced)
     normed = rms_norm(x, norm.weight, norm.variance_epsilon)
-    return normed, None, linear.product(normed, None)
+    return Projected(normed, None, linear.product(normed, None), None)
 
 
 def _join(weights: list[nn.Parameter], room: int) -> Tensor:

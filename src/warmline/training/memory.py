@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from warmline.config import RunConfig
+from warmline.config import SEVEN_PROJECTIONS, RunConfig
 from warmline.errors import WarmlineError
 from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
@@ -21,8 +21,8 @@ from warmline.model.transformers_backbone import load_architecture
 NF4_BYTES = 0.516
 """Bytes a weight in NF4 with double quantisation: 4 bits, an 8-bit scale for each 64, a 32-bit one for each 256 of these."""
 
-BY_SPEED: tuple[Checkpointing, ...] = ("none", "selective", "full", "offload")
-"""Fastest first, as measured (docs/performance.md)."""
+BY_SPEED: tuple[Checkpointing, ...] = ("none", "selective", "offload")
+"""Fastest first, as measured (docs/performance.md); `full` is slower than `offload` and takes more, and is for hosts short of memory."""
 
 HEADROOM = 0.92
 """Share of the free memory that `auto` plans with: allocators keep some."""
@@ -119,15 +119,16 @@ def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool
     moments = 2 if config.training.optimizer == "adamw_8bit" else 8
     layer = kept_values(sizes)
     states = 2 * sizes.hidden + sizes.queries
+    reduced = sizes.layers * len(SEVEN_PROJECTIONS) * (config.lora.r if config.lora else 0)
     kept = {
         "none": sizes.layers * layer,
-        "selective": sizes.layers * states + layer,
-        "full": sizes.layers * sizes.hidden + layer,
-        "offload": 2 * states + layer,  # those at work and those on their way
+        "selective": sizes.layers * states + reduced + layer,
+        "full": sizes.layers * sizes.hidden + reduced + layer,
+        "offload": 2 * states + reduced + layer,  # those at work and those on their way
     }[checkpointing]
     backward = tokens * (sizes.intermediate + 4 * sizes.hidden) * width
     if in_4bit:
-        backward += 2 * sizes.intermediate * sizes.hidden * width  # gate and up, unpacked
+        backward += (2 * sizes.intermediate + sizes.queries + 2 * sizes.keys) * sizes.hidden * width  # unpacked, from recomputation on
     logits = min(CHUNK_LOGITS, tokens * sizes.vocabulary) * (4 + 4 + width)
     parts = {
         "base weights": base,
@@ -222,4 +223,5 @@ def choose_checkpointing(
 
 def _allowed_gib(device: torch.device) -> float:
     """The card's memory, or the share of it that `torch.cuda.set_per_process_memory_fraction` leaves to this process."""
-    return torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.get_device_properties(device).total_memory / 2**30
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.get_per_process_memory_fraction(index) * torch.cuda.get_device_properties(index).total_memory / 2**30
