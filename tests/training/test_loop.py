@@ -33,6 +33,7 @@ from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json
 from warmline.training.loop import _Training
+from warmline.training.plan import choose_way
 from warmline.training.schedule import rate_factor
 from warmline.training.validation import Validator
 from warmline.training.view import View
@@ -64,7 +65,7 @@ class Keeper:
 def begin(config: RunConfig) -> _Training:
     run = RunFolder(config.output_dir / config.name)
     run.create()
-    return _Training(config, run, Accelerator(cpu=True), CPU, View(quiet=True))
+    return _Training(config, run, Accelerator(cpu=True), CPU, choose_way(config, CPU), View(quiet=True))
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class UnslothBackbone(nn.Module):
             _load_adapter(self.model, tuned)
         if not trainable:
             self.model.requires_grad_(False)
-        self.train(trainable)
+        self._arm(trainable)
 
     @property
     def _causal(self) -> Any:
@@ -133,9 +133,13 @@ class UnslothBackbone(nn.Module):
         try:
             output = self._causal.generate(input_ids=ids, attention_mask=mask, **generation_settings(sampling, end_of_turn))
         finally:
-            self._unsloth.for_training(self.model, use_gradient_checkpointing=self._recompute)
-            self.train(was_training)
+            self._arm(was_training)
         return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
+
+    def _arm(self, training: bool) -> None:
+        """Put Unsloth's switches where training needs them, then the mode: evaluation mode alone already stops recomputation."""
+        self._unsloth.for_training(self.model, use_gradient_checkpointing=self._recompute)
+        self.train(training)
 
     def save(self, folder: Path) -> None:
         """Write the adapter as PEFT does, with nothing in it that names Unsloth."""
