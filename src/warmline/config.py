@@ -165,6 +165,11 @@ class TrainingConfig(_Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp16; fp32 on CPU."
     )
+    sharding: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="FSDP2: each GPU holds a part of every layer. auto: with several GPUs, a 16-bit base and adamw, when the model does "
+        "not fit one of them. Without it every GPU holds the whole base (DDP), which is faster.",
+    )
     early_stop: Count | None = Field(None, description="Stop after so many validations without a better one; null never stops.")
 
 

@@ -28,9 +28,9 @@ def test_every_objective_has_targets() -> None:
 
 
 def test_our_step_on_unsloth_is_measured_on_both_workloads() -> None:
-    own = [(case.backend, case.workload, case.case) for case in cases("model") if case.contender == "ours" and case.backend == "unsloth"]
+    own = [(case.backend, case.workload, case.case) for case in cases("model", 2) if case.contender == "ours" and case.backend == "unsloth"]
     assert own == [("unsloth", "mix", "warmline on Unsloth, packed"), ("unsloth", "full", "warmline on Unsloth, packed")]
-    assert len({(case.workload, case.case) for case in cases("model")}) == len(cases("model"))
+    assert len({(case.workload, case.case) for case in cases("model", 2)}) == len(cases("model", 2))
 
 
 def test_full_rows_are_full() -> None:
@@ -48,12 +48,12 @@ def test_padded_and_packed_contenders_see_the_same_lengths() -> None:
 
 
 def test_cases_have_names_of_their_own() -> None:
-    names = [(case.case, case.workload) for case in cases("model")]
+    names = [(case.case, case.workload) for case in cases("model", 2)]
     assert len(set(names)) == len(names)
-    assert {case.contender for case in cases("model")} == {"ours", "transformers", "unsloth"}
+    assert {case.contender for case in cases("model", 2)} == {"ours", "transformers", "unsloth"}
 
 
 def test_needs_a_gpu(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(WarmlineError, match="needs a CUDA GPU"):
-        run_bench(cases("model")[:1], tmp_path, print)
+        run_bench(cases("model", 2)[:1], tmp_path, print)

@@ -20,7 +20,7 @@ from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.runs import RunFolder, read_json
 from warmline.training import checkpoint
-from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
+from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
 from warmline.training.loop import keep_metrics
 from warmline.training.optimizer import Optimizer
 
@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_comes_back_to_the_last_bit(tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny)
-    save_checkpoint(run, tiny.model, optimizer, progress_at(3), keep=2)
+    save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(3), keep=2)
     weights = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
     moments = optimizer.state_dict()["state"]
     perturb(tiny.model)
@@ -71,9 +71,9 @@ def test_comes_back_to_the_last_bit(tiny: Tiny, run: RunFolder) -> None:
 def test_keeps_best_and_newest(tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny, 1)
     for step in range(1, 8):
-        save_checkpoint(run, tiny.model, optimizer, progress_at(step, best_step=min(step, 2)), keep=2)
+        save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(step, best_step=min(step, 2)), keep=2)
     assert run.steps() == [2, 6, 7]
-    save_checkpoint(run, tiny.model, optimizer, progress_at(8, best_step=8), keep=1)
+    save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(8, best_step=8), keep=1)
     assert run.steps() == [8]
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-000008"]
 
@@ -94,7 +94,7 @@ def test_writing_again_over_what_a_crash_left(tiny: Tiny, run: RunFolder) -> Non
         (run.checkpoints / name).mkdir()
         (run.checkpoints / name / "state.json").write_text("{")
     for step in (1, 2, 3):
-        save_checkpoint(run, tiny.model, optimizer, progress_at(step, best_step=3), keep=1)
+        save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(step, best_step=3), keep=1)
     assert run.steps() == [3]
     restore_weights(run, 3, tiny.model)
 
@@ -103,7 +103,7 @@ def test_writing_again_over_what_a_crash_left(tiny: Tiny, run: RunFolder) -> Non
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
 def test_damage_is_named(name: str, damage: str, tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny, 1)
-    save_checkpoint(run, tiny.model, optimizer, progress_at(4), keep=2)
+    save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(4), keep=2)
     path = run.checkpoint(4) / name
     content = path.read_bytes()
     path.unlink()
@@ -117,7 +117,7 @@ def test_damage_is_named(name: str, damage: str, tiny: Tiny, run: RunFolder) -> 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"progress": {}, "optimizer": {}}'])
 def test_json_of_another_shape_is_damage_too(content: str, tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny, 1)
-    save_checkpoint(run, tiny.model, optimizer, progress_at(4), keep=2)
+    save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(4), keep=2)
     (run.checkpoint(4) / "state.json").write_text(content)
     with pytest.raises(WarmlineError, match=r"step-000004: damaged checkpoint"):
         restore_checkpoint(run, 4, tiny.model, optimizer)
@@ -135,7 +135,7 @@ def test_of_another_adapter(tiny: Tiny, run: RunFolder, tiny_config: ConfigFacto
 )
 def test_full_disk_leaves_the_old_checkpoint(error: Exception, tiny: Tiny, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = trained(tiny, 1)
-    save_checkpoint(run, tiny.model, optimizer, progress_at(4), keep=1)
+    save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(4), keep=1)
     before = {path.name: path.read_bytes() for path in run.checkpoint(4).iterdir()}
 
     def full(*_: Any) -> None:
@@ -144,7 +144,7 @@ def test_full_disk_leaves_the_old_checkpoint(error: Exception, tiny: Tiny, run: 
     monkeypatch.setattr(checkpoint, "save_file", full)
     for step in (4, 5):
         with pytest.raises(WarmlineError, match=rf"step-00000{step}: cannot be written .*No space left") as caught:
-            save_checkpoint(run, tiny.model, optimizer, progress_at(step), keep=1)
+            save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(step), keep=1)
         assert "\n" not in str(caught.value)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-000004"]
     assert {path.name: path.read_bytes() for path in run.checkpoint(4).iterdir()} == before

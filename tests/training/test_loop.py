@@ -349,11 +349,13 @@ def test_safety_weight_holds_the_base(tiny_config: ConfigFactory, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    """Two processes of one row each, and one process of two rows, make the same steps."""
+@pytest.mark.parametrize("sharding", ["never", "always"])
+def test_two_ranks_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """Two processes of one row each, with whole or with spread layers, and one process of two rows make the same steps."""
 
     def config(name: str, accumulation: int) -> RunConfig:
-        steps = {"max_steps": 4, "accumulation": accumulation, "learning_rate": 1e-3}
+        ranks = 2 // accumulation
+        steps = {"max_steps": 4, "accumulation": accumulation, "learning_rate": 1e-3, "sharding": sharding if ranks == 2 else "never"}
         return tiny_config(tmp_path, name=name, heads=NO_DROPOUT, data={"row_tokens": 256}, training=steps)
 
     path = tmp_path / "config.yaml"
@@ -367,6 +369,7 @@ def test_two_ranks_equal_one(tiny_config: ConfigFactory, tmp_path: Path) -> None
     two = RunFolder.open(tmp_path / "two")
     one = quiet_train(config("one", 2))
     assert read_json(two.manifest)["ranks"] == 2
+    assert ("spread" in read_json(two.plan)["backend_reason"]) is (sharding == "always")
     assert [line["kind"] for line in metrics(one)] == [line["kind"] for line in metrics(two)]
     for mine, other in zip(metrics(one), metrics(two), strict=True):
         for key in ("loss", "total", "lm", "emotion", "strategy", "task_kl", "grad_norm"):

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
 from warmline.config import RunConfig, dump_config
 from warmline.errors import WarmlineError
-from warmline.runs import RunFolder
+from warmline.runs import RunFolder, read_json
 from warmline.training.loop import train
 from warmline.training.view import View
 
@@ -70,3 +71,36 @@ def test_out_of_memory_says_what_would_fit(tiny_config: ConfigFactory, tmp_path:
             train(config, view=View(quiet=True))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("sharding", ["never", "always"])
+def test_two_gpus_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """In fp32, so that the same gradient means the same curve."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    steps = {"max_steps": 6, "precision": "fp32", "rows_per_micro_batch": 1}
+    no_dropout = {"emotion": {"dropout": 0.0}, "strategy": {"dropout": 0.0}}
+    one = small(tiny_config, tmp_path, "one", heads=no_dropout, training={**steps, "accumulation": 2})
+    two = small(tiny_config, tmp_path, "two", heads=no_dropout, training={**steps, "accumulation": 1, "sharding": sharding})
+    (tmp_path / "two.yaml").write_text(dump_config(two), encoding="utf-8")
+    command = [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "-m",
+        "warmline",
+        "train",
+        str(tmp_path / "two.yaml"),
+    ]
+    both = subprocess.Popen([sys.executable, *command], env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert start(one, tmp_path / "one.yaml").wait() == 0
+    assert both.wait() == 0
+    expected, found = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    assert read_json(found.manifest)["ranks"] == 2
+    assert ("spread" in read_json(found.plan)["backend_reason"]) is (sharding == "always")
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-3)
+    weights = [load_file(run.path / "adapter" / "adapter_model.safetensors") for run in (expected, found)]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-3 * float(tensor.abs().max()), msg=name)

@@ -20,30 +20,37 @@ from warmline.runs import write_json
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "unsloth", "unsloth_zoo", "liger-kernel", "triton", "accelerate")
 
-_TIMEOUT = 240
+_TIMEOUT = 150
 
 
-def cases(model: str) -> list[Case]:
-    """What is compared: the peers' recommended settings, then ours from small to fast."""
-    found = []
-    for workload in ("mix", "full"):
-        padded = replace(Case("transformers + PEFT, padded", "transformers", "transformers", "mix", model), workload=workload)
-        unsloth = replace(padded, case="Unsloth, padded", contender="unsloth", backend="unsloth")
-        ours = replace(padded, case="warmline, states in host memory", contender="ours", checkpointing="offload")
-        found += [
-            ours,
-            replace(ours, case="warmline, recomputing", checkpointing="full"),
-            padded,
-            replace(padded, case="transformers + PEFT + Liger, padded", liger=True),
-            unsloth,
-            replace(ours, case="warmline on Unsloth, packed", backend="unsloth"),
-            replace(ours, case="warmline without fused kernels", checkpointing="full", fused=False),
-        ]
-    mix = replace(found[0], checkpointing="full")
+def cases(model: str, gpus: int) -> list[Case]:
+    """What is compared, the most telling first: an interrupted run has those.
+
+    Args:
+        model: Folder of the model.
+        gpus: GPUs at hand; with two or more, our step runs on two as well.
+    """
+    ours = Case("warmline, states in host memory", "ours", "transformers", "mix", model, checkpointing="offload")
+    padded = Case("transformers + PEFT, padded", "transformers", "transformers", "mix", model)
+    unsloth = replace(padded, case="Unsloth, padded", contender="unsloth", backend="unsloth")
+    bf16 = replace(ours, case="warmline, bf16 base, nothing recomputed", weights="bf16", checkpointing="none", tokens=16384)
+    both = [replace(case, workload=workload) for case in (ours, padded, unsloth) for workload in ("mix", "full")]
+    several = [replace(case, case=f"{case.case}, 2 GPUs", gpus=2) for case in (ours, bf16)] if gpus > 1 else []
+    packed_unsloth = replace(ours, case="warmline on Unsloth, packed", backend="unsloth")
+    liger = replace(padded, case="transformers + PEFT + Liger, padded", liger=True)
     return [
-        *found,
-        replace(mix, case="warmline, bf16 base, nothing recomputed", weights="bf16", checkpointing="none", tokens=16384),
-        replace(mix, case="warmline, language model only", auxiliary=False),
+        *both,
+        bf16,
+        *several,
+        replace(ours, case="warmline, states in host memory, language model only", auxiliary=False),
+        replace(ours, case="warmline on a T4's terms (fp16, 15 GiB)", workload="full", card="t4"),
+        packed_unsloth,
+        replace(packed_unsloth, workload="full"),
+        replace(ours, case="warmline, states on the device", checkpointing="selective"),
+        liger,
+        replace(liger, workload="full"),
+        replace(ours, case="warmline, everything recomputed", checkpointing="full"),
+        replace(ours, case="warmline without fused kernels", checkpointing="full", fused=False),
     ]
 
 

@@ -46,6 +46,10 @@ class Backbone(Protocol):
     def base_unembedding(self) -> Tensor:
         """[vocabulary, hidden], of the frozen base."""
 
+    @property
+    def decoder(self) -> nn.Module:
+        """What `hidden` runs, with its `layers`."""
+
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As of any `nn.Module`; those that require a gradient are tuned."""
 

@@ -98,8 +98,8 @@ class TransformersBackbone(nn.Module):
         else:
             self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
             self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
-        decoder = self._causal.get_decoder()
-        self._fused = FusedDecoder(decoder) if config.fused and device.type == "cuda" and can_fuse(decoder) else None
+        fused = config.fused and device.type == "cuda" and can_fuse(self.decoder)
+        self._fused = FusedDecoder(self.decoder) if fused else None
         self._checkpointing = checkpointing
         if self._fused is None and checkpointing != "none" and trainable:
             self._causal.gradient_checkpointing_enable({"use_reentrant": False})
@@ -109,6 +109,12 @@ class TransformersBackbone(nn.Module):
     @property
     def _causal(self) -> PreTrainedModel:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def decoder(self) -> nn.Module:
+        """What `hidden` runs, with its `layers`."""
+        found: nn.Module = self._causal.get_decoder()
+        return found
 
     @property
     def _in_use(self) -> PreTrainedModel:

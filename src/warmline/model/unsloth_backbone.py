@@ -80,6 +80,12 @@ class UnslothBackbone(nn.Module):
         return self.model.get_base_model()
 
     @property
+    def decoder(self) -> nn.Module:
+        """What `hidden` runs, with its `layers`."""
+        found: nn.Module = self._causal.get_decoder()
+        return found
+
+    @property
     def hidden_size(self) -> int:
         """Width of the final hidden state."""
         return int(self._causal.config.hidden_size)

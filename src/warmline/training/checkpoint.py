@@ -8,7 +8,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, write_folder
+from warmline.training.sharding import spread_like, whole
 
 _TENSORS, _NUMBERS = "state.safetensors", "state.json"
 
@@ -50,33 +51,54 @@ class Progress:
     scaler: dict[str, Any]
 
 
+class State(NamedTuple):
+    """What a checkpoint holds beside `Progress`.
+
+    Attributes:
+        tensors: Of model and optimiser, by name.
+        numbers: Of the optimiser, by parameter.
+    """
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, dict[str, Any]]
+
+
 def trainable_state(model: MultiTaskModel) -> dict[str, Tensor]:
     """Every trained tensor by name: adapter (or whole model) and heads."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_checkpoint(run: RunFolder, model: MultiTaskModel, optimizer: torch.optim.Optimizer, progress: Progress, keep: int) -> None:
-    """Write the checkpoint of `progress.step`, complete or not at all, then remove what is neither best nor among the newest.
+def collect_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> State:
+    """Everything to save; where weights are spread over the ranks, all of them must ask.
 
     Args:
-        run: Where.
         model: The unwrapped model.
         optimizer: The unwrapped optimiser.
-        progress: Numbers.
-        keep: Newest checkpoints kept beside the best.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in trainable_state(model).items()}
+    tensors = {f"model.{name}": whole(tensor) for name, tensor in trainable_state(model).items()}
     numbers: dict[str, dict[str, Any]] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
+                tensors[f"optimizer.{index}.{key}"] = whole(value)
             else:
                 numbers.setdefault(str(index), {})[key] = value
+    return State(tensors, numbers)
+
+
+def save_checkpoint(run: RunFolder, state: State, progress: Progress, keep: int) -> None:
+    """Write the checkpoint of `progress.step`, complete or not at all, then remove what is neither best nor among the newest.
+
+    Args:
+        run: Where.
+        state: As from `collect_state`.
+        progress: Numbers.
+        keep: Newest checkpoints kept beside the best.
+    """
 
     def fill(folder: Path) -> None:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / _TENSORS)
-        content = {"progress": asdict(progress), "optimizer": numbers}
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, folder / _TENSORS)
+        content = {"progress": asdict(progress), "optimizer": state.numbers}
         (folder / _NUMBERS).write_text(json.dumps(content), encoding="utf-8")
 
     write_folder(run.checkpoint(progress.step), fill)
@@ -107,10 +129,12 @@ def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimiz
         progress = Progress(**content["progress"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder, error) from None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            states.setdefault(int(index), {})[key] = tensor
+            parameter = parameters[int(index)]
+            states.setdefault(int(index), {})[key] = spread_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
     return progress
 
@@ -144,4 +168,4 @@ def _load_weights(folder: Path, tensors: dict[str, Tensor], model: MultiTaskMode
         raise WarmlineError(f"{folder}: the checkpoint is of another model or adapter; resume with the configuration it was made with")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(saved[name])
+            tensor.copy_(spread_like(saved[name], tensor))

@@ -23,10 +23,10 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
-from warmline.model.multitask import BaseStates
+from warmline.model.multitask import BaseStates, MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
-from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint
+from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
@@ -35,6 +35,7 @@ from warmline.training.optimizer import Optimizer
 from warmline.training.plan import Way, choose_way, make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
+from warmline.training.sharding import average_over_ranks, gathered, shard
 from warmline.training.validation import Validator
 from warmline.training.view import View
 
@@ -64,7 +65,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         dataloader_config=DataLoaderConfiguration(),
     )
     place = place._replace(device=accelerator.device)
-    way = choose_way(config, place)
+    way = choose_way(config, place, accelerator.num_processes)
     view = view or View(quiet=not accelerator.is_main_process)
     run = RunFolder(config.output_dir / config.name)
     if accelerator.is_main_process:
@@ -103,7 +104,7 @@ class _Training:
         self.plan = make_plan(config, self.sources, accelerator.num_processes, half, way)
         view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
-        self.model = build_model(config, place.device, place.dtype, way.checkpointing, way.choice.backend)
+        self.model = _build(config, way, place, accelerator.num_processes)
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)
@@ -112,7 +113,7 @@ class _Training:
         for line in self_check(self.model, self.sources, place) if self.progress.step < self.plan.steps else []:
             view.say(f"self-check: {line}")
         self.base_states = BaseStates(self.model, self.sources, place.autocast())
-        self.wrapped: nn.Module = accelerator.prepare_model(self.model, device_placement=False)
+        self.wrapped: nn.Module = self.model if way.sharded else accelerator.prepare_model(self.model, device_placement=False)
 
     def finish(self) -> RunFolder:
         """Train what is left, then write artefact and curves."""
@@ -128,12 +129,13 @@ class _Training:
         while self.progress.step < self.plan.steps and not self._stopped_early():
             self._one_step()
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            restore_weights(self.run, self.progress.best_step, self.model)
-            save_artifact(self.run, self.model, self.config, self.template, self.progress.best_step)
-            draw_curves(self.run)
-            self.view.done(self.run, self.progress.best_step, self.progress.step)
-        self.accelerator.wait_for_everyone()
+        restore_weights(self.run, self.progress.best_step, self.model)
+        with gathered(self.model):
+            if self.accelerator.is_main_process:
+                save_artifact(self.run, self.model, self.config, self.template, self.progress.best_step)
+                draw_curves(self.run)
+                self.view.done(self.run, self.progress.best_step, self.progress.step)
+            self.accelerator.wait_for_everyone()
         return self.run
 
     def _start_or_resume(self) -> Progress:
@@ -180,13 +182,15 @@ class _Training:
         for index, micro_rows in enumerate(micro_batches):
             synchronised = index == len(micro_batches) - 1
             batch = collate(self.sources, micro_rows).to(self.place.device)
-            with nullcontext() if synchronised else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if synchronised or self.way.sharded else self.accelerator.no_sync(self.wrapped):
                 with self.place.autocast():
                     terms = self.wrapped(batch, self.base_states(batch))
-                # DDP averages gradients over the ranks; the step's loss is their sum
+                # DDP and FSDP average gradients over the ranks; the step's loss is their sum
                 loss = weighted_loss(terms, self.config.loss, denominators) * ranks
                 torch.autograd.backward(self.scaler.scale(loss))
             sums += torch.stack([term.sum.detach() for term in terms])
+        if self.way.sharded:
+            average_over_ranks(list(self.model.heads.parameters()))
         self.optimizer.collect()
         self.scaler.unscale_(self.optimizer.inner)
         norm = self.optimizer.clip(self.config.training.max_grad_norm)
@@ -256,8 +260,9 @@ class _Training:
     def _checkpoint(self) -> None:
         self.progress.packer = self.packer.state()
         self.progress.scaler = dict(self.scaler.state_dict())
+        state = collect_state(self.model, self.optimizer.inner)
         if self.accelerator.is_main_process:
-            save_checkpoint(self.run, self.model, self.optimizer.inner, self.progress, self.config.checkpoint.keep)
+            save_checkpoint(self.run, state, self.progress, self.config.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 
     def _record(self, line: dict[str, Any]) -> None:
@@ -271,6 +276,16 @@ class _Training:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
                 raise WarmlineError(f"{self.run.metrics}: cannot be written ({error.strerror}); free some space, then --resume") from None
+
+
+def _build(config: RunConfig, way: Way, place: Place, ranks: int) -> MultiTaskModel:
+    """The model as the way says: on the device, or cut and spread over the ranks."""
+    if not way.sharded:
+        return build_model(config, place.device, place.dtype, way.checkpointing, way.choice.backend)
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"fused": False})})
+    model = build_model(plain, torch.device("cpu"), place.dtype, way.checkpointing, way.choice.backend)
+    shard(model, model.backbone.decoder, place.device, ranks)
+    return model
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -100,20 +100,24 @@ def kept_values(sizes: Architecture) -> int:
     return 4 * sizes.hidden + attention + 3 * sizes.intermediate
 
 
-def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool, checkpointing: Checkpointing) -> dict[str, float]:
-    """Estimated peak in GiB, by part.
+def estimate_memory(
+    config: RunConfig, sizes: Architecture, half_precision: bool, checkpointing: Checkpointing, shards: int = 1
+) -> dict[str, float]:
+    """Estimated peak of one GPU in GiB, by part.
 
     Args:
         config: Of the run.
         sizes: Of the base model.
         half_precision: Whether base weights take 2 bytes or 4.
         checkpointing: What the layers keep.
+        shards: GPUs that each hold a part of every layer; two layers at a time are whole.
     """
     width = 2 if half_precision else 4
     tokens = config.training.rows_per_micro_batch * config.data.row_tokens
     trainable = trainable_parameters(config, sizes)
     in_4bit = config.model.load_in_4bit
-    base = sizes.in_layers * (NF4_BYTES if in_4bit else width) + (sizes.parameters - sizes.in_layers) * width
+    in_layers = sizes.in_layers if shards == 1 else sizes.in_layers / shards + 2 * sizes.in_layers / sizes.layers
+    base = in_layers * (NF4_BYTES if in_4bit else width) + (sizes.parameters - sizes.in_layers) * width
     if config.lora is None:
         base += sizes.parameters * width  # the frozen copy
     moments = 2 if config.training.optimizer == "adamw_8bit" else 8
@@ -132,7 +136,7 @@ def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool
     logits = min(CHUNK_LOGITS, tokens * sizes.vocabulary) * (4 + 4 + width)
     parts = {
         "base weights": base,
-        "trained weights, gradients, optimiser": trainable * (4 + 4 + moments + width),
+        "trained weights, gradients, optimiser": trainable * (4 + 4 + moments + width) / shards,
         "layers' states": tokens * kept * width,
         "at work in one layer or the logits": max(backward, logits),
     }
@@ -181,6 +185,40 @@ def plain_fits(config: RunConfig, half_precision: bool, device: torch.device, fr
         free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
     sizes = read_architecture(load_architecture(config.model))
     return sum(estimate_memory(config, sizes, half_precision, "full").values()) <= HEADROOM * free_gib
+
+
+def choose_sharding(config: RunConfig, half_precision: bool, device: torch.device, ranks: int) -> bool:
+    """What `training.sharding` comes to.
+
+    Args:
+        config: Of the run.
+        half_precision: Whether base weights take 2 bytes or 4.
+        device: Where the run happens.
+        ranks: Processes that train together.
+
+    Raises:
+        WarmlineError: it is asked for and cannot be done.
+    """
+    obstacle = (
+        "needs several processes; start with `accelerate launch --num_processes N -m warmline train CONFIG`"
+        if ranks == 1
+        else "cannot cut 4-bit weights; set model.load_in_4bit: false"
+        if config.model.load_in_4bit
+        else "trains adapters; give a lora section"
+        if config.lora is None
+        else "cannot be updated by 8-bit AdamW; set training.optimizer: adamw"
+        if config.training.optimizer != "adamw"
+        else None
+    )
+    if config.training.sharding == "always":
+        if obstacle is not None:
+            raise WarmlineError(f"training.sharding: always {obstacle}")
+        return True
+    if config.training.sharding == "never" or obstacle is not None or device.type != "cuda":
+        return False
+    sizes = read_architecture(load_architecture(config.model))
+    free_gib = min(torch.cuda.mem_get_info(device)[0] / 2**30, _allowed_gib(device))
+    return min(sum(estimate_memory(config, sizes, half_precision, way).values()) for way in BY_SPEED) > HEADROOM * free_gib
 
 
 def choose_checkpointing(

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from warmline.config import TrainingConfig
 from warmline.errors import WarmlineError
 from warmline.model.multitask import MultiTaskModel
+from warmline.training.sharding import whole
 
 
 class LongTensor:
@@ -62,8 +64,7 @@ class Optimizer:
             vectors = [parameter for parameter in trained if parameter.ndim < 2]
             for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
                 if parameters:
-                    self._long.append(LongTensor(parameters))
-                    groups.append({"params": [self._long[-1].whole], "peak": peak, "lr": peak, "weight_decay": decay})
+                    groups.append({"params": self._laid_out(parameters), "peak": peak, "lr": peak, "weight_decay": decay})
         self.inner = _adamw(config)(groups)
 
     def set_rate(self, factor: float) -> None:
@@ -82,7 +83,20 @@ class Optimizer:
         Returns:
             Scalar, the norm before.
         """
-        return torch.nn.utils.clip_grad_norm_([long.whole for long in self._long], max_norm)
+        tensors = [tensor for group in self.inner.param_groups for tensor in group["params"]]
+        kinds = [[tensor for tensor in tensors if isinstance(tensor, DTensor) is spread] for spread in (False, True)]
+        norms = [whole(torch.nn.utils.get_total_norm([tensor.grad for tensor in kind])) for kind in kinds if kind]
+        norm: Tensor = torch.stack(norms).norm()
+        for kind in kinds:
+            torch.nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
+        return norm
+
+    def _laid_out(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+        """One long tensor; parameters that are spread over the ranks stay as they are."""
+        if isinstance(parameters[0], DTensor):
+            return parameters
+        self._long.append(LongTensor(parameters))
+        return [self._long[-1].whole]
 
 
 def _adamw(config: TrainingConfig) -> Callable[[list[dict[str, Any]]], torch.optim.Optimizer]:

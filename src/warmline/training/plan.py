@@ -15,7 +15,14 @@ from warmline.model.choose import Backend, Choice, choose_backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.transformers_backbone import load_architecture, load_tokenizer
 from warmline.training.device import Place, choose_place
-from warmline.training.memory import choose_checkpointing, estimate_memory, plain_fits, read_architecture, trainable_parameters
+from warmline.training.memory import (
+    choose_checkpointing,
+    choose_sharding,
+    estimate_memory,
+    plain_fits,
+    read_architecture,
+    trainable_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -74,19 +81,28 @@ def make_packer(config: RunConfig, sources: list[EncodedSource]) -> RowPacker:
 
 
 class Way(NamedTuple):
-    """How the model will be run: by which backend and why, and what its layers keep."""
+    """How the model will be run: by which backend and why, what its layers keep, and whether they are spread over the ranks."""
 
     choice: Choice
     checkpointing: Checkpointing
+    sharded: bool = False
 
 
-def choose_way(config: RunConfig, place: Place) -> Way:
-    """What `model.backend` and `model.checkpointing` come to on this machine.
+def choose_way(config: RunConfig, place: Place, ranks: int = 1) -> Way:
+    """What `model.backend`, `model.checkpointing` and `training.sharding` come to on this machine.
+
+    Args:
+        config: Of the run.
+        place: Device and precision.
+        ranks: Processes that train together.
 
     Raises:
         WarmlineError: the base model's configuration cannot be found, or what is asked for cannot run here.
     """
     half = config.model.load_in_4bit or place.dtype != torch.float32
+    if choose_sharding(config, half, place.device, ranks):
+        keeps: Checkpointing = "none" if config.model.checkpointing == "none" else "full"
+        return Way(Choice("transformers", "layers are spread over the GPUs"), keeps, sharded=True)
     choice = choose_backend(
         config, load_architecture(config.model), place.device, place.dtype, lambda: plain_fits(config, half, place.device)
     )
@@ -120,7 +136,7 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         drawn = [before + number for before, number in zip(drawn, own, strict=True)]
         tokens += own_tokens
     architecture = read_architecture(load_architecture(config.model))
-    memory = estimate_memory(config, architecture, half_precision, way.checkpointing)
+    memory = estimate_memory(config, architecture, half_precision, way.checkpointing, shards=ranks if way.sharded else 1)
     return Plan(
         sources=[source.name for source in sources],
         conversations=[len(source) for source in sources],

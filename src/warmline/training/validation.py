@@ -54,9 +54,13 @@ class Validator:
         was_training = model.training
         model.eval()
         table = torch.zeros(len(self._sources), len(_SUMS), 2, dtype=torch.float64)
-        for source, row in self._rows[accelerator.process_index :: accelerator.num_processes]:
-            batch = collate(self._sources, [row]).to(model.backbone.device)
-            table[source] += self._score(model, batch)
+        ranks = accelerator.num_processes
+        for first in range(0, len(self._rows), ranks):  # spread layers are gathered together: every rank does as many forward passes
+            at = first + accelerator.process_index
+            source, row = self._rows[min(at, len(self._rows) - 1)]
+            scored = self._score(model, collate(self._sources, [row]).to(model.backbone.device))
+            if at < len(self._rows):
+                table[source] += scored
         model.train(was_training)
         table = accelerator.reduce(table.float().to(accelerator.device), "sum").cpu().double()
         return self._summary(table)
