@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 Statistic = Callable[[FloatArray], FloatArray]
 """From the rows' weights, [samples, rows], to the statistic of each sample, [samples]; NaN where it is undefined."""
@@ -155,22 +156,47 @@ def macro_f1(truth: IntArray, guess: IntArray, classes: int) -> Statistic:
         guess: [rows].
         classes: How many there are.
     """
-    each = np.arange(classes)
-    return multilabel_macro_f1(np.asarray(truth)[:, None] == each, np.asarray(guess)[:, None] == each)
+    return multilabel_macro_f1(_one_hot(truth, classes), _one_hot(guess, classes))
 
 
-def multilabel_macro_f1(truth: npt.NDArray[np.bool_], guess: npt.NDArray[np.bool_]) -> Statistic:
+def weighted_f1(truth: IntArray, guess: IntArray, classes: int) -> Statistic:
+    """Mean of the F1 of `classes` classes, each weighted by how often it is true."""
+    return multilabel_weighted_f1(_one_hot(truth, classes), _one_hot(guess, classes))
+
+
+def multilabel_macro_f1(truth: BoolArray, guess: BoolArray) -> Statistic:
     """Unweighted mean over labels of F1 = 2 hits / (true + guessed); 0 for a label neither true nor guessed.
 
     Args:
         truth: [rows, labels].
         guess: [rows, labels].
     """
+    each = _f1_of_each(truth, guess)
+    return lambda weights: np.asarray(each(weights).mean(axis=1))
+
+
+def multilabel_weighted_f1(truth: BoolArray, guess: BoolArray) -> Statistic:
+    """Mean of the labels' F1, each weighted by how often it is true."""
+    each, true = _f1_of_each(truth, guess), truth.astype(np.float64)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        support = weights @ true
+        return np.asarray((each(weights) * support).sum(axis=1) / support.sum(axis=1))
+
+    return statistic
+
+
+def _f1_of_each(truth: BoolArray, guess: BoolArray) -> Callable[[FloatArray], FloatArray]:
+    """From weights, [samples, rows], to each label's F1, [samples, labels]."""
     hits = (truth & guess).astype(np.float64)
     asked = truth.astype(np.float64) + guess
 
-    def statistic(weights: FloatArray) -> FloatArray:
+    def each(weights: FloatArray) -> FloatArray:
         below = weights @ asked
-        return np.asarray(np.divide(2 * (weights @ hits), below, out=np.zeros_like(below), where=below > 0).mean(axis=1))
+        return np.divide(2 * (weights @ hits), below, out=np.zeros_like(below), where=below > 0)
 
-    return statistic
+    return each
+
+
+def _one_hot(classes_of_rows: IntArray, classes: int) -> BoolArray:
+    return np.asarray(np.asarray(classes_of_rows)[:, None] == np.arange(classes))
