@@ -29,7 +29,7 @@ SAMPLING = Sampling(max_new_tokens=96, temperature=0.0)
 PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"
 JUDGE = "TF-IDF + logistic regression from the text of ESConv supporter turns to their strategy; a rough guess, see its accuracy"
 SPEAKERS = ("human", "base", "tuned")
-_BATCH = 16
+_BATCH = 25
 
 
 class Prompt(NamedTuple):
