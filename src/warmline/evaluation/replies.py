@@ -23,7 +23,7 @@ from warmline.evaluation.statistics import cluster_bootstrap, difference, weight
 from warmline.model.backbone import Sampling
 from warmline.safety.crisis import fill_slots
 
-SAMPLING = Sampling(max_new_tokens=96, temperature=0.0)
+SAMPLING = Sampling(max_new_tokens=64, temperature=0.0)
 """The likeliest token each time: what differs between base and tuned is the model, not the draw."""
 
 PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"
