@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
 from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, as_messages
 from warmline.errors import WarmlineError
-from warmline.evaluation.evaluate import evaluate
+from warmline.evaluation.evaluate import HeldOut, score_heads
+from warmline.evaluation.finished import FinishedRun
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
@@ -44,9 +46,10 @@ def conversations(run: RunFolder, source: str, split: str) -> list[Conversation]
     return list(load_source(found, split, data).conversations)
 
 
-def quick(run: RunFolder) -> dict:
+def heads_of(run: RunFolder) -> dict[str, Any]:
     """Without what takes long and is tested elsewhere."""
-    return evaluate(run.path, replies=0, baselines=False)
+    finished = FinishedRun.open(run.path)
+    return score_heads(finished, HeldOut.of(finished), baselines=False)
 
 
 def accuracy(pairs: list[tuple[str, str]]) -> float:
@@ -69,7 +72,7 @@ def likeliest(probabilities: dict[str, float], labels: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("labels", [27, 28])
 def test_emotion_by_hand(labels: int, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"sources": {"goemotions": {"labels": labels}}})
-    scores = quick(run)["heads"]["emotion"]["single_label_27"]
+    scores = heads_of(run)["emotion"]["single_label_27"]
     companion = warmline.load(run.path)
     pairs = [
         (one.turns[0].emotions[0], likeliest(companion.read(as_messages(one)).emotion, EMOTIONS))
@@ -93,7 +96,7 @@ def test_emotion_by_hand(labels: int, tiny_config: ConfigFactory, tmp_path: Path
 
 def test_strategy_by_hand(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096})
-    scores = quick(run)["heads"]["strategy"]
+    scores = heads_of(run)["strategy"]
     _, model, template = load_artifact(run, CPU.device, CPU.dtype)
     pairs = []
     for one in conversations(run, "esconv", "test"):
@@ -113,17 +116,17 @@ def test_strategy_by_hand(tiny_config: ConfigFactory, tmp_path: Path) -> None:
 def test_batch_size_does_not_matter(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     """Rows of another capacity, the same scores."""
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096})
-    wide = quick(run)["heads"]["emotion"]["single_label_27"]["confusion"]
+    wide = heads_of(run)["emotion"]["single_label_27"]["confusion"]
     config = load_config(run.config)
     narrow = config.model_copy(update={"data": config.data.model_copy(update={"row_tokens": 512})})
     write_text(run.config, dump_config(narrow))
-    assert quick(run)["heads"]["emotion"]["single_label_27"]["confusion"] == wide
+    assert heads_of(run)["emotion"]["single_label_27"]["confusion"] == wide
 
 
 def test_head_without_targets_is_absent(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     sections = {"sources": {"goemotions": {"enabled": False}}}
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data=sections)
-    heads = quick(run)["heads"]
+    heads = heads_of(run)
     assert heads["emotion"] is None
     assert "goemotions" in heads["absent"]["emotion"]
     assert heads["strategy"]["n"] > 0

@@ -91,7 +91,7 @@ def evaluate(path: Path, replies: int = 50, baselines: bool = True) -> dict[str,
     """
     finished = FinishedRun.open(path)
     held = HeldOut.of(finished)
-    heads = _heads(finished, held, baselines)
+    heads = score_heads(finished, held, baselines)
     losses = {
         name: reply_losses(
             finished.model, held.encoded[name]["test"], held.conversations[name]["test"], finished.template, finished.place,
@@ -116,7 +116,8 @@ def evaluate(path: Path, replies: int = 50, baselines: bool = True) -> dict[str,
     return result
 
 
-def _heads(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str, Any]:
+def score_heads(finished: FinishedRun, held: HeldOut, baselines: bool = True) -> dict[str, Any]:
+    """Both heads in their protocols, each beside the majority class and, if asked for, the fitted baselines."""
     found: dict[str, Any] = {"emotion": None, "strategy": None}
     absent = {}
     if "goemotions" in held.sources:
