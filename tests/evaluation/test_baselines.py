@@ -14,11 +14,12 @@ from warmline.evaluation.rows import emotion_rows, strategy_rows
 RNG = np.random.default_rng(4)
 
 
-def test_text_baseline_finds_the_word() -> None:
+@pytest.mark.parametrize("pieces", [False, True])
+def test_text_baseline_finds_the_word(pieces: bool) -> None:
     words = ["yes", "no", "perhaps"]
     targets = {split: RNG.integers(3, size=60) for split in ("train", "valid", "test")}
-    texts = {split: [[f"well {words[at]} then" for at in found]] for split, found in targets.items()}
-    fitted = fit_text(text_features(texts), targets, classes=4)
+    texts = {split: [f"well {words[at]} then" for at in found] for split, found in targets.items()}
+    fitted = fit_text(text_features(texts, pieces), targets, classes=4)
     assert (fitted.test.argmax(axis=1) == targets["test"]).all()
     assert fitted.test.shape == (60, 4)
     assert not fitted.test[:, 3].any()  # a class that train does not have

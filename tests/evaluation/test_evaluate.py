@@ -12,7 +12,9 @@ from rich.console import Console
 from tests.conftest import ConfigFactory
 from tests.evaluation.test_heads import untrained
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.evaluation.evaluate import evaluate
+from warmline.evaluation.evaluate import HeldOut, evaluate
+from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.replies import draw_prompts, generate
 from warmline.evaluation.view import evaluation_summary
 from warmline.runs import RunFolder, read_json
 
@@ -110,3 +112,14 @@ def test_pictures_and_table(result: dict[str, Any], finished: RunFolder) -> None
     for part in ("emotion, 27-way", "majority class", "no such head", "linear probe", "esconv", "KL(base || tuned) on safety", "it leaks"):
         assert part in text
     assert "…" not in text  # nothing is cut off on a narrow terminal
+
+
+def test_replies_stand_beside_their_own_prompts(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are sorted by length, the replies are not: a backbone that answers with the prompt's length shows whose they are."""
+    run = FinishedRun.open(finished.path)
+    monkeypatch.setattr("warmline.evaluation.replies._BATCH", 2)
+    monkeypatch.setattr(type(run.model.backbone), "generate", lambda self, prompts, *_: [[len(prompt)] for prompt in prompts])
+    prompts = draw_prompts({"esconv": HeldOut.of(run).conversations["esconv"]["test"]}, 5, seed=1)
+    lengths = [len(run.template.prompt_ids(one.messages)) for one in prompts]
+    assert lengths != sorted(lengths)
+    assert [one.text for one in generate(run, prompts, base=False)] == [run.template.tokenizer.decode([one]).strip() for one in lengths]

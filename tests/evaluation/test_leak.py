@@ -13,7 +13,6 @@ from warmline.data.labels import STRATEGIES
 from warmline.data.sources import sample_dir
 from warmline.data.sources.esconv import load
 from warmline.evaluation import strategy
-from warmline.evaluation.baselines import fit_text, text_features
 from warmline.evaluation.heads import predict
 from warmline.evaluation.leak import hidden_reply_agreement, leak_limit, leak_warning
 from warmline.evaluation.rows import StrategyRows, strategy_rows
@@ -32,8 +31,7 @@ def folder_rows(folder: Path) -> dict[str, StrategyRows]:
 
 def warnings_of(rows: dict[str, StrategyRows], leaked: bool) -> list[str]:
     """The evaluation's own path, with a probe whose input is the reply, or the context alone."""
-    targets = {split: one.targets for split, one in rows.items()}
-    probe = fit_text(text_features({split: [one.replies if leaked else one.contexts] for split, one in rows.items()}), targets, 8)
+    probe = strategy.text_baseline({split: one.replies if leaked else one.contexts for split, one in rows.items()}, rows)
     histories = {name: strategy.history_baseline(rows, name == "history_in_order") for name in strategy.HISTORY}
     silent: dict[str, FloatArray] = {split: np.zeros((len(rows[split].targets), len(STRATEGIES))) for split in ("valid", "test")}
     return strategy.score_strategy(rows, silent, {**histories, "linear_probe": probe}, seed=13)["leak_warnings"]

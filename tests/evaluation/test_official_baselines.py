@@ -23,7 +23,7 @@ def test_emotion(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     single = {split: [text for text, one in zip(found.texts, found.single, strict=True) if one] for split, found in rows.items()}
     targets = {split: found.labels[found.single].argmax(axis=1) for split, found in rows.items()}
-    fitted = fit_text(text_features({split: [texts] for split, texts in single.items()}), targets, 27)
+    fitted = fit_text(text_features(single, pieces=True), targets, 27)
     logits = {split: rows[split].labels[:, :27] * 1.0 for split in ("valid", "test")}
     scores = score_single(rows, logits, {"tfidf": fitted}, seed=13)
     assert [sum(found.single) for found in rows.values()] == [23_485, 2_956, 2_984]
@@ -40,10 +40,9 @@ def test_strategy_and_a_leak(shared: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Majority 21.8 % and .045, history 30.3 % and .172, TF-IDF 27 to 31 %; a leaked reply is noticed."""
     monkeypatch.setattr("warmline.evaluation.baselines.TEXT_GRID", (0.1,))
     rows = {split: strategy_rows(esconv.load(shared / "data" / "esconv", split).conversations) for split in SPLITS}
-    targets = {split: found.targets for split, found in rows.items()}
     histories = {name: strategy.history_baseline(rows, name == "history_in_order") for name in strategy.HISTORY}
-    honest = fit_text(text_features({split: [found.contexts] for split, found in rows.items()}), targets, 8)
-    leaked = fit_text(text_features({split: [found.replies] for split, found in rows.items()}), targets, 8)
+    honest = strategy.text_baseline({split: found.contexts for split, found in rows.items()}, rows)
+    leaked = strategy.text_baseline({split: found.replies for split, found in rows.items()}, rows)
     scores = score_strategy(
         rows, {"valid": honest.valid, "test": honest.test}, {**histories, "tfidf": honest, "linear_probe": leaked}, seed=13
     )

@@ -38,8 +38,8 @@ def text_baselines(rows: Rows, checksums: Mapping[str, str]) -> tuple[Baselines,
 
     def fit() -> dict[str, Fitted]:
         targets = {split: _targets(one) for split, one in rows.items()}
-        single = fit_text(text_features({split: [_single_texts(one)] for split, one in rows.items()}), targets, len(EMOTIONS))
-        everything = text_features({split: [one.texts] for split, one in rows.items()})
+        single = fit_text(text_features({split: _single_texts(one) for split, one in rows.items()}, pieces=True), targets, len(EMOTIONS))
+        everything = text_features({split: one.texts for split, one in rows.items()}, pieces=True)
         return {"single": single, "multi": fit_labels(everything, rows["train"].labels, single.c, sparse=True)}
 
     found = cached("emotion", checksums, fit)

@@ -71,12 +71,12 @@ def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Plac
         row_tokens: Tokens of a forward pass.
     """
     emotion, strategy = [], []
-    for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "base states for the probe"):
-        batch = collate(sources, [row]).to(model.backbone.device)
-        with model.backbone.reference(), place.autocast():
+    with model.backbone.reference(), place.autocast():
+        for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "base states for the probe"):
+            batch = collate(sources, [row]).to(model.backbone.device)
             states = model.states(batch)
-        emotion.append(states[batch.emotion_positions].float().cpu())
-        strategy.append(states[batch.strategy_positions].float().cpu())
+            emotion.append(states[batch.emotion_positions].float().cpu())
+            strategy.append(states[batch.strategy_positions].float().cpu())
     return BaseStates(torch.cat(emotion).numpy(), torch.cat(strategy).numpy())
 
 

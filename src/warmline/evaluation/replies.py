@@ -90,18 +90,19 @@ def _prompts(source: str, conversations: Sequence[Conversation], random: np.rand
 
 
 def generate(finished: FinishedRun, prompts: Sequence[Prompt], base: bool) -> list[Generated]:
-    """Greedy replies, as a user would see them."""
+    """Greedy replies, as a user would see them, in the prompts' order; prompts of like length share a batch, which pads less."""
     backbone, template = finished.model.backbone, finished.template
-    found: list[Generated] = []
-    batches = [prompts[start : start + _BATCH] for start in range(0, len(prompts), _BATCH)]
+    ids = [template.prompt_ids(prompt.messages) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda at: len(ids[at]))
+    found: dict[int, Generated] = {}
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
     for batch in watched(batches, f"replies: {'base' if base else 'tuned'}"):
-        ids = [template.prompt_ids(prompt.messages) for prompt in batch]
         with finished.place.autocast(), backbone.reference() if base else nullcontext():
-            replies = backbone.generate(ids, template.layout.end_of_turn, SAMPLING)
-        for reply in replies:
+            replies = backbone.generate([ids[at] for at in batch], template.layout.end_of_turn, SAMPLING)
+        for at, reply in zip(batch, replies, strict=True):
             text = str(template.tokenizer.decode(reply, skip_special_tokens=True)).strip()
-            found.append(Generated(fill_slots(text, None), len(reply) >= SAMPLING.max_new_tokens))
-    return found
+            found[at] = Generated(fill_slots(text, None), len(reply) >= SAMPLING.max_new_tokens)
+    return [found[at] for at in range(len(prompts))]
 
 
 def score_replies(

@@ -1,6 +1,6 @@
 """The strategy head on ESConv's test split, beside what it must beat, with preference bias and a watch for leaks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def text_baselines(rows: Rows, checksums: Mapping[str, str]) -> Baselines:
         return {
             "history": history_baseline(rows, in_order=False),
             "history_in_order": history_baseline(rows, in_order=True),
-            "tfidf": fit_text(text_features({split: [one.contexts] for split, one in rows.items()}), _targets(rows), len(STRATEGIES)),
+            "tfidf": text_baseline({split: one.contexts for split, one in rows.items()}, rows),
         }
 
     return cached("strategy", checksums, fit)
@@ -41,6 +41,11 @@ def history_baseline(rows: Rows, in_order: bool) -> Fitted:
     """Earlier strategies and position, no text: as counts, or with the last three in order as well."""
     features = scaled_features({split: one.history_in_order if in_order else one.history for split, one in rows.items()})
     return fit_dense(features, _targets(rows), len(STRATEGIES))
+
+
+def text_baseline(texts: Mapping[Split, Sequence[str]], rows: Rows) -> Fitted:
+    """TF-IDF of a text a row."""
+    return fit_text(text_features(texts, pieces=False), _targets(rows), len(STRATEGIES))
 
 
 def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> Baselines:
