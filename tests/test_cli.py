@@ -68,9 +68,10 @@ def test_train_then_evaluate(warmline: Warmline, config_file: Path, tmp_path: Pa
     assert [line["step"] for line in metrics(run, "validation")] == [0, 1, 2]
     assert "done: 2 steps" in done.out
     assert "self-check: causal" in done.out
-    result = json.loads(warmline("evaluate", run.path, "--json").out)
+    quick = ("--replies", "0", "--no-baselines")
+    result = json.loads(warmline("evaluate", run.path, "--json", *quick).out)
     assert result == read_json(run.evaluation)
-    table = warmline("evaluate", run.path)
+    table = warmline("evaluate", run.path, *quick)
     assert table.status == 0
     assert "emotion" in table.out
     assert "majority" in table.out

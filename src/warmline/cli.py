@@ -95,27 +95,24 @@ def train(
 
 
 @app.command()
-def evaluate(run: RunPath, as_json: AsJson = False) -> None:
-    """Score the saved heads on the test splits, beside the majority class."""
-    from warmline.evaluation.heads import evaluate as evaluate_run
+def evaluate(
+    run: RunPath,
+    replies: Annotated[int, typer.Option(min=0, help="Held-out turns that base and tuned model answer; 0 for none.")] = 50,
+    baselines: Annotated[bool, typer.Option(help="Fit what the heads must beat; on the official data this takes minutes, once.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run on the test splits: heads beside baselines, language model and replies beside the base."""
+    from warmline.evaluation.evaluate import evaluate as evaluate_run
+    from warmline.evaluation.view import evaluation_summary
     from warmline.runs import RunFolder
 
-    result = evaluate_run(run)
+    result = evaluate_run(run, replies, baselines)
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    table = Table(title=f"{result['context']['run']}: test split", title_justify="left", box=None)
-    for column in ("head", "n", "accuracy", "macro-F1", "majority accuracy", "majority macro-F1"):
-        table.add_column(column, justify="left" if column == "head" else "right")
-    for name, scores in result["heads"].items():
-        if scores is None:
-            table.add_row(name, "0", *["no test targets"] * 4)
-            continue
-        both = (scores, scores["majority"])
-        table.add_row(name, str(scores["n"]), *(text for each in both for text in (f"{each['accuracy']:.1%}", f"{each['macro_f1']:.3f}")))
     console = Console()
-    console.print(table)
-    console.print(f"written to {RunFolder(run).evaluation}", highlight=False)
+    console.print(evaluation_summary(result))
+    console.print(f"written to {RunFolder(run).evaluation}, with pictures beside it", highlight=False)
 
 
 @app.command()

@@ -43,6 +43,9 @@ class RunFolder:
         self.results = path / "results"
         self.curves = path / "results" / "training_curves.png"
         self.evaluation = path / "results" / "evaluation.json"
+        self.confusion_emotion = path / "results" / "confusion_emotion.png"
+        self.confusion_strategy = path / "results" / "confusion_strategy.png"
+        self.reliability = path / "results" / "reliability.png"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

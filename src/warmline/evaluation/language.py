@@ -1,0 +1,146 @@
+"""The language model on held-out replies, tuned beside base: perplexity, bits per byte, and how far the tuned one has drifted.
+
+Perplexity depends on the tokenizer and compares only models that share one; bits per byte compares any. Nats are summed over the
+reply tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from warmline.data.conversation import Conversation
+from warmline.data.encoding import EncodedSource
+from warmline.data.packing import collate, sequential_rows
+from warmline.data.template import ChatTemplate
+from warmline.evaluation.heads import all_draws
+from warmline.evaluation.progress import watched
+from warmline.evaluation.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
+from warmline.model.losses import chunked_cross_entropy, chunked_kl
+from warmline.model.multitask import MultiTaskModel
+from warmline.training.device import Place
+
+PROTOCOL = "teacher-forced on every assistant turn of the test split, each with the whole conversation before it"
+
+
+class ReplyLosses(NamedTuple):
+    """Sums over the replies of each conversation of a source.
+
+    Attributes:
+        conversations: [conversations], place in the loaded list.
+        tokens: [conversations], reply tokens with their end-of-turn tokens.
+        reply_bytes: [conversations], UTF-8 bytes of the replies' text.
+        tuned: [conversations], nats.
+        base: [conversations], nats.
+        kl: [conversations], KL(base || tuned) summed over the reply tokens, nats.
+    """
+
+    conversations: IntArray
+    tokens: IntArray
+    reply_bytes: IntArray
+    tuned: FloatArray
+    base: FloatArray
+    kl: FloatArray
+
+
+@torch.no_grad()
+def reply_losses(
+    model: MultiTaskModel,
+    source: EncodedSource,
+    conversations: Sequence[Conversation],
+    template: ChatTemplate,
+    place: Place,
+    row_tokens: int,
+) -> ReplyLosses:
+    """Score a source's replies with tuned model and base.
+
+    Args:
+        model: In evaluation mode.
+        source: Encoded with the objective `lm`.
+        conversations: What it was encoded from.
+        template: What it was encoded with.
+        place: Device and precision.
+        row_tokens: Tokens of a forward pass.
+    """
+    sums = np.zeros((len(conversations), 4))
+    for row in watched(list(sequential_rows([source], all_draws([source]), row_tokens)), f"language model: {source.name}"):
+        batch = collate([source], [row]).to(model.backbone.device)
+        with place.autocast():
+            tuned = model.states(batch)
+            with model.backbone.reference():
+                base = model.states(batch)
+            ends = torch.searchsorted(batch.lm_positions, batch.bounds.to(batch.lm_positions.dtype)).tolist()
+            for draw, first, end in zip(row, ends[:-1], ends[1:], strict=True):
+                positions, targets = batch.lm_positions[first:end], batch.lm_targets[first:end]
+                sums[source.originals[draw.conversation]] += _sums(model, tuned[positions], base[positions], targets)
+    lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
+    scored = np.flatnonzero(sums[:, 0])
+    tokens, tuned_nats, base_nats, kl = sums[scored].T
+    return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, base_nats, kl)
+
+
+def _sums(model: MultiTaskModel, tuned: torch.Tensor, base: torch.Tensor, targets: torch.Tensor) -> list[float]:
+    """Tokens, tuned nats, base nats and KL of one conversation's replies."""
+    backbone = model.backbone
+    ones = torch.ones(len(targets), device=targets.device)
+    values = (
+        chunked_cross_entropy(tuned, backbone.unembedding, targets),
+        chunked_cross_entropy(base, backbone.base_unembedding, targets),
+        chunked_kl(tuned, backbone.unembedding, base, backbone.base_unembedding, ones),
+    )
+    return [len(targets), *torch.stack(values).tolist()]
+
+
+def score_language(losses: dict[str, ReplyLosses], seed: int) -> dict[str, Any]:
+    """Figures of each source, and the drift on task and on safety conversations.
+
+    Args:
+        losses: By source name; `safety` is the safety set.
+        seed: Of the bootstrap over conversations.
+    """
+    task = [one for name, one in losses.items() if name != "safety"]
+    absent = {}
+    if not task:
+        absent["task"] = "no source with replies is enabled"
+    return {
+        "protocol": PROTOCOL,
+        "sources": {name: _source(one, seed) for name, one in losses.items()},
+        "kl_per_token": {
+            "task": _kl(task, seed) if task else None,
+            "safety": _kl([losses["safety"]], seed),
+        },
+        **({"absent": absent} if absent else {}),
+    }
+
+
+def _source(losses: ReplyLosses, seed: int) -> dict[str, Any]:
+    log_ratio = weighted_ratio(losses.tuned - losses.base, losses.tokens)
+    return {
+        "conversations": len(losses.conversations),
+        "reply_tokens": int(losses.tokens.sum()),
+        "reply_bytes": int(losses.reply_bytes.sum()),
+        "tuned": _model(losses.tuned, losses, seed),
+        "base": _model(losses.base, losses, seed),
+        "perplexity_ratio": _figure(lambda weights: np.exp(log_ratio(weights)), len(losses.tokens), seed),
+    }
+
+
+def _model(nats: FloatArray, losses: ReplyLosses, seed: int) -> dict[str, Any]:
+    mean = weighted_ratio(nats, losses.tokens)
+    rows = len(nats)
+    return {
+        "perplexity": _figure(lambda weights: np.exp(mean(weights)), rows, seed),
+        "bits_per_byte": _figure(weighted_ratio(nats / np.log(2), losses.reply_bytes), rows, seed),
+    }
+
+
+def _kl(parts: list[ReplyLosses], seed: int) -> dict[str, Any]:
+    kl, tokens = (np.concatenate([getattr(one, name) for one in parts]) for name in ("kl", "tokens"))
+    return _figure(weighted_ratio(kl, tokens), len(kl), seed)
+
+
+def _figure(statistic: Statistic, conversations: int, seed: int) -> dict[str, Any]:
+    """`value` and `interval` over conversations; a single conversation has no interval."""
+    interval = cluster_bootstrap(statistic, np.arange(conversations), seed) if conversations > 1 else None
+    return {"value": point(statistic, conversations), "interval": interval}

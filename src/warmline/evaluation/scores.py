@@ -1,0 +1,101 @@
+"""Scores of any classifier, head or baseline, from its probabilities: the same numbers and the same bootstrap samples for each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from warmline.evaluation.statistics import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Statistic,
+    cluster_bootstrap,
+    difference,
+    macro_f1,
+    multilabel_macro_f1,
+    multilabel_weighted_f1,
+    point,
+    weighted_f1,
+    weighted_mean,
+)
+
+TOP = 3
+METHOD = "95 % percentile bootstrap of 1,000 samples, whole dialogues drawn with replacement"
+
+
+def single_label_statistics(truth: IntArray, probabilities: FloatArray) -> dict[str, Statistic]:
+    """What a classifier with one answer is scored by.
+
+    Args:
+        truth: [rows].
+        probabilities: [rows, classes], or any scores in their order; of equal ones the first class wins.
+    """
+    classes = probabilities.shape[1]
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")
+    guess = ranked[:, 0]
+    return {
+        "accuracy": weighted_mean(guess == truth),
+        "macro_f1": macro_f1(truth, guess, classes),
+        "weighted_f1": weighted_f1(truth, guess, classes),
+        "top_3": weighted_mean((ranked[:, :TOP] == truth[:, None]).any(axis=1)),
+    }
+
+
+def multi_label_statistics(truth: BoolArray, guess: BoolArray) -> dict[str, Statistic]:
+    """What a classifier with any number of answers is scored by; `accuracy` asks for exactly the right set.
+
+    Args:
+        truth: [rows, labels].
+        guess: [rows, labels].
+    """
+    return {
+        "accuracy": weighted_mean((truth == guess).all(axis=1)),
+        "macro_f1": multilabel_macro_f1(truth, guess),
+        "weighted_f1": multilabel_weighted_f1(truth, guess),
+    }
+
+
+def with_intervals(statistics: Mapping[str, Statistic], clusters: npt.NDArray[Any], seed: int) -> dict[str, Any]:
+    """`n`, each statistic, and `intervals` with each one's ends (null where there is a single dialogue)."""
+    rows = len(clusters)
+    several = len(np.unique(clusters)) > 1
+    return {
+        "n": rows,
+        **{name: point(statistic, rows) for name, statistic in statistics.items()},
+        "intervals": {name: cluster_bootstrap(statistic, clusters, seed) if several else None for name, statistic in statistics.items()},
+    }
+
+
+def compared(first: Mapping[str, Statistic], second: Mapping[str, Statistic], clusters: npt.NDArray[Any], seed: int) -> dict[str, Any]:
+    """`first - second` on the same rows, as `with_intervals`: an interval without 0 is a difference."""
+    found = with_intervals({name: difference(first[name], second[name]) for name in ("accuracy", "macro_f1")}, clusters, seed)
+    return {key: value for key, value in found.items() if key != "n"}
+
+
+def confusion(truth: IntArray, guess: IntArray, classes: int) -> IntArray:
+    """[true, guessed], counts."""
+    return np.bincount(truth * classes + guess, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(truth: BoolArray, guess: BoolArray, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Each label's support `n`, how often it is `guessed`, precision, recall (null where undefined) and F1.
+
+    Args:
+        truth: [rows, labels].
+        guess: [rows, labels].
+        labels: Their names.
+    """
+    hits, true, guessed = (truth & guess).sum(axis=0), truth.sum(axis=0), guess.sum(axis=0)
+    return [
+        {
+            "label": label,
+            "n": int(true[at]),
+            "guessed": int(guessed[at]),
+            "precision": float(hits[at] / guessed[at]) if guessed[at] else None,
+            "recall": float(hits[at] / true[at]) if true[at] else None,
+            "f1": float(2 * hits[at] / (true[at] + guessed[at])) if true[at] + guessed[at] else 0.0,
+        }
+        for at, label in enumerate(labels)
+    ]

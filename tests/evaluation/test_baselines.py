@@ -1,0 +1,126 @@
+"""Baselines on data whose answer is known, and thresholds against trying every one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from warmline.data.conversation import Conversation, Turn
+from warmline.evaluation import strategy
+from warmline.evaluation.baselines import Fitted, best_thresholds, cached, fit_dense, fit_labels, fit_text, scaled_features, text_features
+from warmline.evaluation.rows import emotion_rows, strategy_rows
+
+RNG = np.random.default_rng(4)
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_text_baseline_finds_the_word(pieces: bool) -> None:
+    words = ["yes", "no", "perhaps"]
+    targets = {split: RNG.integers(3, size=60) for split in ("train", "valid", "test")}
+    texts = {split: [f"well {words[at]} then" for at in found] for split, found in targets.items()}
+    fitted = fit_text(text_features(texts, pieces), targets, classes=4)
+    assert (fitted.test.argmax(axis=1) == targets["test"]).all()
+    assert fitted.test.shape == (60, 4)
+    assert not fitted.test[:, 3].any()  # a class that train does not have
+
+
+def test_c_is_chosen_on_validation_not_on_test() -> None:
+    """Noise features: validation labels follow the third column, test labels another; only validation may decide."""
+    features = {split: RNG.normal(size=(80, 5)) for split in ("train", "valid", "test")}
+    targets = {split: (features[split][:, 2] > 0).astype(int) for split in features}
+    first = fit_dense(scaled_features(features), targets, 2)
+    second = fit_dense(scaled_features(features), {**targets, "test": 1 - targets["test"]}, 2)
+    assert first.c == second.c
+    np.testing.assert_array_equal(first.test, second.test)
+
+
+def test_labels_are_fitted_one_by_one() -> None:
+    features = {split: RNG.normal(size=(200, 4)) for split in ("train", "valid", "test")}
+    labels = features["train"][:, :3] > 0
+    fitted = fit_labels(scaled_features(features), labels, c=1.0, sparse=False)
+    assert ((fitted.test > 0.5) == (features["test"][:, :3] > 0)).mean() > 0.9
+
+
+def test_thresholds_equal_trying_every_one() -> None:
+    probabilities = RNG.random((300, 4)).round(2)  # with ties
+    truth = RNG.random((300, 4)) < probabilities**2
+    truth[:, 3] = False
+    thresholds = best_thresholds(probabilities, truth)
+    for label in range(3):
+        best = max(f1_score(truth[:, label], probabilities[:, label] >= at) for at in np.linspace(0, 1, 201))
+        assert f1_score(truth[:, label], probabilities[:, label] >= thresholds[label]) == pytest.approx(best)
+    assert thresholds[3] == 0.5
+
+
+def test_cache_by_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARMLINE_CACHE", str(tmp_path))
+    calls = []
+
+    def compute() -> dict[str, Fitted]:
+        calls.append(1)
+        return {"tfidf": Fitted(RNG.random((2, 3)), RNG.random((4, 3)), 0.1)}
+
+    first, again = (cached("x", {"file": "abc"}, compute) for _ in range(2))
+    np.testing.assert_array_equal(first["tfidf"].test, again["tfidf"].test)
+    assert again["tfidf"].c == 0.1
+    cached("x", {"file": "other"}, compute)
+    assert len(calls) == 2
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(b"damaged")
+    cached("x", {"file": "abc"}, compute)
+    assert len(calls) == 3
+
+
+TALK = Conversation(
+    "0",
+    (
+        Turn("user", "Hi"),
+        Turn("assistant", "What happened?", strategy="Question"),
+        Turn("assistant", "I am here.", strategy="Others"),
+        Turn("user", "I lost my job."),
+        Turn("assistant", "That hurts.", strategy="Reflection of feelings"),
+    ),
+)
+
+
+def test_strategy_rows_hold_only_what_came_before() -> None:
+    rows = strategy_rows([TALK])
+    assert rows.targets.tolist() == [0, 7, 2]
+    assert rows.dialogues.tolist() == [0, 0, 0]
+    assert rows.contexts == ["Hi", "Hi What happened?", "What happened? I am here. I lost my job."]
+    assert rows.history.tolist() == [
+        [0, 0, 0, 0, 0, 0, 0, 0, 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 2],
+        [1, 0, 0, 0, 0, 0, 0, 1, 4],
+    ]
+    assert rows.history_in_order[2, 9:17].argmax() == 7  # the last strategy, then the one before
+    assert rows.history_in_order[2, 17:25].argmax() == 0
+    assert rows.history_in_order[:, -1].tolist() == [0, 1, 0]
+    changed = strategy_rows([Conversation("0", (*TALK.turns[:4], Turn("assistant", "Why?", strategy="Question")))])
+    np.testing.assert_array_equal(changed.history_in_order, rows.history_in_order)
+    assert changed.contexts == rows.contexts
+
+
+def test_emotion_rows_and_seen_texts() -> None:
+    def rows(*pairs: tuple[str, tuple[str, ...]]) -> object:
+        return emotion_rows([Conversation(str(at), (Turn("user", text, emotions=found),)) for at, (text, found) in enumerate(pairs)])
+
+    test = rows(("Thanks!", ("gratitude",)), ("Meh", ("neutral",)), ("Wow no", ("surprise", "anger")))
+    assert test.single.tolist() == [True, False, False]
+    assert test.labels.sum(axis=1).tolist() == [1, 1, 2]
+    assert test.seen(rows(("thanks!", ("joy",)))).tolist() == [True, False, False]
+
+
+def test_history_is_measured_without_text() -> None:
+    """The same strategies with other words: the same predictions."""
+
+    def talk(words: str, number: int) -> Conversation:
+        names = ("Question", "Others") if number % 2 else ("Others", "Question")
+        return Conversation(str(number), tuple(Turn("assistant", words, strategy=name) for name in names))
+
+    found = []
+    for words in ("one", "two three"):
+        rows = {split: strategy_rows([talk(words, number) for number in range(20)]) for split in ("train", "valid", "test")}
+        found.append(strategy.history_baseline(rows, in_order=True).test)
+    np.testing.assert_array_equal(*found)
