@@ -149,6 +149,7 @@ def eqbench(
         print(json.dumps(result, indent=2))
         return
     console = Console()
+    console.print(f"{result['context']['run']}: {result['context']['label']}", highlight=False)
     console.print(summary(result))
     for line in remarks(result):
         console.print(line, highlight=False)

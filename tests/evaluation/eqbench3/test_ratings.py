@@ -67,6 +67,7 @@ def test_the_judges_answers_give_the_stored_pluses(leaderboard: dict[str, Any], 
         test, neighbour = ("first", "second") if each["order"].startswith("A0493:test") else ("second", "first")
         same += (pluses[test], pluses[neighbour]) == (each["plus_for_test"], each["plus_for_other"])
         other += 1
+    print(f"{same} of {other} answers")
     assert other > 6000
     assert same == other
 
@@ -97,9 +98,9 @@ def test_both_orders_are_one_pair() -> None:
 
 
 def test_the_window_leaves_out_distant_pairs() -> None:
-    """Thirty models in a row, each beating the next; a freak result between the ends counts only without a window."""
+    """Nineteen models in a row, each beating the next; a freak result between the ends counts only without a window."""
     draw = random.Random(0)
-    names = [f"m{place:02d}" for place in range(30)]
+    names = [f"m{place:02d}" for place in range(19)]
     pairs = [
         Comparison(better, worse, str(n), 1, 3, 0, False)
         for better, worse in zip(names, names[1:], strict=False)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import shutil
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from tests.evaluation.eqbench3.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
+from warmline import cli
 from warmline.errors import WarmlineError
 from warmline.evaluation.eqbench3 import judge as judging
 from warmline.evaluation.eqbench3.run import NO_JUDGE, Options, eq_bench
@@ -348,3 +350,21 @@ def test_models_in_this_process(finished_copy: RunFolder, capsys: pytest.Capture
     before = (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes()
     assert again() == result
     assert (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes() == before
+
+
+def test_the_command(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["warmline", "eqbench", str(finished_copy.path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return f"{ended.value.code} " + " ".join("".join(capsys.readouterr()).split())
+
+    with serving(proper) as stub:
+        asked = ("--suite", "sample", "--base-url", stub.url, "--tuned-url", stub.url)
+        shown = run(*asked, "--judge-url", stub.url, "--judge-model", "judge")
+        assert shown.startswith("0 ")
+        assert "tiny: warmline-six: six scenarios written for this project; not EQ-Bench" in shown
+        assert "rubric score, 0 to 100 60.0 (60.0 to 60.0)" in shown
+        assert "100% of the pairs change their winner when the order is swapped" in shown
+        assert "not scored: no judge was given" in run(*asked)
+        assert "2 warmline: --suite mine: expected official or sample" in run("--suite", "mine")

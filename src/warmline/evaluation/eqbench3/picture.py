@@ -71,8 +71,7 @@ def _criteria(axis: Axes, rubric: dict[str, Any]) -> None:
 
 def summary(result: dict[str, Any]) -> Table:
     """What a person reads first: base beside tuned."""
-    context = result["context"]
-    table = Table(title=f"{context['run']}: {context['label']}", title_justify="left", box=None)
+    table = Table(box=None)
     table.add_column("")
     for model in ("base", "tuned"):
         table.add_column(model, justify="right")

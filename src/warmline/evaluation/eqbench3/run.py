@@ -28,6 +28,7 @@ from warmline.evaluation.finished import FinishedRun, run_context
 from warmline.runs import RunFolder, read_json, write_json, write_text
 
 NO_JUDGE = "no judge was given (--judge-url and --judge-model): the transcripts are written, and nothing stands in for a score"
+NO_V2 = "EQ-Bench v2 was not asked for, or its questions are not here (`warmline data fetch --eqbench`)"
 JUDGE_KEYS = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
 MODEL_KEYS = ("WARMLINE_MODEL_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the keys."""
@@ -112,18 +113,21 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
         lines = [json.dumps(each.as_json(), ensure_ascii=False) for model in MODELS for each in transcripts[model]]
         write_text(folder.eq_bench_folder / "transcripts.jsonl", "\n".join(lines) + "\n")
         second = _run_v2(questions, models, replies, progress, int(context["seed"]))
-        judged: dict[str, Any] = {"judge": None, "rubric": None, "pairwise": None, "ratings": None, "reason": NO_JUDGE, "errors": []}
+        judged: dict[str, Any] = {**dict.fromkeys(("judge", "rubric", "pairwise", "ratings")), "reason": NO_JUDGE, "judge_errors": []}
         if judge_endpoint:
             journal = Journal(folder.eq_bench_folder / "judge.jsonl")
             judge = Judge(judge_endpoint, journal, suite.labels, prices, options.max_cost)
             identities = {model: models[model].identity for model in MODELS}
             judged = _judged(suite, transcripts, identities, judge, options, prices, progress, int(context["seed"]))
+    errors = [*_play_errors(transcripts), *judged.pop("judge_errors")]
     result = {
         "context": {**context, **_protocol(folder, suite, options, models, judge_endpoint)},
         "models": {model: _model_report(suite, transcripts[model]) for model in MODELS},
         **judged,
+        "errors": errors,
         "estimate": {**estimate._asdict(), "cost": cost} if judge_endpoint else None,
         "eq_bench_v2": second,
+        "eq_bench_v2_reason": NO_V2 if second is None else None,
     }
     write_json(folder.eq_bench, result)
     draw(folder, result)
@@ -266,7 +270,7 @@ def _judged(
         "pairwise": pairwise_report(suite, compared, options.iterations, seed),
         "ratings": ratings_report(compared),
         "reason": None,
-        "errors": [*_play_errors(transcripts), *_judge_errors([*scored, *compared])],
+        "judge_errors": _judge_errors([*scored, *compared]),
     }
 
 
