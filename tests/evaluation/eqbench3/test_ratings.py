@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trueskill
 
 from warmline.evaluation.eqbench3.judge import parse_pairwise
 from warmline.evaluation.eqbench3.ratings import LAUNCH, PROTOCOL, Comparison, Settings, normalisation, pseudo_wins, rate
@@ -92,6 +93,7 @@ def test_both_orders_are_one_pair() -> None:
     drawn = rate([Comparison("a", "b", "1", 1, 8, 10, False), Comparison("a", "b", "1", 1, 10, 8, False)])
     assert drawn["a"].elo == pytest.approx(drawn["b"].elo) == pytest.approx(1200)
     assert drawn["a"].normalised is None
+    assert drawn["a"].sigma < 350 / 3
     won = rate([Comparison("a", "b", "1", 1, 20, 0, False), Comparison("b", "a", "1", 1, 8, 10, False)])
     assert won["a"].elo > 1200 > won["b"].elo
     assert won["a"].low == pytest.approx(won["a"].elo - 1.96 * won["a"].sigma)
@@ -116,3 +118,19 @@ def test_the_scale_needs_both_anchors() -> None:
     assert normalisation({"o3": 1500.0, "other": 1.0}) is None
     assert normalisation({"o3": 1500.0, "meta-llama/llama-3.2-1b-instruct": 1500.0}) is None
     assert normalisation({"o3": 2.0, "meta-llama/llama-3.2-1b-instruct": 1.0}) == (1300.0, -1100.0)
+
+
+def test_draws_make_ratings_surer() -> None:
+    """As the package's, between players that differ; between equals, its sigmas grow and ours must not."""
+    win = Comparison("a", "b", "0", 1, 30, 0, False)
+    draws = [Comparison("a", "b", str(n), 1, 5, 5, False) for n in range(1, 46)]
+    equals = rate(draws)
+    assert (equals["a"].elo, equals["b"].elo) == pytest.approx((1200, 1200))
+    assert equals["a"].sigma < 85  # 350 / 3 / sqrt(2) = 82.5 stays open: only the difference was seen
+    settings = Settings(wins=1, wins_for_sigma=1)
+    game = trueskill.TrueSkill(mu=1200, sigma=350 / 3, beta=350 / 6, tau=0, draw_probability=0)
+    winner, loser = trueskill.rate_1vs1(game.create_rating(), game.create_rating(), env=game)
+    winner, loser = trueskill.rate_1vs1(winner, loser, drawn=True, env=game)
+    ours = rate([win, draws[0]], settings)
+    assert (ours["a"].elo, ours["b"].elo) == pytest.approx((winner.mu, loser.mu), rel=1e-5)
+    assert (ours["a"].sigma, ours["b"].sigma) == pytest.approx((winner.sigma, loser.sigma), rel=1e-4)

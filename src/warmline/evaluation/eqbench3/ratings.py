@@ -143,7 +143,24 @@ def _solve(comparisons: Sequence[Comparison], most: int, clamp: bool) -> dict[st
     for (first, second, _, _), (one, two) in pairs.items():
         ratings.setdefault(first, game.create_rating())
         ratings.setdefault(second, game.create_rating())
-        winner, loser = (first, second) if one >= two else (second, first)
+        if one == two:
+            ratings[first], ratings[second] = _draw(ratings[first], ratings[second])
+            continue
+        winner, loser = (first, second) if one > two else (second, first)
         for _ in range(pseudo_wins(abs(one - two), most)):
-            ratings[winner], ratings[loser] = rate_1vs1(ratings[winner], ratings[loser], drawn=one == two, env=game)
+            ratings[winner], ratings[loser] = rate_1vs1(ratings[winner], ratings[loser], env=game)
     return ratings
+
+
+def _draw(first: Rating, second: Rating) -> tuple[Rating, Rating]:
+    """A draw with a draw margin of 0: both skills, given that the two performances were equal.
+
+    The package agrees, except between players whose ratings are exactly equal, such as before their first win: there it loses the update to
+    rounding, and both sigmas grow with every draw.
+    """
+    total = 2 * BETA**2 + first.sigma**2 + second.sigma**2
+    gap = first.mu - second.mu
+    return (
+        Rating(first.mu - first.sigma**2 / total * gap, first.sigma * math.sqrt(1 - first.sigma**2 / total)),
+        Rating(second.mu + second.sigma**2 / total * gap, second.sigma * math.sqrt(1 - second.sigma**2 / total)),
+    )
