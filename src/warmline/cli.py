@@ -116,6 +116,49 @@ def evaluate(
 
 
 @app.command()
+def eqbench(
+    run: RunPath,
+    suite: Annotated[str | None, typer.Option(help="official or sample; official by default where its files are found.")] = None,
+    eqbench_dir: Annotated[Path | None, typer.Option(help="Folder with copies of the benchmark's files.")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible judge, such as https://api.openai.com/v1.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Its model; the key comes from WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")] = None,
+    iterations: Annotated[int, typer.Option(min=1, help="Times each scenario is played; 3 to 5 for a claim.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to each endpoint.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 240.0,
+    price_in: Annotated[float | None, typer.Option(min=0, help="What a million prompt tokens of the judge cost.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="What a million completion tokens of the judge cost.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Refuse to start, or stop, above this cost.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply; less than the protocol's is recorded.")] = 12_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Conversations that a local model answers together.")] = 16,
+    v2: Annotated[bool, typer.Option(help="Run EQ-Bench v2 beside it, which needs no judge.")] = True,
+    base_url: Annotated[str | None, typer.Option(help="Endpoint that serves the base; in this process by default.")] = None,
+    tuned_url: Annotated[str | None, typer.Option(help="Endpoint that serves the tuned model; in this process by default.")] = None,
+    base_model: Annotated[str, typer.Option(help="The base's name at its endpoint.")] = "base",
+    tuned_model: Annotated[str, typer.Option(help="The tuned model's name at its endpoint.")] = "tuned",
+    as_json: AsJson = False,
+) -> None:
+    """EQ-Bench 3 and v2, base beside tuned; without a judge the transcripts are written and no score."""
+    from warmline.evaluation.eqbench3.picture import remarks, summary
+    from warmline.evaluation.eqbench3.run import Options, eq_bench
+    from warmline.runs import RunFolder
+
+    options = Options(
+        suite, eqbench_dir, judge_url, judge_model, iterations, concurrency, timeout, price_in, price_out, max_cost, max_new_tokens,
+        batch_size, v2, base_url, tuned_url, base_model, tuned_model,
+    )  # fmt: skip
+    result = eq_bench(run, options)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    console = Console()
+    console.print(f"{result['context']['run']}: {result['context']['label']}", highlight=False)
+    console.print(summary(result))
+    for line in remarks(result):
+        console.print(line, highlight=False)
+    console.print(f"written to {RunFolder(run).eq_bench} and {RunFolder(run).eq_bench_folder}", highlight=False)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),
@@ -136,12 +179,20 @@ def bench(
 @data_app.command("fetch")
 def data_fetch(
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where to; the user's cache folder by default.")] = None,
+    eqbench: Annotated[bool, typer.Option("--eqbench", help="Get EQ-Bench 3 and v2 instead, at a pinned revision.")] = False,
 ) -> None:
     """Download the official files, with checksums; goes on where an earlier attempt stopped."""
     from warmline.data.fetch import fetch
     from warmline.data.sources import fetched_dir
 
     folder = data_dir or fetched_dir()
+    if eqbench:
+        from warmline.evaluation.eqbench3.fetch import EQBENCH_FILES
+
+        for line in fetch(folder, EQBENCH_FILES):
+            print(line)
+        print(f"EQ-Bench 3 and v2 in {folder}; both under the MIT licence")
+        return
     for line in fetch(folder):
         print(line)
     print(f"data in {folder}; ESConv and EmpatheticDialogues are for non-commercial use only")

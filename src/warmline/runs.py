@@ -9,6 +9,7 @@
   adapter/ or model/     the tuned weights, from the best checkpoint
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
+  eqbench/               replies.jsonl and judge.jsonl, one line an answer as it came; transcripts.jsonl, to read
 """
 
 import json
@@ -46,6 +47,9 @@ class RunFolder:
         self.confusion_emotion = path / "results" / "confusion_emotion.png"
         self.confusion_strategy = path / "results" / "confusion_strategy.png"
         self.reliability = path / "results" / "reliability.png"
+        self.eq_bench = path / "results" / "eq_bench_results.json"
+        self.eq_bench_picture = path / "results" / "eq_bench.png"
+        self.eq_bench_folder = path / "eqbench"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -51,15 +51,19 @@ class FinishedRun(NamedTuple):
 
         A file adds to it what its own numbers depend on: split, decoding settings, protocol and its revision, judge.
         """
-        manifest, heads = read_json(self.folder.manifest), read_json(self.folder.heads_description)
-        return {
-            "run": self.config.name,
-            "step": heads["step"],
-            "base_model": heads["base_model"],
-            "base_revision": heads["base_revision"],
-            "base_random_init_seed": heads["base_random_init_seed"],
-            "seed": self.config.seed,
-            "dtype": str(self.place.dtype).removeprefix("torch."),
-            "data_sha256": data_checksums(self.config.data),
-            "trained_on_sha256": manifest["data_sha256"],
-        }
+        return {**run_context(self.folder, self.config), "dtype": str(self.place.dtype).removeprefix("torch.")}
+
+
+def run_context(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """The context without a loaded model, for numbers that other processes' models gave."""
+    manifest, heads = read_json(folder.manifest), read_json(folder.heads_description)
+    return {
+        "run": config.name,
+        "step": heads["step"],
+        "base_model": heads["base_model"],
+        "base_revision": heads["base_revision"],
+        "base_random_init_seed": heads["base_random_init_seed"],
+        "seed": config.seed,
+        "data_sha256": data_checksums(config.data),
+        "trained_on_sha256": manifest["data_sha256"],
+    }

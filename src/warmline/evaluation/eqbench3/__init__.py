@@ -1,0 +1,1 @@
+"""EQ-Bench 3, as its harness does it: scenarios, transcripts, judge, ratings."""

@@ -1,0 +1,67 @@
+"""A file that grows by one line an answer, so that a killed run never asks, or pays, for the same thing twice."""
+
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from warmline.errors import WarmlineError
+from warmline.runs import disk_errors
+
+
+def content_key(**request: Any) -> str:
+    """A hash of everything an answer depends on."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+class Journal:
+    """Answers by the key of their request, in memory and on disk.
+
+    Args:
+        path: JSON lines, each with a `key`; need not exist yet. A last line that was cut off is removed.
+
+    Raises:
+        WarmlineError: unreadable, or a line that is no JSON object with a key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._records: dict[str, list[dict[str, Any]]] = {}
+        if path.exists():
+            self._read()
+
+    def find(self, key: str) -> list[dict[str, Any]]:
+        """What was answered to a request, oldest first."""
+        return self._records.get(key, [])
+
+    def add(self, key: str, **record: Any) -> None:
+        """Append an answer and see it to the disk; may be called from several threads.
+
+        Raises:
+            WarmlineError: the disk is full or read-only.
+        """
+        entry = {"key": key, **record}
+        with self._lock, disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(entry, ensure_ascii=True) + "\n")
+                out.flush()
+                os.fsync(out.fileno())
+            self._records.setdefault(key, []).append(entry)
+
+    def _read(self) -> None:
+        with disk_errors(self.path):
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):  # killed while writing
+                with self.path.open("r+b") as file:
+                    file.truncate(whole)
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self._records.setdefault(record["key"], []).append(record)
+            except (ValueError, TypeError, KeyError):
+                raise WarmlineError(f"{self.path}:{number}: not a JSON object with a key; remove the line to ask again") from None

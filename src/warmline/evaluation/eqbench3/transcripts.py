@@ -1,0 +1,161 @@
+"""Playing the scenarios: every user turn in order, then the debrief, each reply kept in the journal as soon as it is there."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from warmline.data.template import Message
+from warmline.evaluation.eqbench3.journal import Journal, content_key
+from warmline.evaluation.eqbench3.responders import Answer, ChatRequest, Responder
+from warmline.evaluation.eqbench3.suites import Form, Scenario, Suite, fill
+
+MAX_TOKENS = 12_000
+DECODING: dict[str, dict[str, float | None]] = {
+    "turn": {"temperature": 0.7, "max_tokens": MAX_TOKENS, "min_p": 0.1},
+    "debrief": {"temperature": 0.5, "max_tokens": MAX_TOKENS, "min_p": None},
+}
+"""Of the protocol; for the results' context."""
+SHORT_REPLY = 100
+"""Characters: the official harness leaves out a task in which no reply is this long; here it is judged, and counted."""
+
+
+class Transcript(NamedTuple):
+    """One scenario, played once by one model.
+
+    Attributes:
+        model: `base` or `tuned`.
+        scenario: Id.
+        iteration: From 1.
+        messages: User and assistant in turn.
+        debrief: The reflection at the end; None where the scenario has none or the model failed before.
+        error: Why it is incomplete; None if it is complete.
+    """
+
+    model: str
+    scenario: str
+    iteration: int
+    messages: list[Message]
+    debrief: str | None
+    error: str | None
+
+    @property
+    def replies(self) -> list[str]:
+        """What the model said, debrief aside."""
+        return [message["content"] for message in self.messages if message["role"] == "assistant"]
+
+    def as_json(self) -> dict[str, Any]:
+        """A line of `transcripts.jsonl`."""
+        return self._asdict()
+
+
+class _Play:
+    """A scenario while it is played."""
+
+    def __init__(self, scenario: Scenario, iteration: int) -> None:
+        self.scenario, self.iteration = scenario, iteration
+        self.messages: list[Message] = []
+        self.debrief: str | None = None
+        self.error: str | None = None
+
+
+def play(
+    suite: Suite, responder: Responder, model: str, iterations: int, journal: Journal, advance: Callable[[], None] = lambda: None
+) -> list[Transcript]:
+    """Play every scenario `iterations` times.
+
+    Scenarios go forward together, one turn at a time, so that a local model answers them in batches.
+
+    Args:
+        suite: What to play.
+        responder: Who answers.
+        model: `base` or `tuned`.
+        iterations: Times each scenario is played.
+        journal: Where replies are kept, and found again.
+        advance: Called once a reply.
+
+    Returns:
+        Iteration by iteration, in the suite's order; those that failed carry their error.
+    """
+    plays = [_Play(scenario, iteration) for iteration in range(1, iterations + 1) for scenario in suite.scenarios]
+    for turn in range(max(len(scenario.prompts) for scenario in suite.scenarios)):
+        going = [each for each in plays if each.error is None and turn < len(each.scenario.prompts)]
+        for each in going:
+            prompt = fill(suite.form(each.scenario).master, scenario_prompt=each.scenario.prompts[turn])
+            each.messages.append({"role": "user", "content": prompt})
+        answers = _ask(going, [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1) for each in going], responder, journal, advance)
+        for each, answer in zip(going, answers, strict=True):
+            if answer.text is None:
+                each.error = f"turn {turn + 1}: {answer.error}"
+            else:
+                each.messages.append({"role": "assistant", "content": answer.text})
+    going = [each for each in plays if each.error is None and each.scenario.debriefed]
+    asked: list[Message] = [{"role": "user", "content": suite.debrief}]
+    answers = _ask(going, [ChatRequest([*each.messages, *asked], 0.5, MAX_TOKENS) for each in going], responder, journal, advance)
+    for each, answer in zip(going, answers, strict=True):
+        each.debrief = None if answer.text is None else answer.text.strip()
+        each.error = f"debrief: {answer.error}" if answer.text is None else None
+    return [Transcript(model, each.scenario.id, each.iteration, each.messages, each.debrief, each.error) for each in plays]
+
+
+def _ask(
+    plays: Sequence[_Play], requests: list[ChatRequest], responder: Responder, journal: Journal, advance: Callable[[], None]
+) -> list[Answer]:
+    """An answer to each request: from the journal, or asked for and written there."""
+    identity, limit = responder.identity, responder.max_tokens
+    keys = [
+        content_key(model=identity, limit=limit, scenario=play.scenario.id, iteration=play.iteration, **request._asdict())
+        for play, request in zip(plays, requests, strict=True)
+    ]
+    answers: list[Answer | None] = [Answer(found[-1]["text"]) if (found := journal.find(key)) else None for key in keys]
+    for _ in [answer for answer in answers if answer is not None]:
+        advance()
+    missing = [at for at, answer in enumerate(answers) if answer is None]
+
+    def done(index: int, answer: Answer) -> None:
+        at = missing[index]
+        answers[at] = answer
+        if answer.text is not None:
+            journal.add(keys[at], model=identity, scenario=plays[at].scenario.id, iteration=plays[at].iteration, text=answer.text)
+        advance()
+
+    if missing:
+        responder.run([requests[at] for at in missing], done)
+    return [answer if answer is not None else Answer(None, "no answer came") for answer in answers]
+
+
+def parse_sections(reply: str, form: Form) -> tuple[str, ...]:
+    """The text under each heading that the master prompt asks for, empty where it is missing, as the official harness finds it.
+
+    A section ends at the next `#`, the last one at `--`. Case does not matter; apostrophes may be curly, hyphens spaces.
+    """
+    found = []
+    for heading in form.headings:
+        end = "--" if heading == form.headings[-1] else "#"
+        match = re.search(rf"#\s*{_loosely(heading)}\s*\n(.*?)(?={end}|\Z)", reply, re.IGNORECASE | re.DOTALL)
+        found.append(match[1].strip() if match else "")
+    return tuple(found)
+
+
+def _loosely(heading: str) -> str:
+    return re.escape(heading).replace("'", "[\u2019']").replace(r"\-", "[- ]").replace(r"\ ", " ")
+
+
+def section_report(suite: Suite, transcripts: Sequence[Transcript]) -> dict[str, Any]:
+    """How well a model kept to the section format: a reply without it gives the judge empty sections and no error.
+
+    Returns:
+        `turns` asked for sections, `parsed` with all of them, `without_any`, `rate` (None without such turns), and a `note` when the
+        format was ignored.
+    """
+    forms = {scenario.id: suite.form(scenario) for scenario in suite.scenarios}
+    parsed = [
+        [bool(section) for section in parse_sections(reply, forms[transcript.scenario])]
+        for transcript in transcripts
+        if forms[transcript.scenario].headings
+        for reply in transcript.replies
+    ]
+    whole, none = sum(map(all, parsed)), sum(not any(sections) for sections in parsed)
+    note = None
+    if parsed and whole < len(parsed):
+        note = f"{len(parsed) - whole} of {len(parsed)} replies lack a section ({none} have none): the judge sees those sections empty"
+    return {"turns": len(parsed), "parsed": whole, "without_any": none, "rate": whole / len(parsed) if parsed else None, "note": note}

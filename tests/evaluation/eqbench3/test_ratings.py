@@ -1,0 +1,136 @@
+"""The solver, against the ratings that the leaderboard published."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trueskill
+
+from warmline.evaluation.eqbench3.judge import parse_pairwise
+from warmline.evaluation.eqbench3.ratings import LAUNCH, PROTOCOL, Comparison, Settings, normalisation, pseudo_wins, rate
+from warmline.evaluation.eqbench3.suites import official_suite
+
+
+@pytest.fixture(scope="module")
+def leaderboard(shared: Path) -> dict[str, Any]:
+    with gzip.open(shared / "data" / "eqbench3" / "canonical_leaderboard_elo_results.2025-04-28.json.gz") as file:
+        content: dict[str, Any] = json.load(file)
+    return content
+
+
+def comparisons(leaderboard: dict[str, Any]) -> list[Comparison]:
+    judged = [each for each in leaderboard["__metadata__"]["global_pairwise_comparisons"] if "error" not in each]
+    return [
+        Comparison(
+            each["pair"]["test_model"],
+            each["pair"]["neighbor_model"],
+            each["scenario_id"],
+            int(each["pair"]["iteration_index"]),
+            each["plus_for_test"],
+            each["plus_for_other"],
+            int(each["scenario_id"]) >= 400,
+        )
+        for each in judged
+    ]
+
+
+def test_the_published_ratings_are_reproduced(leaderboard: dict[str, Any]) -> None:
+    """All 27, from their 6,362 usable comparisons: within 1.2 points of a ladder of 552 (0.2 %), their sigmas within 0.06."""
+    published = {model: rating for model, rating in leaderboard.items() if model != "__metadata__"}
+    rated = rate(comparisons(leaderboard), LAUNCH)
+    assert rated.keys() == published.keys()
+    elo = {model: abs(rated[model].elo - published[model]["elo"]) for model in published}
+    sigma = {model: abs(rated[model].sigma - published[model]["sigma"]) for model in published}
+    normalised = {model: abs((rated[model].normalised or 0) - published[model]["elo_norm"]) for model in published}
+    print(f"largest difference: elo {max(elo.values()):.3f}, sigma {max(sigma.values()):.3f}, normalised {max(normalised.values()):.3f}")
+    assert max(elo.values()) < 1.2
+    assert max(sigma.values()) < 0.06
+    assert max(normalised.values()) < 3
+    assert rated["o3"].normalised == pytest.approx(1500)
+    assert rated["meta-llama/llama-3.2-1b-instruct"].normalised == pytest.approx(200)
+    order = sorted(published, key=lambda model: published[model]["elo"])
+    ranks = {model: place for place, model in enumerate(sorted(rated, key=lambda model: rated[model].elo))}
+    assert max(abs(ranks[model] - place) for place, model in enumerate(order)) <= 1
+
+
+def test_the_judges_answers_give_the_stored_pluses(leaderboard: dict[str, Any], shared: Path) -> None:
+    """Our parser, on every answer of the leaderboard's judge that is whole."""
+    suite = official_suite(shared / "data" / "eqbench3" / "data")
+    scenarios = {scenario.id: scenario for scenario in suite.scenarios}
+    same = other = 0
+    for each in leaderboard["__metadata__"]["global_pairwise_comparisons"]:
+        if "error" in each or each["scenario_id"] not in scenarios:
+            continue
+        pluses = parse_pairwise(json.dumps(each["judge_response"]), suite.form(scenarios[each["scenario_id"]]), suite.labels)
+        test, neighbour = ("first", "second") if each["order"].startswith("A0493:test") else ("second", "first")
+        same += (pluses[test], pluses[neighbour]) == (each["plus_for_test"], each["plus_for_other"])
+        other += 1
+    print(f"{same} of {other} answers")
+    assert other > 6000
+    assert same == other
+
+
+@pytest.mark.parametrize(
+    ("difference", "most", "wins"), [(0, 20, 1), (1, 20, 1), (3, 20, 3), (15, 20, 10), (29, 20, 20), (99, 20, 20), (15, 5, 3), (30, 1, 1)]
+)
+def test_a_clearer_win_counts_as_more(difference: float, most: int, wins: int) -> None:
+    """3 pluses of 30 are exactly 2 of 20 wins, and 3 in floating point: the harness rounds so, and so do we."""
+    assert pseudo_wins(difference, most) == wins
+
+
+def test_an_analysis_is_won_one_to_nothing() -> None:
+    analysis = Comparison("a", "b", "401", 1, 9, 25, analysis=True)
+    assert analysis.pluses(clamp=True) == (0, 1)
+    assert analysis.pluses(clamp=False) == (9, 25)
+    assert analysis._replace(plus_other=9).pluses(clamp=True) == (0, 0)
+
+
+def test_both_orders_are_one_pair() -> None:
+    """Two pluses more in one order and two less in the other are a draw: nobody moves."""
+    drawn = rate([Comparison("a", "b", "1", 1, 8, 10, False), Comparison("a", "b", "1", 1, 10, 8, False)])
+    assert drawn["a"].elo == pytest.approx(drawn["b"].elo) == pytest.approx(1200)
+    assert drawn["a"].normalised is None
+    assert drawn["a"].sigma < 350 / 3
+    won = rate([Comparison("a", "b", "1", 1, 20, 0, False), Comparison("b", "a", "1", 1, 8, 10, False)])
+    assert won["a"].elo > 1200 > won["b"].elo
+    assert won["a"].low == pytest.approx(won["a"].elo - 1.96 * won["a"].sigma)
+
+
+def test_the_window_leaves_out_distant_pairs() -> None:
+    """Nineteen models in a row, each beating the next; a freak result between the ends counts only without a window."""
+    draw = random.Random(0)
+    names = [f"m{place:02d}" for place in range(19)]
+    pairs = [
+        Comparison(better, worse, str(n), 1, 3, 0, False)
+        for better, worse in zip(names, names[1:], strict=False)
+        for n in range(draw.randint(3, 4))
+    ]
+    freak = Comparison(names[-1], names[0], "freak", 1, 1, 0, False)
+    without, within = rate(pairs, PROTOCOL), rate([*pairs, freak], PROTOCOL)
+    assert within[names[0]].elo == pytest.approx(without[names[0]].elo)
+    assert rate([*pairs, freak], Settings(window=None))[names[0]].elo < within[names[0]].elo
+
+
+def test_the_scale_needs_both_anchors() -> None:
+    assert normalisation({"o3": 1500.0, "other": 1.0}) is None
+    assert normalisation({"o3": 1500.0, "meta-llama/llama-3.2-1b-instruct": 1500.0}) is None
+    assert normalisation({"o3": 2.0, "meta-llama/llama-3.2-1b-instruct": 1.0}) == (1300.0, -1100.0)
+
+
+def test_draws_make_ratings_surer() -> None:
+    """As the package's, between players that differ; between equals, its sigmas grow and ours must not."""
+    win = Comparison("a", "b", "0", 1, 30, 0, False)
+    draws = [Comparison("a", "b", str(n), 1, 5, 5, False) for n in range(1, 46)]
+    equals = rate(draws)
+    assert (equals["a"].elo, equals["b"].elo) == pytest.approx((1200, 1200))
+    assert equals["a"].sigma < 85  # 350 / 3 / sqrt(2) = 82.5 stays open: only the difference was seen
+    settings = Settings(wins=1, wins_for_sigma=1)
+    game = trueskill.TrueSkill(mu=1200, sigma=350 / 3, beta=350 / 6, tau=0, draw_probability=0)
+    winner, loser = trueskill.rate_1vs1(game.create_rating(), game.create_rating(), env=game)
+    winner, loser = trueskill.rate_1vs1(winner, loser, drawn=True, env=game)
+    ours = rate([win, draws[0]], settings)
+    assert (ours["a"].elo, ours["b"].elo) == pytest.approx((winner.mu, loser.mu), rel=1e-5)
+    assert (ours["a"].sigma, ours["b"].sigma) == pytest.approx((winner.sigma, loser.sigma), rel=1e-4)

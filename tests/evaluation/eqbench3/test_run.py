@@ -1,0 +1,370 @@
+"""The whole command against a recording server: what is asked, what is paid once, what becomes of failures."""
+
+import json
+import multiprocessing
+import re
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.evaluation.eqbench3.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
+from warmline import cli
+from warmline.errors import WarmlineError
+from warmline.evaluation.eqbench3 import judge as judging
+from warmline.evaluation.eqbench3.run import NO_JUDGE, Options, eq_bench
+from warmline.runs import RunFolder, read_json
+
+QUIET = Console(quiet=True)
+
+
+def options(stub: Stub, **changes: Any) -> Options:
+    endpoints = {"base_url": stub.url, "tuned_url": stub.url, "judge_url": stub.url, "judge_model": "judge"}
+    return Options(**{"suite": "sample", "v2": False, "concurrency": 4, **endpoints, **changes})
+
+
+def prompts(stub: Stub, model: str = "judge") -> list[str]:
+    return [request["messages"][-1]["content"] for request in stub.of(model)]
+
+
+@pytest.fixture(scope="module")
+def recorded(finished: RunFolder, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stub, dict[str, Any]]:
+    """One iteration of the official files."""
+    run = Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("official") / "run"))
+    with serving(proper) as stub:
+        return stub, eq_bench(run, options(stub, suite="official", eqbench_dir=shared / "data", concurrency=16), QUIET)
+
+
+class TestProtocol:
+    """The requests, against what the protocol prescribes."""
+
+    def test_the_number_of_each_kind_of_call(self, recorded: tuple[Stub, dict[str, Any]]) -> None:
+        stub, result = recorded
+        kinds = Counter("turn" if "min_p" in each else "debrief" for each in stub.of("tuned"))
+        assert kinds == Counter("turn" if "min_p" in each else "debrief" for each in stub.of("base")) == {"turn": 92, "debrief": 26}
+        assert len({each["messages"][0]["content"] for each in stub.of("tuned") if each.get("min_p")}) == 45
+        assert Counter(map(is_pairwise, prompts(stub))) == {True: 90, False: 2 * 45}  # rubric: 45 a model
+        assert (result["context"]["scenarios"], result["context"]["dropped_scenarios"]) == (45, ["409"])
+
+    def test_settings(self, recorded: tuple[Stub, dict[str, Any]]) -> None:
+        stub, _ = recorded
+
+        def seen(model: str) -> set[tuple[Any, ...]]:
+            return {(each["temperature"], each["max_tokens"], each.get("min_p")) for each in stub.of(model)}
+
+        assert seen("base") == seen("tuned") == {(0.7, 12_000, 0.1), (0.5, 12_000, None)}
+        assert seen("judge") == {(0.0, 8_000, None)}
+        assert all(len(each["messages"]) == 1 for each in stub.of("judge"))
+        assert not any(message["role"] == "system" for each in stub.requests for message in each["messages"])
+        assert not any("*" in prompt or "#" in prompt for prompt in prompts(stub))
+
+    def test_every_user_turn_is_wrapped_and_canned(self, recorded: tuple[Stub, dict[str, Any]], shared: Path) -> None:
+        stub, _ = recorded
+        folder = shared / "data" / "eqbench3" / "data"
+        master = (folder / "scenario_master_prompt.txt").read_text(encoding="utf-8")
+        first, second = (
+            (folder / "scenario_prompts.txt").read_text(encoding="utf-8").split("####### Prompt")[at].split("\n", 1)[1].strip()
+            for at in (1, 2)
+        )
+        wrapped = [master.replace("{scenario_prompt}", turn) for turn in (first, second)]
+        asked = [
+            each["messages"] for each in stub.of("tuned") if each["messages"][0]["content"] == wrapped[0] and len(each["messages"]) <= 3
+        ]
+        assert sorted(asked, key=len) == [
+            [{"role": "user", "content": wrapped[0]}],
+            [{"role": "user", "content": wrapped[0]}, {"role": "assistant", "content": REPLY}, {"role": "user", "content": wrapped[1]}],
+        ]
+        debriefs = [each for each in stub.of("tuned") if each["temperature"] == 0.5]
+        assert {each["messages"][-1]["content"] for each in debriefs} == {(folder / "debrief_prompt.txt").read_text(encoding="utf-8")}
+
+    def test_the_judge_sees_sections_under_their_headings(self, recorded: tuple[Stub, dict[str, Any]]) -> None:
+        stub, _ = recorded
+        theft = [prompt for prompt in prompts(stub) if "scapegoated by a fellow employee" in prompt and "[TRANSCRIPT START]" in prompt]
+        assert len(theft) == 2
+        feeling, theirs = "I'm thinking & feeling\nI feel a lot here.", "They're thinking & feeling\nThey hope to be heard."
+        said = "My response\nI am glad you told me; say more when you like."
+        assert f"Assistant:\n {feeling}\n\n {theirs}\n\n {said}\n\n--\n---\nUser:\n" in theft[0]
+        assert "never seen" not in "".join(prompt.split("debrief.")[0] for prompt in theft)
+        pairs = [prompt for prompt in prompts(stub) if "scapegoated" in prompt and "[RESPONDENT A0493]" in prompt]
+        assert len(pairs) == 2
+        assert "Assistant:\n I'm thinking & feeling\n\nI feel a lot here.\n\n They're thinking & feeling\n\nThey hope" in pairs[0]
+        assert "The stakes in the scenario have been intentionally constructed" in pairs[0]
+
+    def test_what_is_reported(self, recorded: tuple[Stub, dict[str, Any]]) -> None:
+        _, result = recorded
+        assert result["context"]["label"] == "EQ-Bench 3"
+        assert result["rubric"]["tuned"]["score"] == pytest.approx(60)  # 12 of 20
+        assert result["rubric"]["tuned"]["tasks_scored"] == 45
+        sections = result["models"]["tuned"]["sections"]
+        assert (sections["turns"], sections["parsed"], sections["without_any"]) == (73, 70, 3)  # the draft's sections have other headings
+        assert result["pairwise"]["order_flip_rate"] == 1.0  # this judge prefers whoever stands first
+        assert result["pairwise"]["win_rate"] == 0.5
+        assert result["pairwise"]["claim"] == "none: the interval includes 50 %"
+        assert result["ratings"]["tuned"]["elo_normalised"] is None
+        assert "not on that scale" in result["ratings"]["reason"]
+        assert result["eq_bench_v2"] is None
+
+
+def test_a_better_model_wins_in_both_orders(finished_copy: RunFolder) -> None:
+    def answer(request: dict[str, Any]) -> Reply:
+        prompt = request["messages"][-1]["content"]
+        if request["model"] == "judge":
+            second = prompt.find("golden") > max(prompt.find("respondent_P2"), prompt.find("looking_back"))
+            return Reply(content=verdict(prompt, lambda _: "second" if second else "first", 15 if "golden" in prompt else 10))
+        return Reply(content="golden words " * 20 if request["model"] == "tuned" else "plain words " * 20)
+
+    with serving(answer) as stub:
+        result = eq_bench(finished_copy.path, options(stub, iterations=2), QUIET)
+    pairwise = result["pairwise"]
+    assert (pairwise["win_rate"], pairwise["order_flip_rate"], pairwise["pairs_judged"], pairwise["pairs"]) == (1.0, 0.0, 12, 12)
+    assert pairwise["interval"] == (1.0, 1.0)
+    assert pairwise["claim"] == "the judge prefers the tuned model"
+    assert result["ratings"]["tuned"]["elo"] > 1200 > result["ratings"]["base"]["elo"]
+    assert (result["rubric"]["base"]["score"], result["rubric"]["tuned"]["score"]) == (50, 75)
+    assert result["rubric"]["difference"]["tuned_minus_base"] == 25
+    assert finished_copy.eq_bench_picture.stat().st_size > 10_000
+    assert read_json(finished_copy.eq_bench)["context"]["label"].endswith("not EQ-Bench")
+
+
+def test_a_model_without_the_format_is_named(finished_copy: RunFolder) -> None:
+    with serving(lambda request: Reply(content="Just words. " * 20)) as stub:
+        result = eq_bench(finished_copy.path, options(stub, judge_url=None, judge_model=None), QUIET)
+    sections = result["models"]["base"]["sections"]
+    assert (sections["turns"], sections["parsed"], sections["without_any"], sections["rate"]) == (8, 0, 8, 0.0)
+    assert "8 of 8 replies lack a section" in sections["note"]
+
+
+def test_without_a_judge_nothing_stands_in_for_a_score(finished_copy: RunFolder) -> None:
+    with serving(proper) as stub:
+        result = eq_bench(finished_copy.path, options(stub, judge_url=None, judge_model=None), QUIET)
+    assert [result[part] for part in ("judge", "rubric", "pairwise", "ratings")] == [None] * 4
+    assert result["reason"] == NO_JUDGE
+    lines = (finished_copy.eq_bench_folder / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 12
+    assert not finished_copy.eq_bench_picture.exists()
+    assert not stub.of("judge")
+
+
+def test_the_same_command_again_asks_for_nothing(finished_copy: RunFolder) -> None:
+    with serving(proper) as stub:
+        first = eq_bench(finished_copy.path, options(stub), QUIET)
+        asked = len(stub.requests)
+        second = eq_bench(finished_copy.path, options(stub), QUIET)
+        assert len(stub.requests) == asked == 2 * (10 + 4) + 2 * 6 + 12
+    assert (first["judge"]["answers"], second["judge"]["answers"], second["judge"]["answers_from_an_earlier_run"]) == (24, 0, 24)
+    assert [first[part] for part in ("rubric", "pairwise", "ratings")] == [second[part] for part in ("rubric", "pairwise", "ratings")]
+
+
+def test_a_killed_run_pays_for_no_answer_twice(finished_copy: RunFolder) -> None:
+    """kill -9 while the judge thinks about its eighth answer; a line cut off in the middle stands for a kill while writing."""
+    asked, resumed = threading.Semaphore(7), threading.Event()
+    eighth = threading.Event()
+
+    def answer(request: dict[str, Any]) -> Reply:
+        if request["model"] != "judge" or resumed.is_set() or asked.acquire(blocking=False):
+            return proper(request)
+        eighth.set()
+        return proper(request)._replace(wait=60.0)
+
+    journal = finished_copy.eq_bench_folder / "judge.jsonl"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.tools"])
+    with serving(answer) as stub:
+        once = options(stub, concurrency=1)
+        process = context.Process(target=_quietly, args=(finished_copy.path, once))
+        process.start()
+        assert eighth.wait(60)
+        process.kill()
+        process.join()
+        assert len(journal.read_text(encoding="utf-8").splitlines()) == 7
+        with journal.open("a", encoding="utf-8") as file:
+            file.write('{"key": "half a li')
+        assert len(stub.requests) == 28 + 8
+        stub.requests.clear()
+        resumed.set()
+        result = eq_bench(finished_copy.path, once, QUIET)
+    assert {request["model"] for request in stub.requests} == {"judge"}
+    assert len(stub.requests) == 24 - 7
+    assert (result["judge"]["answers_from_an_earlier_run"], result["errors"]) == (7, [])
+
+
+def _quietly(path: Path, asked: Options) -> None:
+    eq_bench(path, asked, Console(quiet=True))
+
+
+FAILURES = {
+    "429": Reply(status=429, raw=b"{}"),
+    "500": Reply(status=500, raw=b"{}"),
+    "timeout": Reply(wait=2.0),
+    "not JSON": Reply(content="I would rather not."),
+    "not a completion": Reply(raw=b"[]"),
+    "half an answer": Reply(content='{"chain_of_thought_reasoning": "well", "empathy": 1', finish="length"),
+    "wrong labels": Reply(
+        content=json.dumps(dict.fromkeys(("empathy", "understanding", "honesty", "fit", "restraint", "overall"), "P3++"))
+    ),
+    "missing criterion": Reply(content='{"empathy": "P1++"}'),
+    "off the scale": Reply(content=json.dumps(dict.fromkeys(("empathy", "understanding", "honesty", "fit", "restraint"), 21))),
+}
+
+
+def test_every_failure_is_asked_again(finished_copy: RunFolder) -> None:
+    """Each of them answers the first request of some rubric and some pair; all are scored in the end, and the failures counted."""
+    failed: dict[str, Reply] = {}
+    left = {False: [*FAILURES.values()], True: [*FAILURES.values()]}
+
+    def answer(request: dict[str, Any]) -> Reply:
+        prompt = request["messages"][-1]["content"]
+        if request["model"] == "judge" and prompt not in failed and left[is_pairwise(prompt)]:
+            failed[prompt] = left[is_pairwise(prompt)].pop()
+            return failed[prompt]
+        return Reply(content=f"{request['model']} speaks") if request["model"] != "judge" else proper(request)
+
+    with serving(answer) as stub:
+        result = eq_bench(finished_copy.path, options(stub, timeout=1.0), QUIET)
+    assert left == {False: [], True: []}
+    assert result["errors"] == []
+    assert result["rubric"]["base"]["tasks_scored"] == result["rubric"]["tuned"]["tasks_scored"] == 6
+    assert result["pairwise"]["pairs_judged"] == 6
+    usage = result["judge"]
+    assert usage["requests_sent_again"] == 6  # 429, 500, timeout: sent again by the client
+    assert usage["failed_requests"] == 2  # no chat completion
+    assert usage["unusable_answers"] == 10
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [(Reply(status=500, raw=b"{}"), "500"), (Reply(content="{}"), "unusable answer: `empathy` is missing")],
+    ids=["500 for good", "never usable"],
+)
+def test_what_fails_for_good_is_listed_and_counted(finished_copy: RunFolder, failure: Reply, message: str) -> None:
+    """The judge never manages one rubric and one order of one pair: both are missing from the means, and said to be."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        prompt = request["messages"][-1]["content"]
+        if request["model"] != "judge" or "garden" not in prompt:
+            return Reply(content=prompt_model(request)) if request["model"] != "judge" else proper(request)
+        first = "golden" in prompt.split("respondent_P2")[0] if is_pairwise(prompt) else "golden" in prompt
+        return failure if first else proper(request)
+
+    def prompt_model(request: dict[str, Any]) -> str:
+        return ("golden " if request["model"] == "tuned" else "plain ") * 40
+
+    with serving(answer) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert [(error["kind"], error["scenario"], error["subject"]) for error in result["errors"]] == [
+        ("rubric", "w4", "tuned"),
+        ("pairwise", "w4", "tuned first"),
+    ]
+    assert all(message in error["error"] for error in result["errors"])
+    assert (result["rubric"]["tuned"]["tasks_scored"], result["rubric"]["base"]["tasks_scored"]) == (5, 6)
+    assert result["rubric"]["difference"]["tasks"] == 5
+    pairwise = result["pairwise"]
+    assert (pairwise["pairs"], pairwise["pairs_judged"], pairwise["pairs_with_one_order"]) == (6, 5, 1)
+
+
+def test_a_model_that_fails_is_listed_and_not_judged(finished_copy: RunFolder) -> None:
+    def answer(request: dict[str, Any]) -> Reply:
+        if request["model"] == "base" and "Ines" in request["messages"][0]["content"]:
+            return Reply(status=400, raw=b'{"error": {"message": "too long"}}')
+        return proper(request)
+
+    with serving(answer) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert [(error["kind"], error["scenario"], error["subject"]) for error in result["errors"]] == [("reply", "w1", "base")]
+    assert (result["rubric"]["base"]["tasks_scored"], result["rubric"]["base"]["tasks"]) == (5, 6)
+    assert (result["pairwise"]["pairs_judged"], result["pairwise"]["pairs"]) == (5, 6)
+
+
+def test_a_silent_judge_leaves_no_score(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "ATTEMPTS", 2)
+    with serving(lambda request: proper(request) if request["model"] != "judge" else Reply(status=503, raw=b"{}")) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert result["rubric"]["tuned"]["score"] is None
+    assert result["rubric"]["tuned"]["reason"] == "no task was scored"
+    assert (result["pairwise"]["win_rate"], result["pairwise"]["interval"], result["ratings"]) == (None, None, None)
+    assert len(result["errors"]) == 24
+
+
+def test_the_cost_is_refused_before_anything_is_asked(finished_copy: RunFolder) -> None:
+    with serving(proper) as stub:
+        with pytest.raises(WarmlineError, match=r"--max-cost 0\.01: 24 judge calls are likely to cost"):
+            eq_bench(finished_copy.path, options(stub, max_cost=0.01, price_in=3.0, price_out=15.0), QUIET)
+        with pytest.raises(WarmlineError, match="--price-in and --price-out"):
+            eq_bench(finished_copy.path, options(stub, max_cost=1.0), QUIET)
+        assert stub.requests == []
+
+
+def test_a_judge_that_costs_more_than_thought_is_stopped(finished_copy: RunFolder) -> None:
+    """100,000 tokens an answer, where 750 were expected."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        reply = proper(request)
+        if request["model"] != "judge":
+            return reply
+        content = {
+            "id": "x", "object": "chat.completion", "created": 0, "model": "judge",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply.content}}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 100_000, "total_tokens": 100_010},
+        }  # fmt: skip
+        return Reply(raw=json.dumps(content).encode())
+
+    with serving(answer) as stub:
+        with pytest.raises(WarmlineError, match="reached after 5 judge answers, which are kept"):
+            eq_bench(finished_copy.path, options(stub, concurrency=1, max_cost=4.5, price_in=0.0, price_out=10.0), QUIET)
+        stub.requests.clear()
+        result = eq_bench(finished_copy.path, options(stub, max_cost=40.0, price_in=0.0, price_out=10.0), QUIET)
+    assert len(stub.requests) == 19
+    assert result["judge"]["cost"] == pytest.approx(19.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"suite": "official"}, "warmline data fetch --eqbench"),
+        ({"suite": None, "eqbench_dir": Path("nowhere")}, "nowhere: no EQ-Bench 3 files"),
+        ({"suite": "mine"}, "expected official or sample"),
+        ({"judge_url": None}, "belong together"),
+        ({"price_in": 1.0}, "belong together"),
+    ],
+)
+def test_bad_requests_are_one_line(finished_copy: RunFolder, changes: dict[str, Any], message: str) -> None:
+    with serving(proper) as stub, pytest.raises(WarmlineError, match=re.escape(message)) as caught:
+        eq_bench(finished_copy.path, options(stub, **changes), QUIET)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_models_in_this_process(finished_copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sample set, no judge, no files fetched: said aloud, transcripts written, both models loaded here."""
+    result = eq_bench(finished_copy.path, Options(max_new_tokens=6, batch_size=4))
+    assert "Their results are not EQ-Bench" in " ".join(capsys.readouterr().err.split())
+    assert (result["context"]["official"], result["eq_bench_v2"]) == (False, None)
+    assert result["models"]["tuned"]["complete"] == 6
+    assert any("replies end at 6 tokens" in deviation for deviation in result["context"]["deviations"])
+    again: Callable[[], dict[str, Any]] = lambda: eq_bench(finished_copy.path, Options(max_new_tokens=6, batch_size=4), QUIET)  # noqa: E731
+    before = (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes()
+    assert again() == result
+    assert (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes() == before
+
+
+def test_the_command(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["warmline", "eqbench", str(finished_copy.path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return f"{ended.value.code} " + " ".join("".join(capsys.readouterr()).split())
+
+    with serving(proper) as stub:
+        asked = ("--suite", "sample", "--base-url", stub.url, "--tuned-url", stub.url)
+        shown = run(*asked, "--judge-url", stub.url, "--judge-model", "judge")
+        assert shown.startswith("0 ")
+        assert "tiny: warmline-six: six scenarios written for this project; not EQ-Bench" in shown
+        assert "rubric score, 0 to 100 60.0 (60.0 to 60.0)" in shown
+        assert "100% of the pairs change their winner when the order is swapped" in shown
+        assert "not scored: no judge was given" in run(*asked)
+        assert "2 warmline: --suite mine: expected official or sample" in run("--suite", "mine")
