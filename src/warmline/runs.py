@@ -9,6 +9,7 @@
   adapter/ or model/     the tuned weights, from the best checkpoint
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
+  safety/                the red-team sheet, and people's ratings, which no command overwrites
 """
 
 import json
@@ -43,6 +44,9 @@ class RunFolder:
         self.results = path / "results"
         self.curves = path / "results" / "training_curves.png"
         self.evaluation = path / "results" / "evaluation.json"
+        self.red_team = path / "results" / "red_team.json"
+        self.red_team_sheet = path / "safety" / "red_team_sheet.md"
+        self.human_ratings = path / "safety" / "human_ratings.yaml"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
