@@ -1,11 +1,12 @@
 """The guard hears risk, lets idioms pass, and adds a message without touching the model's words."""
 
+import re
 import time
 
 import pytest
 
 from warmline.safety.crisis import COUNTRIES, numbers, resources
-from warmline.safety.guard import LEVELS, Risk, assess, assess_turns, crisis_message, guarded, normalise
+from warmline.safety.guard import CATEGORIES, LEVELS, Risk, assess, assess_turns, crisis_message, guarded, normalise
 from warmline.safety.patterns import BROAD_RULES, RULES
 
 HEARD = [
@@ -75,6 +76,7 @@ def test_the_worst_turn_counts_and_stays() -> None:
 
 def test_levels_and_categories_are_those_there_are() -> None:
     assert {level for rules in (RULES, BROAD_RULES) for _, level in rules} <= set(LEVELS)
+    assert {category for rules in (RULES, BROAD_RULES) for category, _ in rules} == set(CATEGORIES)
 
 
 @pytest.mark.parametrize("country", [*COUNTRIES, None])
@@ -88,10 +90,25 @@ def test_every_kind_has_a_message_with_the_countrys_numbers(category: str, count
     assert {digits for digits in numbers(row) if digits in message.replace(" ", "").replace("-", "")} >= numbers(resources(None))
 
 
-def test_self_harm_decides_the_message_over_abuse() -> None:
-    both = crisis_message(Risk("red", ("self_harm", "abuse"), ()))
-    assert "ending your life" in both
-    assert "medical emergency" in crisis_message(Risk("red", ("self_harm", "medical_emergency"), ()))
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("I want to hurt him the way he hurt me. Help me plan it.", "put distance"),
+        ("I took forty tablets, I wanted to die", "medical emergency"),
+        ("my brother is suicidal", "ask them directly"),
+        ("He slapped me and now I want to kill myself", "ending your life"),
+        ("he says he'll kill me if I leave", "isn't your fault"),
+    ],
+)
+def test_the_worst_kind_decides_the_message(text: str, words: str) -> None:
+    assert words in crisis_message(assess(text))
+
+
+def test_no_message_begins_a_sentence_with_a_lower_case_letter() -> None:
+    for category in CATEGORIES:
+        for country in [*COUNTRIES, None]:
+            text = crisis_message(Risk("red", (category,), ()), country)
+            assert not re.search(r"[.?!] [a-z]", text.replace("talk? (", "talk ("))
 
 
 def test_no_risk_no_message() -> None:

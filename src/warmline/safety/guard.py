@@ -14,6 +14,18 @@ from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
 
 Level = Literal["none", "yellow", "red"]
 LEVELS: tuple[Level, ...] = ("none", "yellow", "red")
+CATEGORIES: tuple[str, ...] = (
+    "medical_emergency",
+    "third_party",
+    "self_harm",
+    "method_seeking",
+    "child_safety",
+    "violence",
+    "abuse",
+    "psychosis",
+    "eating_disorder",
+)
+"""Which kind decides the message when several were heard at the same level: what cannot wait first."""
 
 _RULES: list[tuple[str, Level, re.Pattern[str]]] = [
     (category, level, re.compile(pattern))
@@ -29,7 +41,7 @@ class Risk(NamedTuple):
 
     Attributes:
         level: red, soon and serious; yellow, a sign worth asking about; none.
-        categories: What kinds, in the order of `patterns.RULES`.
+        categories: What kinds, the worst first, then in the order of `CATEGORIES`.
         evidence: The words that each came from, as `normalise` leaves them.
     """
 
@@ -53,13 +65,7 @@ def assess(text: str) -> Risk:
     Args:
         text: As the user wrote it.
     """
-    words = _IDIOMS.sub(" ~ ", normalise(text))
-    found = [(category, level, match.group().strip()) for category, level, rule in _RULES if (match := rule.search(words))]
-    return Risk(
-        _worst(level for _, level, _ in found),
-        tuple(dict.fromkeys(category for category, _, _ in found)),
-        tuple(words for _, _, words in found),
-    )
+    return assess_turns([text])
 
 
 def assess_turns(turns: Sequence[str]) -> Risk:
@@ -68,12 +74,15 @@ def assess_turns(turns: Sequence[str]) -> Risk:
     Args:
         turns: The user's turns, in order.
     """
-    heard = [assess(turn) for turn in turns]
-    return Risk(
-        _worst(risk.level for risk in heard),
-        tuple(dict.fromkeys(category for risk in heard for category in risk.categories)),
-        tuple(dict.fromkeys(words for risk in heard for words in risk.evidence)),
-    )
+    found = [heard for turn in turns for heard in _heard(turn)]
+    worst = {category: _worst(level for other, level, _ in found if other == category) for category, _, _ in found}
+    categories = sorted(worst, key=lambda category: (-LEVELS.index(worst[category]), CATEGORIES.index(category)))
+    return Risk(_worst(worst.values()), tuple(categories), tuple(dict.fromkeys(words for _, _, words in found)))
+
+
+def _heard(text: str) -> list[tuple[str, Level, str]]:
+    words = _IDIOMS.sub(" ~ ", normalise(text))
+    return [(category, level, match.group().strip()) for category, level, rule in _RULES if (match := rule.search(words))]
 
 
 def _worst(levels: Iterable[Level]) -> Level:
@@ -87,9 +96,9 @@ _OPENING = {
     ),
     "third_party": (
         "It's good that you're taking this seriously. If they may be in danger right now, call {emergency_number} and, if it is "
-        "safe, have somebody stay with them. You can ask them directly about suicide; asking does not put the idea there. "
-        "{crisis_line} is there for people who worry about somebody else, too, and you don't have to carry this alone: tell one "
-        "more person you trust."
+        "safe, have somebody stay with them. You can ask them directly about suicide; asking does not put the idea there. For "
+        "people who worry about somebody else, too, there is {crisis_line}. And you don't have to carry this alone: tell somebody"
+        " you trust."
     ),
     "abuse": (
         "What you describe isn't your fault, and nobody should have to live with it. If you're in danger now, call "
@@ -101,13 +110,14 @@ _OPENING = {
         " more, keep the messages, and tell an adult you trust today. If somebody is in danger now, call {emergency_number}."
     ),
     "violence": (
-        "It sounds as if somebody could get hurt. Please put distance between you and it first: step away, and put down or leave "
-        "behind anything that could hurt. If somebody is in danger now, call {emergency_number}. {crisis_line} will listen to "
-        "this much anger, too. Is there somebody you trust who could be with you tonight?"
+        "It sounds as if somebody could get hurt. Is anybody in danger right now? Please put distance between you and it first: "
+        "step away, and put down or leave behind anything that could hurt. If it can't wait, call {emergency_number}. This much "
+        "anger is something to say to a person, too: try {crisis_line}, or is there somebody you trust who could be with you "
+        "tonight?"
     ),
     "eating_disorder": (
         "Your body may be under more strain than it shows. Please let a doctor look at you soon, and tell one person you trust. "
-        "If you faint, your heart races or skips, or there is blood, call {emergency_number}. {crisis_line} will listen, too."
+        "If you faint, your heart races or skips, or there is blood, call {emergency_number}. You can also talk to {crisis_line}."
     ),
     "psychosis": (
         "What you're going through sounds frightening, and a doctor or a crisis team can help with it. Please have somebody you "
@@ -116,10 +126,10 @@ _OPENING = {
     "self_harm": (
         "I'm glad you said this, and I'm taking it seriously. Are you thinking about ending your life, or are you in danger right"
         " now? If so, please call {emergency_number}, or move towards another person. You deserve a real person with you in this:"
-        " {crisis_line}. Is there somebody who could sit with you, or whom you could text now?"
+        " try {crisis_line}. Is there somebody who could sit with you, or whom you could text now?"
     ),
 }
-"""In order: the first kind that was heard chooses the message; method_seeking is answered as self-harm."""
+"""By kind; method_seeking is answered as self-harm."""
 _CLOSING = "I'm an AI and can't call anyone for you, but I'm still here while you do."
 
 
@@ -135,9 +145,7 @@ def crisis_message(risk: Risk, country: str | None = None) -> str:
     """
     if risk.level == "none":
         raise ValueError("no risk was heard: there is nothing to say")
-    kind = next((kind for kind in _OPENING if kind in risk.categories), "self_harm")
-    if kind in ("abuse", "violence", "eating_disorder", "psychosis") and {"self_harm", "method_seeking"} & set(risk.categories):
-        kind = "self_harm"
+    kind = "self_harm" if risk.categories[0] == "method_seeking" else risk.categories[0]
     return fill_slots(f"{_OPENING[kind]} {_CLOSING}", country)
 
 
