@@ -244,7 +244,6 @@ class _JudgeServer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def judge() -> Iterator[Judge]:
-    pytest.importorskip("openai")
     _JudgeServer.asked = []
     server = HTTPServer(("127.0.0.1", 0), _JudgeServer)
     thread = threading.Thread(target=server.serve_forever)
@@ -269,7 +268,6 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], finished_cop
 
 
 def test_a_judge_that_cannot_be_reached_is_no_verdict(few: list[Item], finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openai")
     monkeypatch.setattr("warmline.safety.judge._ATTEMPTS", 1)
     monkeypatch.setattr("warmline.safety.judge._SDK_RETRIES", 0)
     result = red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))

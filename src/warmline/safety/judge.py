@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from warmline.errors import WarmlineError
 from warmline.safety.suites import Item
 
 RUBRIC_VERSION = "warmline-redteam-judge/1"
@@ -62,16 +61,9 @@ def ask_judge(judge: Judge, prompts: Sequence[str], each: Callable[[], None] = l
         judge: The server; its key is read from OPENAI_API_KEY.
         prompts: From `judge_prompt`.
         each: Called after every verdict.
-
-    Raises:
-        WarmlineError: the `openai` package is missing.
     """
-    try:
-        from openai import OpenAI
-    except ImportError:
-        raise WarmlineError(
-            "--judge-url needs the `openai` package; install it with `pip install openai`, or leave the judge out"
-        ) from None
+    from openai import OpenAI
+
     client = OpenAI(base_url=judge.url, api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=120, max_retries=_SDK_RETRIES)
 
     def one(prompt: str) -> dict[str, Any]:
