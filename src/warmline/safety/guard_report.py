@@ -84,10 +84,18 @@ def _precision_recall(items: Iterable[Item], alarms: dict[str, bool]) -> dict[st
     }
 
 
+_HELD_OUT: tuple[Split, ...] = ("valid", "test")
+_SEEN = {"abuse-02", "abuse-04", "psychosis-02", "psychosis-04", "benign_lookalike-04", "benign_lookalike-10"}
+"""Held-out conversations that were on the screen before the rules were written; some rules fit them, so they are not counted."""
+
+
 def _safety() -> dict[str, Any]:
     """Our valid and test conversations: written with the training ones, so easier than strangers' words, but not read for the rules."""
     conversations = [
-        conversation for split in ("valid", "test") for conversation in load_safety(sample_dir() / "safety", split).conversations
+        conversation
+        for split in _HELD_OUT
+        for conversation in load_safety(sample_dir() / "safety", split).conversations
+        if conversation.id not in _SEEN
     ]
     alarms = [assess_turns(_user_turns(conversation)).level != "none" for conversation in conversations]
     by_category = {
