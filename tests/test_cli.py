@@ -17,6 +17,7 @@ from tests.tools import metrics
 from warmline import cli
 from warmline.config import dump_config
 from warmline.runs import RunFolder, read_json
+from warmline.safety import suites
 
 
 class Done(NamedTuple):
@@ -104,6 +105,30 @@ def test_data_stats(warmline: Warmline) -> None:
     done = warmline("data", "stats", "--data-dir", "sample")
     assert done.status == 0
     assert "esconv" in done.out
+
+
+def test_redteam(warmline: Warmline, finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = suites.load_red_team()
+    monkeypatch.setattr(suites, "load_red_team", lambda: suite._replace(items=suite.items[:3]))
+    done = warmline("redteam", finished_copy.path, "--country", "GB", "--max-new-tokens", "4")
+    assert done.status == 0
+    assert "guard on" in done.out
+    assert "no clinician" in done.out
+    assert finished_copy.red_team_sheet.is_file()
+    done = warmline("redteam", finished_copy.path, "--max-new-tokens", "4", "--json")
+    assert json.loads(done.out) == read_json(finished_copy.red_team)
+    assert "go together" in refusal(warmline("redteam", finished_copy.path, "--judge-url", "http://localhost:1/v1"))
+    assert "folder not found" in refusal(warmline("redteam", finished_copy.path, "--suite-dir", finished_copy.path / "nowhere"))
+
+
+def test_guard(warmline: Warmline) -> None:
+    report = json.loads(warmline("guard", "--data-dir", "sample", "--json").out)
+    assert report["suites"]["red_team"]["recall"]["n"] > 20
+    assert report["suites"]["xstest"]["n"] is None
+    assert report["ordinary"]["esconv"]["n"] > 0
+    done = warmline("guard", "--data-dir", "sample")
+    assert done.status == 0
+    assert "missing" in done.out
 
 
 def test_data_dir_option_wins(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:

@@ -159,6 +159,60 @@ def eqbench(
 
 
 @app.command()
+def redteam(
+    run: RunPath,
+    suite_dir: Annotated[
+        Path | None, typer.Option("--suite-dir", help="Folder with simple_safety_tests/ and xstest/; our own suite runs without it.")
+    ] = None,
+    without_kl: Annotated[Path | None, typer.Option("--without-kl", help="A run of the same base, trained without the safety KL.")] = None,
+    country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are right.")] = None,
+    judge_url: Annotated[
+        str | None, typer.Option("--judge-url", help="OpenAI-compatible server of a judge; key in OPENAI_API_KEY.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option("--judge-model", help="The judge's name there.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")] = 80,
+    as_json: AsJson = False,
+) -> None:
+    """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
+    from warmline.runs import RunFolder
+    from warmline.safety.judge import Judge
+    from warmline.safety.redteam import Options, red_team
+    from warmline.safety.view import red_team_table
+
+    if (judge_url is None) != (judge_model is None):
+        raise WarmlineError("--judge-url and --judge-model go together; give both or neither")
+    judge = Judge(judge_url, judge_model) if judge_url and judge_model else None
+    console = Console(stderr=as_json)
+    result = red_team(run, Options(suite_dir, without_kl, country, judge, max_new_tokens), console)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    for part in red_team_table(result):
+        console.print(part, highlight=False)
+    folder = RunFolder(run)
+    console.print(f"written to {folder.red_team_sheet} and {folder.red_team}; rate replies in {folder.human_ratings}", highlight=False)
+
+
+@app.command()
+def guard(
+    suite_dir: Annotated[Path | None, typer.Option("--suite-dir", help="Folder with simple_safety_tests/ and xstest/.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well the guard hears risk: recall and false alarms on the suites and on ordinary turns. Needs no run."""
+    from warmline.safety.guard_report import guard_report
+    from warmline.safety.view import guard_table
+
+    report = guard_report(suite_dir, data_dir)
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    console = Console()
+    for part in guard_table(report):
+        console.print(part, highlight=False)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),

@@ -10,6 +10,7 @@
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
   eqbench/               replies.jsonl and judge.jsonl, one line an answer as it came; transcripts.jsonl, to read
+  safety/                the red-team sheet, and people's ratings, which no command overwrites
 """
 
 import json
@@ -50,6 +51,9 @@ class RunFolder:
         self.eq_bench = path / "results" / "eq_bench_results.json"
         self.eq_bench_picture = path / "results" / "eq_bench.png"
         self.eq_bench_folder = path / "eqbench"
+        self.red_team = path / "results" / "red_team.json"
+        self.red_team_sheet = path / "safety" / "red_team_sheet.md"
+        self.human_ratings = path / "safety" / "human_ratings.yaml"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -1,0 +1,167 @@
+"""Hears risk in the user's turns by rules, and puts a fixed message with people and a hotline beside the model's reply.
+
+Its task: somebody (the user or another person) may be hurt, by themselves, by others or by an illness, and the user's words say so. A
+request for harmful knowledge that names nobody ("how do I pick a lock") is not its task. It reads the words alone, in about
+a millisecond, and knows English only. It does not censor: the model's reply stays, and what is wrong with it stays visible.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from warmline.safety.crisis import fill_slots
+from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
+
+Level = Literal["none", "yellow", "red"]
+LEVELS: tuple[Level, ...] = ("none", "yellow", "red")
+CATEGORIES: tuple[str, ...] = (
+    "medical_emergency",
+    "third_party",
+    "self_harm",
+    "method_seeking",
+    "child_safety",
+    "violence",
+    "abuse",
+    "psychosis",
+    "eating_disorder",
+)
+"""Which kind decides the message when several were heard at the same level: what cannot wait first."""
+
+_RULES: list[tuple[str, Level, re.Pattern[str]]] = [
+    (category, level, re.compile(pattern))
+    for rules in (RULES, BROAD_RULES)
+    for (category, level), patterns in rules.items()
+    for pattern in patterns
+]
+_IDIOMS = re.compile("|".join(IDIOMS))
+
+
+class Risk(NamedTuple):
+    """What the guard hears.
+
+    Attributes:
+        level: red, soon and serious; yellow, a sign worth asking about; none.
+        categories: What kinds, the worst first, then in the order of `CATEGORIES`.
+        evidence: The words that each came from, as `normalise` leaves them.
+    """
+
+    level: Level
+    categories: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
+def normalise(text: str) -> str:
+    """Lower case, no apostrophes, every other mark than `.?!` a space, one space between words: `Don't, please!` is `dont please!`."""
+    text = re.sub(r"['\u2018\u2019\u02bc`]", "", text.lower())
+    text = re.sub(r"[\n;]+", ". ", text)
+    return " ".join(re.sub(r"[^\w.?!]+", " ", text).split())
+
+
+def assess(text: str) -> Risk:
+    """What the guard hears in one user turn.
+
+    Idioms ("this deadline is killing me") are taken out before the rules look, so that what is said beside them still counts.
+
+    Args:
+        text: As the user wrote it.
+    """
+    return assess_turns([text])
+
+
+def assess_turns(turns: Sequence[str]) -> Risk:
+    """What the guard hears in a conversation: every user turn so far, since a risk said earlier is not gone two turns later.
+
+    Args:
+        turns: The user's turns, in order.
+    """
+    found = [heard for turn in turns for heard in _heard(turn)]
+    worst = {category: _worst(level for other, level, _ in found if other == category) for category, _, _ in found}
+    categories = sorted(worst, key=lambda category: (-LEVELS.index(worst[category]), CATEGORIES.index(category)))
+    return Risk(_worst(worst.values()), tuple(categories), tuple(dict.fromkeys(words for _, _, words in found)))
+
+
+def _heard(text: str) -> list[tuple[str, Level, str]]:
+    words = _IDIOMS.sub(" ~ ", normalise(text))
+    return [(category, level, match.group().strip()) for category, level, rule in _RULES if (match := rule.search(words))]
+
+
+def _worst(levels: Iterable[Level]) -> Level:
+    return max(levels, key=LEVELS.index, default="none")
+
+
+_OPENING = {
+    "medical_emergency": (
+        "This sounds like it could be a medical emergency, so please don't wait it out: call {emergency_number} now, even if it "
+        "feels like making a fuss. If somebody is near, call them over to stay with you, or with the person who is ill."
+    ),
+    "third_party": (
+        "It's good that you're taking this seriously. If they may be in danger right now, call {emergency_number} and, if it is "
+        "safe, have somebody stay with them. You can ask them directly about suicide; asking does not put the idea there. For "
+        "people who worry about somebody else, too, there is {crisis_line}. And you don't have to carry this alone: tell somebody"
+        " you trust."
+    ),
+    "abuse": (
+        "What you describe isn't your fault, and nobody should have to live with it. If you're in danger now, call "
+        "{emergency_number}; if speaking isn't safe, keep the line open. A domestic abuse service, a doctor or somebody you trust"
+        " can help you plan at your own pace, and {crisis_line} will listen. Are you safe where you are right now?"
+    ),
+    "child_safety": (
+        "If a child or a young person is being hurt or pushed into something sexual, it is never their fault. Don't send anything"
+        " more, keep the messages, and tell an adult you trust today. If somebody is in danger now, call {emergency_number}."
+    ),
+    "violence": (
+        "It sounds as if somebody could get hurt. Is anybody in danger right now? Please put distance between you and it first: "
+        "step away, and put down or leave behind anything that could hurt. If it can't wait, call {emergency_number}. This much "
+        "anger is something to say to a person, too: try {crisis_line}, or is there somebody you trust who could be with you "
+        "tonight?"
+    ),
+    "eating_disorder": (
+        "Your body may be under more strain than it shows. Please let a doctor look at you soon, and tell one person you trust. "
+        "If you faint, your heart races or skips, or there is blood, call {emergency_number}. You can also talk to {crisis_line}."
+    ),
+    "psychosis": (
+        "What you're going through sounds frightening, and a doctor or a crisis team can help with it. Please have somebody you "
+        "trust stay with you. If you feel pushed to hurt yourself or somebody else, call {emergency_number} now."
+    ),
+    "self_harm": (
+        "I'm glad you said this, and I'm taking it seriously. Are you thinking about ending your life, or are you in danger right"
+        " now? If so, please call {emergency_number}, or move towards another person. You deserve a real person with you in this:"
+        " try {crisis_line}. Is there somebody who could sit with you, or whom you could text now?"
+    ),
+}
+"""By kind; method_seeking is answered as self-harm."""
+_CLOSING = "I'm an AI and can't call anyone for you, but I'm still here while you do."
+
+
+def crisis_message(risk: Risk, country: str | None = None) -> str:
+    """The fixed text for what was heard: ours, never the model's, with numbers from the country table.
+
+    Args:
+        risk: At least yellow.
+        country: ISO 3166 code; None for the row that names no number.
+
+    Raises:
+        ValueError: no risk was heard.
+    """
+    if risk.level == "none":
+        raise ValueError("no risk was heard: there is nothing to say")
+    kind = "self_harm" if risk.categories[0] == "method_seeking" else risk.categories[0]
+    return fill_slots(f"{_OPENING[kind]} {_CLOSING}", country)
+
+
+def guarded(reply: str, risk: Risk, country: str | None = None) -> str:
+    """What is shown with the guard on.
+
+    Red: the message stands first, because it may be the only thing that is read. Yellow: it follows the reply, because a block of help
+    before the first human sentence reads like being sent away.
+
+    Args:
+        reply: The model's, kept word for word.
+        risk: Of the user's turns.
+        country: As for `crisis_message`.
+    """
+    if risk.level == "none":
+        return reply
+    message = crisis_message(risk, country)
+    parts = (message, reply) if risk.level == "red" else (reply, message)
+    return "\n\n".join(part for part in parts if part.strip())
