@@ -9,6 +9,8 @@
   adapter/ or model/     the tuned weights, from the best checkpoint
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
+  origin.json            of a run that took over another's last checkpoint: which
+  ablation/              the runs of `warmline ablate`, each a run folder of its own
 """
 
 import json
@@ -43,6 +45,11 @@ class RunFolder:
         self.results = path / "results"
         self.curves = path / "results" / "training_curves.png"
         self.evaluation = path / "results" / "evaluation.json"
+        self.ablation = path / "ablation"
+        self.origin = path / "origin.json"
+        self.ablation_scores = path / "results" / "ablation_scores.json"
+        self.ablation_results = path / "results" / "ablation_results.json"
+        self.ablation_picture = path / "results" / "ablation.png"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
