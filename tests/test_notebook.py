@@ -44,7 +44,8 @@ def test_no_outputs_and_every_cell_parses() -> None:
 @pytest.mark.slow
 def test_runs_on_the_nano_model(tmp_path: Path) -> None:
     settings = f"""
-OVERRIDES = ["validation.conversations=4", "training.accumulation=1", "data.sources.safety.enabled=false"]
+OVERRIDES = ["validation.conversations=4", "training.accumulation=1", "data.sources.safety.enabled=false",
+             "data.sources.empathetic_dialogues.enabled=false"]
 MAX_STEPS = 2
 OUTPUT = {str(tmp_path / "runs")!r}
 """
