@@ -84,9 +84,14 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="Remove an existing run of this name first.")] = False,
 ) -> None:
     """Multi-task fine-tuning, with live progress, validation, checkpoints and curves."""
+    resolved = _config(config, overrides, data_dir)
+    if resolved.model.backend == "unsloth":
+        from warmline.model.choose import import_unsloth
+
+        import_unsloth()  # it asks to come before transformers, which the next line imports
     from warmline.training.loop import train as train_run
 
-    train_run(_config(config, overrides, data_dir), resume=resume, overwrite=overwrite)
+    train_run(resolved, resume=resume, overwrite=overwrite)
 
 
 @app.command()

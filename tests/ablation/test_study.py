@@ -1,6 +1,7 @@
 """A whole ablation of the tiny model: what is written, what is reused, what a restart does."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from sklearn.metrics import accuracy_score
 
 from tests.ablation.small import quick
 from tests.conftest import ConfigFactory
-from tests.tools import CPU, metrics, perturb, quiet_train, start_training
+from tests.tools import CPU, metrics, perturb, quiet_train
 from warmline.ablation import study
 from warmline.ablation.metrics import METRICS
 from warmline.ablation.scores import ScoreSettings, language_items, score_run
-from warmline.ablation.study import ablate, same_training
+from warmline.ablation.study import ablate, apart, same_training, train_variant
 from warmline.ablation.variants import variant_config
 from warmline.ablation.view import StudyView, differences_table, values_table
 from warmline.config import RunConfig, dump_config, load_config
@@ -87,7 +88,7 @@ def test_runs_of_one_process_equal_runs_alone(done: tuple[RunConfig, dict[str, A
     """The third training of this process, and the same in a process of its own, to the last bit."""
     config, _ = done
     again = variant_config(config, "lm-only", 13).model_copy(update={"output_dir": tmp_path})
-    start_training(again).join(300)
+    apart(train_variant, again, True)
     alone = RunFolder.open(tmp_path / again.name)
     assert metrics(alone, "train") == metrics(variant(config, "lm-only"), "train")
     assert read_json(alone.heads_description)["weights_sha256"] == read_json(variant(config, "lm-only").heads_description)["weights_sha256"]
@@ -197,6 +198,13 @@ def test_another_training_is_not_taken_over(finished: RunFolder, tiny_config: Co
     assert same_training(main, wanted)
     main.heads_description.unlink()
     assert not same_training(main, wanted)
+
+
+def test_a_process_apart_hands_errors_on(tmp_path: Path) -> None:
+    with pytest.raises(WarmlineError, match="not a run folder"):
+        apart(RunFolder.open, tmp_path)
+    with pytest.raises(WarmlineError, match="was killed"):
+        apart(os._exit, 9)
 
 
 def test_refuses_several_processes(tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

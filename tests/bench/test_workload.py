@@ -27,6 +27,12 @@ def test_every_objective_has_targets() -> None:
     assert not counts["goemotions"]["lm"].any()
 
 
+def test_our_step_on_unsloth_is_measured_on_both_workloads() -> None:
+    own = [(case.backend, case.workload, case.case) for case in cases("model") if case.contender == "ours" and case.backend == "unsloth"]
+    assert own == [("unsloth", "mix", "warmline on Unsloth, packed"), ("unsloth", "full", "warmline on Unsloth, packed")]
+    assert len({(case.workload, case.case) for case in cases("model")}) == len(cases("model"))
+
+
 def test_full_rows_are_full() -> None:
     sources = full_source(vocabulary=100)
     assert set(sources[0].lengths.tolist()) == {ROW_TOKENS}

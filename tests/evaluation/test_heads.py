@@ -19,6 +19,7 @@ from warmline.data.template import ChatTemplate, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.heads import evaluate
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
+from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.training.manifest import make_manifest
@@ -34,7 +35,7 @@ def untrained(run: RunFolder, config_factory: ConfigFactory, **sections: object)
         model.heads.emotion.layers[-1].weight.mul_(30)
         model.heads.strategy.layers[-1].weight.mul_(30)
     write_text(run.config, dump_config(config))
-    write_json(run.manifest, make_manifest(config, CPU, 1))
+    write_json(run.manifest, make_manifest(config, CPU, 1, Choice("transformers", "test")))
     save_artifact(run, model, config, ChatTemplate(load_tokenizer(config.model)), step=0)
     return run
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.reference.attention import dense_attention
+from warmline.model import attention
 from warmline.model.attention import packed_attention
 
 BOUNDS = (0, 7, 8, 20, 33)
@@ -66,3 +67,26 @@ def test_refuses_what_would_leak() -> None:
     twice = [part.repeat(2, 1, 1, 1) for part in (query, key, value)]
     with pytest.raises(ValueError, match="one flat sequence"):
         packed_attention(module, *twice, None, cu_seq_lens_q=edges, max_length_q=13)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["flash", "memory-efficient"])
+@pytest.mark.parametrize("window", [None, 9])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_agree_with_fp32(kernel: str, window: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, with grouped heads; both kernels are there on a card that has FlashAttention."""
+    if kernel == "memory-efficient":
+        monkeypatch.setattr(attention, "FLASH_CAPABILITY", (99, 0))
+    bounds = torch.tensor([0, 40, 57, 300], dtype=torch.int32, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    inputs = [torch.randn(300, heads, 64, device="cuda", generator=generator).to(dtype) for heads in (8, 2, 2)]
+    outer = torch.randn(300, 8, 64, device="cuda", generator=generator).to(dtype)
+    found = _with_gradients([each.requires_grad_() for each in inputs], outer, window, bounds)
+    wide = [each.detach().float().requires_grad_() for each in inputs]
+    for own, reference in zip(found, _with_gradients(wide, outer.float(), window, bounds), strict=True):
+        assert float((own.float() - reference).abs().max() / reference.abs().max()) < (0.02 if dtype == torch.bfloat16 else 0.003)
+
+
+def _with_gradients(inputs: list[Tensor], outer: Tensor, window: int | None, bounds: Tensor) -> list[Tensor]:
+    out = attention.attend(*inputs, None, window, bounds, 243)
+    return [out, *torch.autograd.grad(out, inputs, outer)]

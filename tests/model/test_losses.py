@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from tests.reference.losses import dense_cross_entropy, dense_kl
 from warmline.config import LossWeights
 from warmline.model import losses
+from warmline.model.logits_kernel import cross_entropy_rows
 from warmline.model.losses import LossTerms, Term, chunked_cross_entropy, chunked_kl, emotion_loss, strategy_loss, weighted_loss
 
 TOKENS, VOCABULARY, HIDDEN = 23, 50, 16
@@ -154,3 +155,20 @@ def test_weighted_loss_divides_by_the_whole_step() -> None:
     assert loss.item() == pytest.approx(6 / 12 + 0.5 * 3 / 4 + 0.1 * 4 / 8)
     loss.backward()
     assert [value.grad.item() for value in values] == pytest.approx([1 / 12, 0.5 / 4, 0.25, 0.1 / 8])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_kernel_agrees_with_torch(wants_gradient: bool) -> None:
+    logits = (torch.randn(37, 151_936, device="cuda") * 4).bfloat16()
+    targets = torch.randint(151_936, (37,), device="cuda")
+    wide = logits.double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(wide, targets, reduction="none")
+    expected.sum().backward()
+    before = logits.clone()
+    found = cross_entropy_rows(logits, targets, wants_gradient)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    if wants_gradient:
+        torch.testing.assert_close(logits.double(), wide.grad, rtol=2**-8, atol=1e-9)  # half a bf16 step
+    else:
+        assert torch.equal(logits, before)

@@ -21,7 +21,8 @@ from warmline.model.artifacts import build_model
 from warmline.runs import RunFolder, read_json
 from warmline.training import checkpoint
 from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
-from warmline.training.loop import keep_metrics, make_optimizer
+from warmline.training.loop import keep_metrics
+from warmline.training.optimizer import Optimizer
 
 
 def progress_at(step: int, best_step: int = 0) -> Progress:
@@ -31,14 +32,15 @@ def progress_at(step: int, best_step: int = 0) -> Progress:
 
 def trained(tiny: Tiny, steps: int = 3) -> torch.optim.Optimizer:
     """An optimiser with state, after a few steps of noise."""
-    optimizer = make_optimizer(tiny.model, tiny.config)
+    optimizer = Optimizer(tiny.model, tiny.config.training)
     generator = torch.Generator().manual_seed(3)
     for _ in range(steps):
         for tensor in tiny.model.parameters():
             if tensor.requires_grad:
                 tensor.grad = torch.randn(tensor.shape, generator=generator)
-        optimizer.step()
-    return optimizer
+        optimizer.collect()
+        optimizer.inner.step()
+    return optimizer.inner
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_comes_back_to_the_last_bit(tiny: Tiny, run: RunFolder) -> None:
     weights = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
     moments = optimizer.state_dict()["state"]
     perturb(tiny.model)
-    fresh = make_optimizer(tiny.model, tiny.config)
+    fresh = Optimizer(tiny.model, tiny.config.training).inner
     restored = restore_checkpoint(run, 3, tiny.model, fresh)
     expected = asdict(progress_at(3))
     expected["packer"]["waiting"] = [list(pair) for pair in expected["packer"]["waiting"]]

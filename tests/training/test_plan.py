@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import ConfigFactory
-from tests.tools import CPU, metrics
+from tests.tools import CPU, metrics, quiet_train
 from warmline.config import load_config
 from warmline.data.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource
+from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.runs import RunFolder, read_json
 from warmline.training.checkpoint import trainable_state
@@ -26,6 +27,21 @@ def test_plan_is_what_happened(finished: RunFolder) -> None:
     assert plan.fill == pytest.approx(np.mean([line["fill"] for line in train]))
     assert plan.targets == {name: sum(line["counts"][name] for line in train) for name in OBJECTIVES}
     assert dict(zip(plan.sources, plan.realised, strict=True)) == train[-1]["shares"]
+
+
+def test_plan_and_manifest_say_which_backend_and_why(finished: RunFolder) -> None:
+    plan, manifest = read_json(finished.plan), read_json(finished.manifest)
+    assert (plan["backend"], plan["backend_reason"]) == ("transformers", "Unsloth loads weights and has none to draw")
+    assert (manifest["backend"], manifest["backend_reason"]) == (plan["backend"], plan["backend_reason"])
+
+
+def test_unsloth_without_a_gpu_is_refused_before_anything_is_read(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, model={"backend": "unsloth", "random_init_seed": None})
+    with pytest.raises(WarmlineError, match=r"^model\.backend: unsloth needs a CUDA GPU and there is none; [^\n]+$"):
+        plan_run(config)
+    with pytest.raises(WarmlineError, match=r"^model\.backend: unsloth needs a CUDA GPU and there is none; [^\n]+$"):
+        quiet_train(config)
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_draws_match_epochs(tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]) -> None:

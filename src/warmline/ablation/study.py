@@ -4,10 +4,12 @@ Everything that is done is on disk: a variant that has finished is not trained a
 and scores are read back when nothing they depend on has changed.
 """
 
-import gc
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +20,7 @@ from warmline.ablation.metrics import METRICS, measured, measured_base
 from warmline.ablation.scores import ScoreSettings, score_run
 from warmline.ablation.summary import CONFIDENCE, LEAST_SEEDS, Table, differences, summarise
 from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
-from warmline.ablation.view import StudyView
+from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
 from warmline.data.sources import data_checksums
 from warmline.errors import WarmlineError
@@ -86,8 +88,7 @@ def ablate(
         view.begin(number, len(study), one.variant, one.seed)
         folder = _train(one, main, view)
         view.say("scoring the test splits")
-        scored.append(score_run(folder.path, settings, one.variant == FULL))
-        _free_memory()
+        scored.append(_alone_on_a_gpu(score_run, folder.path, settings, one.variant == FULL))
         _prune(folder)
     result = _results(study, scored, choice, config, shortened)
     write_json(main.ablation_results, result)
@@ -124,9 +125,34 @@ def _train(one: StudyRun, main: RunFolder, view: StudyView) -> RunFolder:
     if not folder.steps() and same_training(main, one.config):
         view.say(f"taking the last step of {main.path}, which trained alike")
         _adopt(main, folder, one.config)
-    train(one.config, resume=True, view=view.of_training())
-    _free_memory()
+    _alone_on_a_gpu(train_variant, one.config, view.quiet)
     return folder
+
+
+def train_variant(config: RunConfig, quiet: bool) -> None:
+    """Train a variant, or what is left of it."""
+    train(config, resume=True, view=ShortView(quiet))
+
+
+def _alone_on_a_gpu(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call it in a process of its own where there is a GPU, so that memory, and a backend that patches classes, end with it.
+
+    On a CPU that would only cost the imports: runs of one process equal runs alone to the last bit.
+    """
+    return apart(function, *arguments) if torch.cuda.is_available() else function(*arguments)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a module's function in a fresh process and give back what it returns or raises.
+
+    Raises:
+        WarmlineError: the process was killed, for instance by the system for its memory.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise WarmlineError("a process of the ablation was killed (out of memory?); start the same command again to go on") from None
 
 
 def same_training(main: RunFolder, wanted: RunConfig) -> bool:
@@ -171,13 +197,6 @@ def _prune(folder: RunFolder) -> None:
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
-def _free_memory() -> None:
-    """A model of the last run must be gone before the next one loads."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _results(
     study: list[StudyRun], scored: list[dict[str, Any]], choice: Choice, config: RunConfig, planned_steps: int | None
 ) -> dict[str, Any]:
@@ -193,6 +212,7 @@ def _results(
                 "run": one.config.name,
                 "step": scores["context"]["step"],
                 "taken_over_from": read_json(origin)["run"] if (origin := _folder(one).origin).is_file() else None,
+                "backend": read_json(_folder(one).manifest)["backend"],
                 "clipped_steps": _clipped_share(one),
                 "weights_sha256": scores["made_with"]["weights_sha256"],
                 "metrics": {metric: values[metric].value if metric in values else None for metric in METRICS},

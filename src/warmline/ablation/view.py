@@ -18,7 +18,7 @@ _TABLE_METRICS = (
 
 
 class StudyView:
-    """Progress over the runs of a study: which of how many, and inside it the training's own bar.
+    """Progress over the runs of a study: which of how many. A run's own progress is `ShortView`'s.
 
     Args:
         quiet: Show nothing.
@@ -26,7 +26,7 @@ class StudyView:
     """
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
-        self._quiet = quiet
+        self.quiet = quiet
         self._console = console or Console()
 
     def begin(self, number: int, runs: int, variant: str, seed: int) -> None:
@@ -35,29 +35,27 @@ class StudyView:
 
     def say(self, text: str) -> None:
         """One line about what is going on."""
-        if not self._quiet:
+        if not self.quiet:
             self._console.print(text, highlight=False)
-
-    def of_training(self) -> View:
-        """What shows one run's training."""
-        return _ShortView(quiet=self._quiet, console=self._console)
 
     def finish(self, run: RunFolder) -> None:
         """The results are written."""
         self.say(f"written to {run.ablation_results} and {run.ablation_picture.name}")
 
 
-class _ShortView(View):
+class ShortView(View):
     """A training's bar or lines, without what is the same in every variant: the plan and the self-check."""
 
     def say(self, text: str) -> None:
+        """Only where an interrupted run goes on."""
         if text.startswith("resuming"):
             super().say(text)
 
     def show_plan(self, plan: Plan) -> None:
-        pass
+        """Not shown."""
 
     def done(self, run: RunFolder, best_step: int, steps: int) -> None:  # noqa: ARG002 - View's
+        """Leave the terminal as it was."""
         self.close()
 
 

@@ -36,13 +36,14 @@ def cases(model: str) -> list[Case]:
             padded,
             replace(padded, case="transformers + PEFT + Liger, padded", liger=True),
             unsloth,
+            replace(ours, case="warmline on Unsloth, packed", backend="unsloth"),
+            replace(ours, case="warmline without fused kernels", checkpointing="full", fused=False),
         ]
     mix = replace(found[0], checkpointing="full")
     return [
         *found,
         replace(mix, case="warmline, bf16 base, nothing recomputed", weights="bf16", checkpointing="none", tokens=16384),
         replace(mix, case="warmline, language model only", auxiliary=False),
-        replace(mix, case="warmline without fused kernels", fused=False),
     ]
 
 
@@ -74,7 +75,7 @@ def run_bench(selected: list[Case], folder: Path, say: Callable[[str], None]) ->
     }
     for case in selected:
         measured = _run(case)
-        measurements.append({**dataclasses.asdict(case), "gpus": 1, **measured})
+        measurements.append({**dataclasses.asdict(case), **measured})
         say(f"{case.workload:>4}  {case.case:<42} {_summary(measured)}")
         write_json(folder / "bench.json", result)
         _draw(result, folder / "bench.png")
@@ -109,7 +110,8 @@ def _draw(result: dict[str, Any], path: Path) -> None:
 
 
 def _run(case: Case) -> dict[str, Any]:
-    command = [sys.executable, "-m", "warmline.bench.worker", json.dumps(dataclasses.asdict(case))]
+    launcher = [] if case.gpus == 1 else ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(case.gpus)]
+    command = [sys.executable, *launcher, "-m", "warmline.bench.worker", json.dumps(dataclasses.asdict(case))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)  # noqa: S603 - our own module
     except subprocess.TimeoutExpired:

@@ -32,6 +32,8 @@ class Case:
         fused: Whether ours takes the fused kernels.
         auxiliary: False leaves heads and safety KL out of ours.
         liger: Whether padded transformers takes Liger's kernels.
+        card: `t4` plays a T4 on a larger card: fp16, 15 GiB, and the attention kernel that such a card has.
+        gpus: Processes, one a GPU, that share a step (ours).
         warm_up: Steps before timing.
         steps: Steps timed.
     """
@@ -47,20 +49,27 @@ class Case:
     fused: bool = True
     auxiliary: bool = True
     liger: bool = False
+    card: Literal["", "t4"] = ""
+    gpus: int = 1
     warm_up: int = 4
     steps: int = 10
 
 
 RANK, ALPHA = 16, 16
+T4_GIB = 15.0
 Step = Callable[[], int]
 
 
 def main() -> None:
     """Run the case given as JSON on the command line."""
     case = Case(**json.loads(sys.argv[1]))
+    if case.card == "t4":
+        _play_t4()
     os.environ.update(HF_HUB_OFFLINE="1", UNSLOTH_DISABLE_STATISTICS="1", TOKENIZERS_PARALLELISM="false")
     build = {"transformers": _padded_transformers, "unsloth": _padded_unsloth, "ours": _ours}[case.contender]
-    print(json.dumps({**dataclasses.asdict(case), **_measure(build(case), case)}), flush=True)
+    measured = _measure(build(case), case)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps({**dataclasses.asdict(case), **measured}), flush=True)
 
 
 def _measure(step: Step, case: Case) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def _measure(step: Step, case: Case) -> dict[str, Any]:
     seconds, tokens = [], []
     for _ in range(case.steps):
         began = time.perf_counter()
-        tokens.append(step())
+        tokens.append(step() * case.gpus)
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return {
@@ -85,8 +94,22 @@ def _measure(step: Step, case: Case) -> dict[str, Any]:
     }
 
 
-def _ours(case: Case) -> Step:
+def _play_t4() -> None:
     import torch
+
+    from warmline.model import attention
+
+    torch.cuda.set_per_process_memory_fraction(T4_GIB * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+    attention.FLASH_CAPABILITY = (99, 0)
+
+
+def _ours(case: Case) -> Step:
+    if case.backend == "unsloth":
+        from warmline.model.choose import import_unsloth
+
+        import_unsloth()  # before transformers, as it asks
+    import torch
+    from accelerate import Accelerator
 
     from warmline.bench.workload import FULL_ROWS, ROW_TOKENS, full_source, mixture_sources, packed_batches
     from warmline.config import HeadsConfig, LoraSettings, LossWeights, ModelConfig, TrainingConfig
@@ -95,33 +118,44 @@ def _ours(case: Case) -> Step:
     from warmline.model.losses import weighted_loss
     from warmline.model.multitask import BaseStates, MultiTaskModel
     from warmline.model.transformers_backbone import TransformersBackbone
+    from warmline.model.unsloth_backbone import UnslothBackbone
     from warmline.training.device import choose_place
+    from warmline.training.optimizer import Optimizer
 
-    place = choose_place(TrainingConfig())
+    training = TrainingConfig(optimizer="adamw_8bit", precision="fp16" if case.card == "t4" else "auto")
+    accelerator = Accelerator(mixed_precision="no")
+    rank = accelerator.process_index
+    place = choose_place(training, accelerator.device)
     config = ModelConfig(name=case.model, load_in_4bit=case.weights == "nf4", fused=case.fused)
     lora = LoraSettings(r=RANK, alpha=ALPHA)
-    backbone = TransformersBackbone(config, lora, place.device, place.dtype, checkpointing=case.checkpointing)
+    kind = UnslothBackbone if case.backend == "unsloth" else TransformersBackbone
+    backbone = kind(config, lora, place.device, place.dtype, checkpointing=case.checkpointing)
     model = MultiTaskModel(backbone, Heads(backbone.hidden_size, 27, HeadsConfig()).to(place.device)).train()
     vocabulary = len(backbone.unembedding)
     sources = mixture_sources(vocabulary) if case.workload == "mix" else full_source(vocabulary)
     budget = case.tokens if case.workload == "mix" else FULL_ROWS * ROW_TOKENS
-    rows = packed_batches(sources, budget)
+    rows = packed_batches(sources, budget, seed=rank)
     counts = [source.target_counts() for source in sources]
     weights = LossWeights() if case.auxiliary else LossWeights(emotion=0, strategy=0, safety=0)
     if not case.auxiliary:
         sources = [dataclasses.replace(source, objectives=tuple(name for name in source.objectives if name == "lm")) for source in sources]
     base_states = BaseStates(model, sources, place.autocast())
-    optimizer = _optimizer(model.parameters())
+    optimizer = Optimizer(model, training)
+    scaler = torch.amp.GradScaler("cuda", enabled=place.dtype == torch.float16)
+    wrapped = accelerator.prepare_model(model, device_placement=False)
 
     def step() -> int:
         row = next(rows)
         batch = collate(sources, [row]).to(place.device)
         with place.autocast():
-            loss = weighted_loss(model(batch, base_states(batch)), weights, count_targets(counts, [row]))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([each for each in model.parameters() if each.requires_grad], 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            loss = weighted_loss(wrapped(batch, base_states(batch)), weights, count_targets(counts, [row]))
+        scaler.scale(loss).backward()
+        optimizer.collect()
+        scaler.unscale_(optimizer.inner)
+        optimizer.clip(training.max_grad_norm)
+        scaler.step(optimizer.inner)
+        scaler.update()
+        optimizer.inner.zero_grad(set_to_none=True)
         return len(batch.tokens)
 
     return step

@@ -12,10 +12,13 @@ from warmline.config import RunConfig, load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
+from warmline.model.backbone import Backbone
+from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+from warmline.model.unsloth_backbone import UnslothBackbone
 from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write_json
 
 ADAPTER = "adapter"
@@ -27,7 +30,13 @@ READS = {
 }
 
 
-def build_model(config: RunConfig, device: torch.device, dtype: torch.dtype, checkpointing: Checkpointing = "none") -> MultiTaskModel:
+def build_model(
+    config: RunConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    checkpointing: Checkpointing = "none",
+    backend: Backend = "transformers",
+) -> MultiTaskModel:
     """A new model to train: base, fresh adapter, fresh heads, all from the run's seed.
 
     Args:
@@ -35,13 +44,14 @@ def build_model(config: RunConfig, device: torch.device, dtype: torch.dtype, che
         device: Where.
         dtype: Of the base weights.
         checkpointing: What the layers keep for the backward pass.
+        backend: As `choose_backend` says.
 
     Raises:
         WarmlineError: the base cannot be loaded as asked.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        backbone = TransformersBackbone(config.model, config.lora, device, dtype, checkpointing=checkpointing)
+        backbone = _backbone(backend, config, device, dtype, checkpointing=checkpointing)
         heads = Heads(backbone.hidden_size, config.data.sources.goemotions.labels, config.heads)
     return MultiTaskModel(backbone, heads.to(device))
 
@@ -111,8 +121,16 @@ def weights_hash(run: RunFolder, config: RunConfig) -> str:
     return digest.hexdigest()
 
 
-def load_artifact(run: RunFolder, device: torch.device, dtype: torch.dtype) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
-    """The saved model, for evaluation and serving.
+def load_artifact(
+    run: RunFolder, device: torch.device, dtype: torch.dtype, backend: Backend = "transformers"
+) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
+    """The saved model, for evaluation and serving; either backend loads what either has trained.
+
+    Args:
+        run: A finished run.
+        device: Where.
+        dtype: Of the base weights.
+        backend: The default runs everywhere, on a CPU too.
 
     Raises:
         WarmlineError: files are missing, damaged, or do not belong together.
@@ -124,7 +142,7 @@ def load_artifact(run: RunFolder, device: torch.device, dtype: torch.dtype) -> t
         saved = load_file(run.heads)
     except (OSError, SafetensorError) as error:
         raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
-    backbone = TransformersBackbone(config.model, config.lora, device, dtype, tuned=weights_folder(run, config), trainable=False)
+    backbone = _backbone(backend, config, device, dtype, tuned=weights_folder(run, config), trainable=False)
     heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads)
     try:
         heads.load_state_dict(saved)
@@ -134,6 +152,14 @@ def load_artifact(run: RunFolder, device: torch.device, dtype: torch.dtype) -> t
     model = MultiTaskModel(backbone, heads.to(device)).eval()
     template = ChatTemplate(load_tokenizer(config.model), description["template"], description["system_prompt"])
     return config, model, template
+
+
+def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: torch.dtype, **options: Any) -> Backbone:
+    if backend == "unsloth":
+        if config.lora is None:
+            raise WarmlineError("model.backend: unsloth is used for adapters only; set model.backend: transformers")
+        return UnslothBackbone(config.model, config.lora, device, dtype, **options)
+    return TransformersBackbone(config.model, config.lora, device, dtype, **options)
 
 
 def _verify(run: RunFolder, config: RunConfig, description: Any) -> None:

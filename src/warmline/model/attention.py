@@ -1,21 +1,26 @@
 """Causal attention inside each conversation of one flat sequence, registered with transformers as `warmline_varlen`.
 
 transformers hands unknown keyword arguments of a decoder's forward down to its attention function; `bounds` travel that way under the
-names it already knows (`cu_seq_lens_q`, `max_length_q`). On CUDA in half precision torch's variable-length kernel does the work; else
-each conversation goes through `scaled_dot_product_attention` alone, which costs the sum of squared lengths rather than their square.
+names it already knows (`cu_seq_lens_q`, `max_length_q`). On CUDA in half precision one of torch's variable-length kernels does the work:
+FlashAttention, or on cards before Ampere the memory-efficient one. They are called as operators and not through
+`torch.nn.attention.varlen`, whose signature changes from release to release and which has no way to run the backward pass alone. Elsewhere
+each conversation goes through `scaled_dot_product_attention`, which costs the sum of squared lengths rather than their square.
+
+A later FlashAttention (3 or 4), once installed and switched on with `torch.nn.attention.activate_flash_attention_impl`, takes these
+operators over.
 """
 
-import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 VARLEN = "warmline_varlen"
-_KNOWN = inspect.signature(varlen_attn).parameters
+FLASH_CAPABILITY = (8, 0)
+"""Compute capability from which FlashAttention runs; older cards (T4: 7.5) have the memory-efficient kernel."""
+_CAUSAL = 1  # that kernel's number for a causal mask
 
 
 def packed_attention(
@@ -83,23 +88,135 @@ def attend(
     Returns:
         [tokens, heads, head size].
     """
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
-        return _kernel(query, key, value, scaling, window, bounds, longest)
+    if has_kernel(query) and dropout == 0.0:
+        return _Kernel.apply(query, key, value, scaling, window, bounds, longest)  # type: ignore[no-untyped-call,no-any-return]
     return _one_by_one(query, key, value, scaling, dropout, window, bounds)
 
 
-def _kernel(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int) -> Tensor:
-    options: dict[str, Any] = {"scale": scaling}
-    if "enable_gqa" in _KNOWN:  # from torch 2.12 on grouped heads are asked for; before, the kernel simply takes them
-        options["enable_gqa"] = key.shape[1] != query.shape[1]
-    if "window_size" in _KNOWN:
-        options["window_size"] = (-1 if window is None else window - 1, 0)
-    elif window is None or longest <= window:
-        options["is_causal"] = True
-    else:
-        raise ValueError("this torch's variable-length attention has no sliding window; use a later one")
-    attended: Tensor = varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)  # type: ignore[assignment]
-    return attended
+class Attended(NamedTuple):
+    """What attention gives, and what its backward pass needs beside queries, keys and values.
+
+    Attributes:
+        out: [tokens, heads, head size].
+        statistics: The kernel's own: log-sum-exp of the scores and its random state. Empty without a kernel.
+    """
+
+    out: Tensor
+    statistics: tuple[Tensor, ...]
+
+
+def has_kernel(query: Tensor) -> bool:
+    """Whether a variable-length kernel takes these tensors: half precision on CUDA."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+
+
+def attend_forward(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int
+) -> Attended:
+    """`attend` for callers with a backward pass of their own; arguments as there."""
+    if not has_kernel(query):
+        return Attended(_one_by_one(query, key, value, scaling, 0.0, window, bounds), ())
+    if _has_flash(query):
+        out, normaliser, state, *_ = torch.ops.aten._flash_attention_forward(
+            query, key, value, bounds, bounds, longest, longest, 0.0, True, False,
+            scale=scaling, window_size_left=_reach(window), window_size_right=0,
+        )  # fmt: skip
+        return Attended(out, (normaliser, state))
+    out, normaliser, seed, offset, *_ = torch.ops.aten._efficient_attention_forward(
+        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, _CAUSAL, True,
+        scale=scaling, window_size=window,
+    )  # fmt: skip
+    return Attended(out[0], (normaliser, seed, offset))
+
+
+def attend_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attended: Attended,
+    scaling: float | None,
+    window: int | None,
+    bounds: Tensor,
+    longest: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values.
+
+    Args:
+        grad: Of the output, [tokens, heads, head size].
+        query: As in the forward pass, and so are the others.
+        key: See query.
+        value: See query.
+        attended: What `attend_forward` gave.
+        scaling: See query.
+        window: See query.
+        bounds: See query.
+        longest: See query.
+    """
+    if not has_kernel(query):
+        return _backward_one_by_one(grad, query, key, value, scaling, window, bounds)
+    if _has_flash(query):
+        normaliser, state = attended.statistics
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
+            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, True, state,
+            query.new_empty(0), scale=scaling, window_size_left=_reach(window), window_size_right=0,
+        )  # fmt: skip
+        return found
+    normaliser, seed, offset = attended.statistics
+    grad_query, grad_key, grad_value, _ = torch.ops.aten._efficient_attention_backward(
+        grad[None], query[None], _repeated(key, query), _repeated(value, query), None, attended.out[None], bounds, bounds,
+        longest, longest, normaliser, 0.0, seed, offset, _CAUSAL, False, scale=scaling, window_size=window,
+    )  # fmt: skip
+    groups = (len(key), key.shape[1], -1, key.shape[2])
+    return grad_query[0], grad_key[0].view(groups).sum(dim=2), grad_value[0].view(groups).sum(dim=2)
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int
+    ) -> Tensor:
+        attended = attend_forward(query, key, value, scaling, window, bounds, longest)
+        ctx.save_for_backward(query, key, value, bounds, attended.out, *attended.statistics)
+        ctx.rest = scaling, window, longest
+        return attended.out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        query, key, value, bounds, out, *statistics = ctx.saved_tensors
+        scaling, window, longest = ctx.rest
+        attended = Attended(out, tuple(statistics))
+        return (
+            *attend_backward(grads[0].contiguous(), query, key, value, attended, scaling, window, bounds, longest),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _has_flash(query: Tensor) -> bool:
+    return torch.cuda.get_device_capability(query.device) >= FLASH_CAPABILITY
+
+
+def _reach(window: int | None) -> int:
+    """How far back a query sees; -1 is without limit."""
+    return -1 if window is None else window - 1
+
+
+def _repeated(keys: Tensor, query: Tensor) -> Tensor:
+    """[1, tokens, heads, head size]: the memory-efficient kernel knows no grouped heads."""
+    return keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1)[None]
+
+
+def _backward_one_by_one(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
+        out = _one_by_one(query, key, value, scaling, 0.0, window, bounds)
+    grad_query, grad_key, grad_value = torch.autograd.grad(out, (query, key, value), grad)
+    return grad_query, grad_key, grad_value
 
 
 def _one_by_one(

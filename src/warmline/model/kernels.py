@@ -18,19 +18,24 @@ except ImportError:  # CPU builds of torch come without it
     triton = None
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, room: int = 0) -> Tensor:
     """RMS norm over the last axis, as transformers' Qwen3 does it: statistics in fp32, the product in x's precision.
 
     Args:
         x: [tokens, width].
         weight: [width], frozen.
         epsilon: Added to the mean square.
+        room: Further columns of the result, left to the caller to fill.
+
+    Returns:
+        [tokens, width + room].
     """
-    if not x.is_cuda:
-        return weight * _normalised(x, epsilon)
     rows, width = x.shape
-    out = torch.empty_like(x)
-    _rms_norm_forward[(rows,)](x, weight, out, width, epsilon, BLOCK=triton.next_power_of_2(width), num_warps=8)
+    out = x.new_empty(rows, width + room)
+    if not x.is_cuda:
+        out[:, :width] = weight * _normalised(x, epsilon)
+        return out
+    _rms_norm_forward[(rows,)](x, weight, out, width, width + room, epsilon, BLOCK=triton.next_power_of_2(width), num_warps=8)
     return out
 
 
@@ -45,7 +50,7 @@ def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, epsilon: float, r
         residual: [tokens, width], or None for nothing to add.
     """
     if not x.is_cuda:
-        inner = _gradients(lambda value: rms_norm(value, weight, epsilon), (x,), grad)[0]
+        inner = _gradients(lambda value: weight * _normalised(value, epsilon), (x,), grad)[0]
         return inner if residual is None else inner + residual
     rows, width = x.shape
     out = torch.empty_like(x)
@@ -212,12 +217,12 @@ def unpack_nf4(packed: PackedWeights, out: Tensor) -> None:
 
     Args:
         packed: The weights.
-        out: [sum of outs, in], contiguous, filled.
+        out: [sum of outs, in], filled; its rows may lie apart.
     """
     size = len(packed.data)
     _unpack_nf4[(triton.cdiv(size, _PACKED),)](
         packed.data, packed.code, packed.scales, packed.scale_code, packed.second_scales, packed.offsets, out, size,
-        PER_SCALE=packed.block // 2, PER_SECOND=packed.second_block, BLOCK=_PACKED, num_warps=4,
+        WIDTH=out.shape[1], STRIDE=out.stride(0), PER_SCALE=packed.block // 2, PER_SECOND=packed.second_block, BLOCK=_PACKED, num_warps=4,
     )  # fmt: skip
 
 
@@ -241,7 +246,7 @@ def _normalised(x: Tensor, epsilon: float) -> Tensor:
 if triton is not None:
 
     @triton.jit
-    def _rms_norm_forward(x, weight, out, width, epsilon, BLOCK: tl.constexpr):
+    def _rms_norm_forward(x, weight, out, width, stride, epsilon, BLOCK: tl.constexpr):
         row = tl.program_id(0).to(tl.int64)
         at = tl.arange(0, BLOCK)
         inside = at < width
@@ -249,7 +254,7 @@ if triton is not None:
         wide = value.to(tl.float32)
         inverse = tl.rsqrt(tl.sum(wide * wide, axis=0) / width + epsilon)
         normed = (wide * inverse).to(value.dtype)
-        tl.store(out + row * width + at, normed * tl.load(weight + at, mask=inside, other=0.0), mask=inside)
+        tl.store(out + row * stride + at, normed * tl.load(weight + at, mask=inside, other=0.0), mask=inside)
 
     @triton.jit
     def _rms_norm_backward(grad, x, weight, residual, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
@@ -357,7 +362,7 @@ if triton is not None:
     @triton.jit
     def _unpack_nf4(
         packed, code, absmax, second_code, second_absmax, offsets, out, size,
-        PER_SCALE: tl.constexpr, PER_SECOND: tl.constexpr, BLOCK: tl.constexpr,
+        WIDTH: tl.constexpr, STRIDE: tl.constexpr, PER_SCALE: tl.constexpr, PER_SECOND: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = at < size
@@ -371,7 +376,7 @@ if triton is not None:
         low = tl.load(code + (pair & 15)) * scale
         both = tl.interleave(high, low).to(out.dtype.element_ty)
         to = tl.program_id(0).to(tl.int64) * 2 * BLOCK + tl.arange(0, 2 * BLOCK)
-        tl.store(out + to, both, mask=to < 2 * size)
+        tl.store(out + (to // WIDTH) * STRIDE + to % WIDTH, both, mask=to < 2 * size)
 
 
 _ELEMENTS = 1024  # values of a row that one program of the gated SiLU takes

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from warmline.config import LossWeights
 from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.model.logits_kernel import cross_entropy_rows
 
 CHUNK_LOGITS = 2**25
 """Logits held at once: 128 MiB in fp32, 220 tokens at Qwen3's vocabulary, enough rows to keep a matrix product busy."""
@@ -119,26 +120,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
         states = hidden.to(weight.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_hidden = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         steps = _chunks(len(hidden), len(weight))
         for start in steps:
             part = slice(start, start + steps.step)
-            logits = (states[part] @ weight.T).float()
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            chosen = targets[part, None]
-            total += (normaliser - logits.gather(1, chosen)).sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            gradient = logits.sub_(normaliser).exp_()
-            gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, -1.0))
-            _add_gradients(gradient.to(weight.dtype), weight, states[part], part, grad_hidden, grad_weight)
-        ctx.grads = grad_hidden, grad_weight
+            logits = states[part] @ weight.T
+            total += cross_entropy_rows(logits, targets[part], wants_hidden or wants_weight).sum()
+            if wants_hidden or wants_weight:
+                _add_gradients(logits, weight, states[part], part, grad_hidden, grad_weight)
+        ctx.grads, ctx.hidden_dtype = (grad_hidden, grad_weight), hidden.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0])
+        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.hidden_dtype)
         return grad_hidden, grad_weight, None, None
 
 
@@ -150,7 +146,7 @@ class _ChunkedKL(torch.autograd.Function):
         wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
         states, base_states = hidden.to(weight.dtype), base_hidden.to(base_weight.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_hidden = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         steps = _chunks(len(hidden), len(weight))
         for start in steps:
@@ -161,25 +157,35 @@ class _ChunkedKL(torch.autograd.Function):
             total += (base.sub_(tuned).mul_(base_probabilities).sum(dim=1) * weights[part]).sum()
             if not (wants_hidden or wants_weight):
                 continue
-            gradient = tuned.exp_().sub_(base_probabilities).mul_(weights[part, None]).to(weight.dtype)
-            _add_gradients(gradient, weight, states[part], part, grad_hidden, grad_weight)
-        ctx.grads = grad_hidden, grad_weight
+            gradient = tuned.exp_().sub_(base_probabilities)
+            # near the base the gradient is too small for fp16: each row goes through the product with a largest value of 1
+            largest = gradient.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
+            scale = largest * weights[part, None]
+            _add_gradients(gradient.div_(largest).to(weight.dtype), weight, states[part], part, grad_hidden, grad_weight, scale)
+        ctx.grads, ctx.hidden_dtype = (grad_hidden, grad_weight), hidden.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0])
+        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.hidden_dtype)
         return grad_hidden, grad_weight, None, None, None, None
 
 
 def _add_gradients(
-    gradient: Tensor, weight: Tensor, states: Tensor, part: slice, grad_hidden: Tensor | None, grad_weight: Tensor | None
+    gradient: Tensor,
+    weight: Tensor,
+    states: Tensor,
+    part: slice,
+    grad_hidden: Tensor | None,
+    grad_weight: Tensor | None,
+    scale: Tensor | None = None,
 ) -> None:
-    """Carry a chunk's gradient of the logits, [chunk, vocabulary], on to what asks for one."""
+    """Carry a chunk's gradient of the logits, [chunk, vocabulary] times `scale` [chunk, 1], on to what asks for one."""
     if grad_hidden is not None:
-        grad_hidden[part] = (gradient @ weight).to(grad_hidden.dtype)
+        product = (gradient @ weight).float()
+        grad_hidden[part] = product if scale is None else product.mul_(scale)
     if grad_weight is not None:
-        grad_weight += gradient.T @ states
+        grad_weight += gradient.T @ (states if scale is None else (states * scale).to(states.dtype))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
@@ -188,9 +194,9 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return wide.sub_(wide.logsumexp(dim=1, keepdim=True))
 
 
-def _scaled(grads: tuple[Tensor | None, Tensor | None], outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _scaled(grads: tuple[Tensor | None, Tensor | None], outer: Tensor, hidden_dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
     grad_hidden, grad_weight = grads
     return (
-        None if grad_hidden is None else grad_hidden * outer.to(grad_hidden.dtype),
+        None if grad_hidden is None else (grad_hidden * outer).to(hidden_dtype),
         None if grad_weight is None else grad_weight * outer.to(grad_weight.dtype),
     )

@@ -1,7 +1,7 @@
 """Checkpointed states that wait in the host's memory while the GPU works on other layers.
 
-A layer's input at 8B takes 8 KiB a token: 36 of them are 1.1 GiB for 4,096 tokens. Copied out behind the forward pass and back ahead of
-the backward pass, on a stream of their own, they cost no time as long as a layer takes longer than its copy.
+Three states of a layer at 8B take 24 KiB a token: 36 layers are 3.4 GiB for 4,096 tokens. Copied out behind the forward pass and back ahead
+of the backward pass, on a stream of their own, they cost no time as long as a layer takes longer than its copy.
 """
 
 import torch
@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class HostStore:
-    """Pinned buffers, one a slot, and a stream that fills and empties them.
+    """Pinned buffers, one a state of a slot, and a stream that fills and empties them.
+
+    Everything on the device is allocated on the stream of the computation and waited for there, so that its memory can be used again as
+    soon as it is free. (`record_stream` instead kept twice as much memory reserved.)
 
     Args:
         device: The CUDA device whose states are kept.
@@ -18,37 +21,49 @@ class HostStore:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        self._buffers: dict[int, Tensor] = {}
-        self._shapes: dict[int, torch.Size] = {}
-        self._arriving: dict[int, Tensor] = {}
+        self._buffers: dict[tuple[int, int], Tensor] = {}
+        self._shapes: dict[int, list[torch.Size]] = {}
+        self._leaving: tuple[torch.cuda.Event, tuple[Tensor, ...]] | None = None
+        self._arriving: dict[int, tuple[torch.cuda.Event, list[Tensor]]] = {}
 
-    def put(self, slot: int, states: Tensor) -> None:
-        """Copy states out; the caller may drop its reference at once."""
-        buffer = self._buffers.get(slot)
-        if buffer is None or buffer.numel() < states.numel():
-            buffer = self._buffers[slot] = torch.empty(states.numel(), dtype=states.dtype, pin_memory=True)
-        self._shapes[slot] = states.shape
+    def put(self, slot: int, states: tuple[Tensor, ...]) -> None:
+        """Copy states out. They are held until the next slot's come, by when the copy has long ended."""
+        self._let_go()
+        self._arriving.pop(slot, None)  # of a backward pass that broke off
+        self._shapes[slot] = [state.shape for state in states]
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            buffer[: states.numel()].view(states.shape).copy_(states, non_blocking=True)
-        states.record_stream(self._stream)
+            for place, state in enumerate(states):
+                self._buffer(slot, place, state)[: state.numel()].view(state.shape).copy_(state, non_blocking=True)
+        self._leaving = self._stream.record_event(), states
 
-    def get(self, slot: int) -> Tensor:
+    def get(self, slot: int) -> list[Tensor]:
         """The states of a slot, on the device; those of the slot before start to come back meanwhile."""
+        self._let_go()
         if slot not in self._arriving:
             self._start(slot)
-        states = self._arriving.pop(slot)
-        current = torch.cuda.current_stream(self._device)
-        current.wait_stream(self._stream)
-        states.record_stream(current)
+        arrived, states = self._arriving.pop(slot)
+        torch.cuda.current_stream(self._device).wait_event(arrived)
         if slot - 1 in self._shapes:
             self._start(slot - 1)
         return states
 
+    def _let_go(self) -> None:
+        if self._leaving is not None:
+            torch.cuda.current_stream(self._device).wait_event(self._leaving[0])
+            self._leaving = None
+
+    def _buffer(self, slot: int, place: int, state: Tensor) -> Tensor:
+        buffer = self._buffers.get((slot, place))
+        if buffer is None or buffer.numel() < state.numel():
+            buffer = self._buffers[slot, place] = torch.empty(state.numel(), dtype=state.dtype, pin_memory=True)
+        return buffer
+
     def _start(self, slot: int) -> None:
-        shape = self._shapes.pop(slot)
-        buffer = self._buffers[slot]
+        shapes = self._shapes.pop(slot)
+        states = [torch.empty(shape, dtype=self._buffers[slot, place].dtype, device=self._device) for place, shape in enumerate(shapes)]
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            states = torch.empty(shape, dtype=buffer.dtype, device=self._device)
-            states.copy_(buffer[: shape.numel()].view(shape), non_blocking=True)
-        self._arriving[slot] = states
+            for place, state in enumerate(states):
+                state.copy_(self._buffers[slot, place][: state.numel()].view(state.shape), non_blocking=True)
+        self._arriving[slot] = self._stream.record_event(), states

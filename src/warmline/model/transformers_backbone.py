@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -27,6 +26,7 @@ from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
 from warmline.model.backbone import Sampling
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
+from warmline.model.generation import generation_settings, pad_left, until
 
 NANO = "nano"
 
@@ -45,7 +45,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(config), revision=config.revision)
     except (OSError, ValueError) as error:
-        raise _not_found(config, error) from None
+        raise not_found(config, error) from None
     return tokenizer
 
 
@@ -58,7 +58,7 @@ def load_architecture(config: ModelConfig) -> PreTrainedConfig:
     try:
         architecture: PreTrainedConfig = AutoConfig.from_pretrained(model_path(config), revision=config.revision)
     except (OSError, ValueError) as error:
-        raise _not_found(config, error) from None
+        raise not_found(config, error) from None
     return architecture
 
 
@@ -90,7 +90,7 @@ class TransformersBackbone(nn.Module):
     ) -> None:
         super().__init__()
         base = _load_base(config, device, dtype)
-        _refuse_unusual_logits(base)
+        refuse_unusual_logits(base)
         self._frozen: PreTrainedModel | None = None
         self.model: PreTrainedModel | PeftModel
         if lora is not None:
@@ -186,34 +186,19 @@ class TransformersBackbone(nn.Module):
         causal = self._in_use
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
-        drawn: dict[str, Any] = {}
-        if sampling.temperature > 0:
-            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "min_p": sampling.min_p, "top_k": 0}
-        settings = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=sampling.temperature > 0,
-            eos_token_id=end_of_turn,
-            pad_token_id=end_of_turn,
-            **drawn,
-        )
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[end_of_turn] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self.device)
+        settings = GenerationConfig(**generation_settings(sampling, end_of_turn))
+        ids, mask = pad_left(prompts, end_of_turn, self.device)
         causal.set_attn_implementation("sdpa")  # the cache of `generate` is no flat sequence
         try:
             output = causal.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         finally:
             causal.set_attn_implementation(VARLEN)
-        return [_until(reply, end_of_turn) for reply in output[:, longest:].tolist()]
+        return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
 
     def save(self, folder: Path) -> None:
         """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""
         self.model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
-
-
-def _until(reply: list[int], end_of_turn: int) -> list[int]:
-    return reply[: reply.index(end_of_turn)] if end_of_turn in reply else reply
 
 
 def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -235,7 +220,7 @@ def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
             quantization_config=quantisation,
         )
     except (OSError, ValueError) as error:
-        raise _not_found(config, error) from None
+        raise not_found(config, error) from None
     return loaded
 
 
@@ -254,7 +239,7 @@ def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None,
         try:
             return PeftModel.from_pretrained(base, str(tuned), is_trainable=trainable)
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise _damaged(tuned, error) from None
+            raise damaged(tuned, error) from None
     settings = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -278,11 +263,11 @@ def _full_weights(tuned: Path | None, base: PreTrainedModel, device: torch.devic
             tuned, dtype=dtype, attn_implementation=VARLEN, device_map={"": device}
         )
     except (OSError, ValueError) as error:
-        raise _damaged(tuned, error) from None
+        raise damaged(tuned, error) from None
     return loaded
 
 
-def _refuse_unusual_logits(base: PreTrainedModel) -> None:
+def refuse_unusual_logits(base: PreTrainedModel) -> None:
     """The losses rebuild logits as states @ unembedding.T; a model that does more would be trained on other logits than it serves."""
     head = base.get_output_embeddings()
     if getattr(base.config, "final_logit_softcapping", None) or getattr(head, "bias", None) is not None:
@@ -291,11 +276,13 @@ def _refuse_unusual_logits(base: PreTrainedModel) -> None:
         )
 
 
-def _damaged(folder: Path, error: Exception) -> WarmlineError:
+def damaged(folder: Path, error: Exception) -> WarmlineError:
+    """What to tell a person whose saved weights cannot be loaded."""
     return WarmlineError(f"{folder}: saved weights cannot be loaded ({' '.join(str(error).split())[:200]}); train the run again")
 
 
-def _not_found(config: ModelConfig, error: Exception) -> WarmlineError:
+def not_found(config: ModelConfig, error: Exception) -> WarmlineError:
+    """What to tell a person whose base model cannot be loaded."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if config.name.startswith((".", "/", "~")) and not Path(config.name).is_dir():
         reason = "no such folder; give a hub id such as Qwen/Qwen3-8B or the folder of a downloaded model"

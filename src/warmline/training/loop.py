@@ -23,15 +23,16 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
-from warmline.model.multitask import BaseStates, MultiTaskModel
+from warmline.model.multitask import BaseStates
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
 from warmline.training.checkpoint import Progress, restore_checkpoint, restore_weights, save_checkpoint
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
-from warmline.training.memory import choose_checkpointing, what_would_fit
-from warmline.training.plan import make_packer, make_plan
+from warmline.training.memory import what_would_fit
+from warmline.training.optimizer import Optimizer
+from warmline.training.plan import Way, choose_way, make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.validation import Validator
@@ -63,13 +64,14 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         dataloader_config=DataLoaderConfiguration(),
     )
     place = place._replace(device=accelerator.device)
+    way = choose_way(config, place)
     view = view or View(quiet=not accelerator.is_main_process)
     run = RunFolder(config.output_dir / config.name)
     if accelerator.is_main_process:
         _claim(run, config, resume, overwrite)
     accelerator.wait_for_everyone()
     try:
-        return _Training(config, run, accelerator, place, view).finish()
+        return _Training(config, run, accelerator, place, way, view).finish()
     except torch.OutOfMemoryError:
         raise WarmlineError(f"out of GPU memory; {what_would_fit(config, place.dtype != torch.float32, place.device)}") from None
     finally:
@@ -89,8 +91,8 @@ class StepResult(NamedTuple):
 class _Training:
     """A run in progress. Everything that changes lies in `progress`, the model, the optimiser and the packer."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, view: View) -> None:
-        self.config, self.run, self.accelerator, self.place, self.view = config, run, accelerator, place, view
+    def __init__(self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, way: Way, view: View) -> None:
+        self.config, self.run, self.accelerator, self.place, self.way, self.view = config, run, accelerator, place, way, view
         self.template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
         view.say("reading and encoding the data")
         with accelerator.main_process_first():
@@ -98,11 +100,11 @@ class _Training:
             held_out = encode_split("valid", config.data, self.template)
         self.counts = [source.target_counts() for source in self.sources]
         half = place.dtype != torch.float32
-        checkpointing = choose_checkpointing(config, half, place.device)
-        self.plan = make_plan(config, self.sources, accelerator.num_processes, half, checkpointing)
+        self.plan = make_plan(config, self.sources, accelerator.num_processes, half, way)
+        view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
-        self.model = build_model(config, place.device, place.dtype, checkpointing)
-        self.optimizer = make_optimizer(self.model, config)
+        self.model = build_model(config, place.device, place.dtype, way.checkpointing, way.choice.backend)
+        self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
@@ -117,7 +119,7 @@ class _Training:
         if self.accelerator.is_main_process:
             write_text(self.run.config, dump_config(self.config))
             write_json(self.run.plan, self.plan.as_json())
-            write_json(self.run.manifest, make_manifest(self.config, self.place, self.accelerator.num_processes))
+            write_json(self.run.manifest, make_manifest(self.config, self.place, self.accelerator.num_processes, self.way.choice))
         if self.config.trackers:
             self.accelerator.init_trackers("warmline", config={"name": self.config.name, "yaml": dump_config(self.config)})
         self.view.start(self.plan, self.progress.step)
@@ -141,7 +143,7 @@ class _Training:
             if self.accelerator.is_main_process:
                 keep_metrics(self.run.metrics, upto=-1)
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
-        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
+        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer.inner)
         self.packer.restore(progress.packer)
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
@@ -155,8 +157,7 @@ class _Training:
         progress, config = self.progress, self.config.training
         rows = [self.packer.row() for _ in range(self.plan.rows_per_step)]
         factor = rate_factor(progress.step, self.plan.steps, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = factor * group["peak"]
+        self.optimizer.set_rate(factor)
         torch.manual_seed(dropout_seed(self.config.seed, progress.step, self.accelerator.process_index))
         result = self._accumulate(rows)
         progress.step += 1
@@ -187,12 +188,12 @@ class _Training:
                 loss = weighted_loss(terms, self.config.loss, denominators) * ranks
                 torch.autograd.backward(self.scaler.scale(loss))
             sums += torch.stack([term.sum.detach() for term in terms])
-        self.scaler.unscale_(self.optimizer)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.training.max_grad_norm)
-        self.scaler.step(self.optimizer)
+        self.optimizer.collect()
+        self.scaler.unscale_(self.optimizer.inner)
+        norm = self.optimizer.clip(self.config.training.max_grad_norm)
+        self.scaler.step(self.optimizer.inner)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.inner.zero_grad(set_to_none=True)
         sums = self.accelerator.reduce(sums, "sum")
         values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
         if not all(map(math.isfinite, values.values())):
@@ -257,7 +258,7 @@ class _Training:
         self.progress.packer = self.packer.state()
         self.progress.scaler = dict(self.scaler.state_dict())
         if self.accelerator.is_main_process:
-            save_checkpoint(self.run, self.model, self.optimizer, self.progress, self.config.checkpoint.keep)
+            save_checkpoint(self.run, self.model, self.optimizer.inner, self.progress, self.config.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 
     def _record(self, line: dict[str, Any]) -> None:
@@ -271,32 +272,6 @@ class _Training:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
                 raise WarmlineError(f"{self.run.metrics}: cannot be written ({error.strerror}); free some space, then --resume") from None
-
-
-def make_optimizer(model: MultiTaskModel, config: RunConfig) -> torch.optim.Optimizer:
-    """AdamW over adapter and heads; each group carries its own `peak` rate, and vectors do not decay.
-
-    Raises:
-        WarmlineError: the 8-bit optimiser is asked for where it cannot run.
-    """
-    training = config.training
-    groups = []
-    for module, peak in ((model.backbone, training.learning_rate), (model.heads, training.head_learning_rate)):
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        for decay, parameters in (
-            (training.weight_decay, [parameter for parameter in trained if parameter.ndim >= 2]),
-            (0.0, [parameter for parameter in trained if parameter.ndim < 2]),
-        ):
-            if parameters:
-                groups.append({"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay})
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError:
-        raise WarmlineError("training.optimizer: adamw_8bit needs bitsandbytes; `pip install 'warmline[cuda]'` or use adamw") from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups)
-    return optimizer
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

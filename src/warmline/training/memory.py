@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from warmline.config import RunConfig
 from warmline.errors import WarmlineError
+from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.losses import CHUNK_LOGITS
@@ -117,11 +118,12 @@ def estimate_memory(config: RunConfig, sizes: Architecture, half_precision: bool
         base += sizes.parameters * width  # the frozen copy
     moments = 2 if config.training.optimizer == "adamw_8bit" else 8
     layer = kept_values(sizes)
+    states = 2 * sizes.hidden + sizes.queries
     kept = {
         "none": sizes.layers * layer,
-        "selective": 2 * sizes.layers * sizes.hidden + layer,
+        "selective": sizes.layers * states + layer,
         "full": sizes.layers * sizes.hidden + layer,
-        "offload": layer,
+        "offload": 2 * states + layer,  # those at work and those on their way
     }[checkpointing]
     backward = tokens * (sizes.intermediate + 4 * sizes.hidden) * width
     if in_4bit:
@@ -146,7 +148,7 @@ def what_would_fit(config: RunConfig, half_precision: bool, device: torch.device
         total_gib: Memory of the card; None asks the device.
     """
     if total_gib is None:
-        total_gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+        total_gib = _allowed_gib(device)
     sizes = read_architecture(load_architecture(config.model))
     rows, tokens = config.training.rows_per_micro_batch, config.data.row_tokens
     smaller = [(number, tokens) for number in range(rows, 0, -1)] + [(1, tokens // part) for part in (2, 4)]
@@ -165,7 +167,28 @@ def what_would_fit(config: RunConfig, half_precision: bool, device: torch.device
     return "no setting of this model fits the card; use model.load_in_4bit: true or a smaller model"
 
 
-def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.device, free_gib: float | None = None) -> Checkpointing:
+def plain_fits(config: RunConfig, half_precision: bool, device: torch.device, free_gib: float | None = None) -> bool:
+    """Whether transformers without fused layers fits the free memory, with every layer recomputed: the smallest way it has.
+
+    Args:
+        config: Of the run.
+        half_precision: Whether base weights take 2 bytes or 4.
+        device: Where the run happens.
+        free_gib: Free memory; None asks the device.
+    """
+    if free_gib is None:
+        free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
+    sizes = read_architecture(load_architecture(config.model))
+    return sum(estimate_memory(config, sizes, half_precision, "full").values()) <= HEADROOM * free_gib
+
+
+def choose_checkpointing(
+    config: RunConfig,
+    half_precision: bool,
+    device: torch.device,
+    free_gib: float | None = None,
+    backend: Backend = "transformers",
+) -> Checkpointing:
     """What `model.checkpointing: auto` comes to: the fastest whose estimate fits the free memory; nothing is recomputed on a CPU.
 
     Args:
@@ -173,16 +196,19 @@ def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.
         half_precision: Whether base weights take 2 bytes or 4.
         device: Where the run happens.
         free_gib: Free memory; None asks the device.
+        backend: Unsloth keeps everything (none) or layers' inputs in the host's memory (offload); auto is the latter.
 
     Raises:
         WarmlineError: not even the smallest fits, with what would.
     """
+    if backend == "unsloth":
+        return "none" if config.model.checkpointing == "none" else "offload"
     if config.model.checkpointing != "auto":
         return config.model.checkpointing
     if free_gib is None:
         if device.type != "cuda":
             return "none"
-        free_gib = torch.cuda.mem_get_info(device)[0] / 2**30
+        free_gib = min(torch.cuda.mem_get_info(device)[0] / 2**30, _allowed_gib(device))
     sizes = read_architecture(load_architecture(config.model))
     estimates = {way: sum(estimate_memory(config, sizes, half_precision, way).values()) for way in BY_SPEED}
     fitting = [way for way in BY_SPEED if estimates[way] <= HEADROOM * free_gib]
@@ -192,3 +218,8 @@ def choose_checkpointing(config: RunConfig, half_precision: bool, device: torch.
             "lower training.rows_per_micro_batch or data.row_tokens, or set model.load_in_4bit: true"
         )
     return fitting[0]
+
+
+def _allowed_gib(device: torch.device) -> float:
+    """The card's memory, or the share of it that `torch.cuda.set_per_process_memory_fraction` leaves to this process."""
+    return torch.cuda.get_per_process_memory_fraction(device) * torch.cuda.get_device_properties(device).total_memory / 2**30

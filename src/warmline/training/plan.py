@@ -1,7 +1,7 @@
 """A run's arithmetic before it starts: the mixture, the steps, the memory, and what will be written."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,10 +11,11 @@ from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import RowPacker, count_targets, tally
 from warmline.data.template import ChatTemplate
+from warmline.model.choose import Backend, Choice, choose_backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.transformers_backbone import load_architecture, load_tokenizer
-from warmline.training.device import choose_place
-from warmline.training.memory import choose_checkpointing, estimate_memory, read_architecture, trainable_parameters
+from warmline.training.device import Place, choose_place
+from warmline.training.memory import choose_checkpointing, estimate_memory, plain_fits, read_architecture, trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Plan:
         targets: Targets of each objective over the run.
         parameters: Of the base model.
         trainable: Of adapter (or model) and heads.
+        backend: Library that runs the model.
+        backend_reason: Why this one.
         checkpointing: What each layer keeps for its backward pass; the rest is computed again.
         memory_gib: Estimated peak, by part.
     """
@@ -54,6 +57,8 @@ class Plan:
     targets: dict[Objective, int]
     parameters: int
     trainable: int
+    backend: Backend
+    backend_reason: str
     checkpointing: Checkpointing
     memory_gib: dict[str, float]
 
@@ -68,7 +73,27 @@ def make_packer(config: RunConfig, sources: list[EncodedSource]) -> RowPacker:
     return RowPacker(sources, sampler, config.data.row_tokens, config.data.lookahead)
 
 
-def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_precision: bool, checkpointing: Checkpointing) -> Plan:
+class Way(NamedTuple):
+    """How the model will be run: by which backend and why, and what its layers keep."""
+
+    choice: Choice
+    checkpointing: Checkpointing
+
+
+def choose_way(config: RunConfig, place: Place) -> Way:
+    """What `model.backend` and `model.checkpointing` come to on this machine.
+
+    Raises:
+        WarmlineError: the base model's configuration cannot be found, or what is asked for cannot run here.
+    """
+    half = config.model.load_in_4bit or place.dtype != torch.float32
+    choice = choose_backend(
+        config, load_architecture(config.model), place.device, place.dtype, lambda: plain_fits(config, half, place.device)
+    )
+    return Way(choice, choose_checkpointing(config, half, place.device, backend=choice.backend))
+
+
+def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_precision: bool, way: Way) -> Plan:
     """Count the run by drawing and packing it once without a model.
 
     Args:
@@ -76,7 +101,7 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         sources: Encoded training data.
         ranks: Processes that train together.
         half_precision: Whether base weights take 2 bytes or 4.
-        checkpointing: As `choose_checkpointing` says.
+        way: As `choose_way` says.
     """
     rows_per_step = config.training.rows_per_micro_batch * config.training.accumulation * ranks
     wanted = round(config.training.epochs * sum(len(source) for source in sources))
@@ -95,7 +120,7 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         drawn = [before + number for before, number in zip(drawn, own, strict=True)]
         tokens += own_tokens
     architecture = read_architecture(load_architecture(config.model))
-    memory = estimate_memory(config, architecture, half_precision, checkpointing)
+    memory = estimate_memory(config, architecture, half_precision, way.checkpointing)
     return Plan(
         sources=[source.name for source in sources],
         conversations=[len(source) for source in sources],
@@ -111,7 +136,9 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
         targets=targets,
         parameters=architecture.parameters,
         trainable=trainable_parameters(config, architecture),
-        checkpointing=checkpointing,
+        backend=way.choice.backend,
+        backend_reason=way.choice.reason,
+        checkpointing=way.checkpointing,
         memory_gib=memory,
     )
 
@@ -129,5 +156,5 @@ def plan_run(config: RunConfig, ranks: int = 1) -> Plan:
     template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
     place = choose_place(config.training)
     half = config.model.load_in_4bit or place.dtype != torch.float32
-    checkpointing = choose_checkpointing(config, half, place.device)
-    return make_plan(config, encode_split("train", config.data, template), ranks, half, checkpointing)
+    way = choose_way(config, place)
+    return make_plan(config, encode_split("train", config.data, template), ranks, half, way)

@@ -120,7 +120,8 @@ def plan_summary(plan: Plan) -> Group:
         f"{plan.row_tokens:,} tokens ({plan.fill:.1%} full)\n"
         f"targets: {targets}\n"
         f"{plan.trainable:,} of {plan.parameters:,} parameters train; estimated memory {sum(plan.memory_gib.values()):.1f} GiB "
-        f"({memory}), checkpointing: {plan.checkpointing}"
+        f"({memory}), checkpointing: {plan.checkpointing}\n"
+        f"backend: {plan.backend} ({plan.backend_reason})"
     )
     return Group(table, Text(text))
 
