@@ -81,6 +81,20 @@ def test_train_then_evaluate(warmline: Warmline, config_file: Path, tmp_path: Pa
     assert "differs from the run's at `seed`" in refusal(differs)
 
 
+@pytest.mark.slow
+def test_ablate(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
+    few = ("--variants", "no-safety", "--conversations", "3", "--probe-rows", "10")
+    table = warmline("ablate", config_file, *few, "--seeds", "14")
+    assert table.status == 0
+    for shown in ("1 of 2: full, seed 14", "2 of 2: no-safety, seed 14", "variant minus full", "one seed"):
+        assert shown in table.out
+    result = json.loads(warmline("ablate", config_file, *few, "--seeds", "14", "--json").out)
+    assert result == read_json(RunFolder(tmp_path / "runs" / "tiny").ablation_results)
+    assert result["context"]["seeds"] == [14]
+    assert "--seeds 14;15: expected whole numbers" in refusal(warmline("ablate", config_file, "--seeds", "14;15"))
+    assert "unknown variant `none`" in refusal(warmline("ablate", config_file, "--variants", "none"))
+
+
 def test_plan(warmline: Warmline, config_file: Path) -> None:
     content = json.loads(warmline("plan", config_file, "--json").out)
     assert (content["steps"], content["row_tokens"]) == (1, 512)
@@ -238,11 +252,11 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
     monkeypatch.setattr("warmline.training.loop.train", interrupt)
     done = warmline("train", config_file)
     assert done.status == 130
-    assert done.err == "warmline: interrupted; `--resume` goes on from the last checkpoint\n"
+    assert done.err == "warmline: interrupted; train goes on with `--resume`, other commands when started again\n"
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
+    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("ablate",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
 )
 def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
     done = warmline(*command, "--help")

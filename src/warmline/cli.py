@@ -49,7 +49,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = _INTERRUPTED
     if status == _INTERRUPTED:  # typer returns it for Ctrl-C
-        print("warmline: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
+        print("warmline: interrupted; train goes on with `--resume`, other commands when started again", file=sys.stderr)
     raise SystemExit(status or 0)
 
 
@@ -213,6 +213,47 @@ def guard(
 
 
 @app.command()
+def ablate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds with commas between, as in 13,14,15; the configuration's own by default.")
+    ] = None,
+    variants: Annotated[
+        str | None, typer.Option(help="Of no-emotion, no-strategy, no-safety and lm-only, with commas between; all by default.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Cut every run to so many steps: a demonstration.")] = None,
+    conversations: Annotated[int | None, typer.Option(min=2, help="Test conversations of each source; all by default.")] = None,
+    probe_rows: Annotated[int, typer.Option(min=2, help="Training rows of a linear probe.")] = 4000,
+    overwrite: Annotated[bool, typer.Option(help="Remove this run's earlier ablation first.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the run again with one loss or another off, at every seed, and compare; goes on where it was interrupted."""
+    from warmline.ablation.scores import ScoreSettings
+    from warmline.ablation.study import ablate as ablate_run
+    from warmline.ablation.view import StudyView, differences_table, values_table
+
+    result = ablate_run(
+        _config(config, overrides, data_dir),
+        _integers("--seeds", seeds),
+        variants.split(",") if variants else None,
+        max_steps,
+        ScoreSettings(conversations, probe_rows),
+        overwrite,
+        StudyView(quiet=as_json),
+    )
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(values_table(result))
+    console.print(differences_table(result))
+    for note in result["notes"]:
+        console.print(f"- {note}", style="dim", highlight=False)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),
@@ -288,6 +329,13 @@ def _data_config(data_dir: str | None, alpha: float) -> DataConfig:
     if not 0 < alpha <= 1:
         raise WarmlineError(f"--alpha {alpha}: expected above 0 and at most 1")
     return DataConfig(dir=data_dir, alpha=alpha)
+
+
+def _integers(option: str, text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise WarmlineError(f"{option} {text}: expected whole numbers with commas between, as in 13,14,15") from None
 
 
 def _stats_table(stats: dict[str, Any]) -> Table:

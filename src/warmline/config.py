@@ -181,6 +181,9 @@ class ValidationConfig(_Section):
     metric: Literal["total", "lm", "emotion", "strategy", "safety"] = Field(
         "total", description="Lowest validation loss that makes a checkpoint the best; total is the weighted sum."
     )
+    artifact: Literal["best", "last"] = Field(
+        "best", description="Whose weights the run leaves behind: the best validation's, or the last step's."
+    )
 
 
 class CheckpointConfig(_Section):
@@ -282,6 +285,18 @@ def parse_config(content: dict[str, Any], place: str) -> RunConfig:
 def dump_config(config: RunConfig) -> str:
     """The configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def differing_keys(first: RunConfig, second: RunConfig) -> list[str]:
+    """Keys with dots between the levels, such as `training.max_steps`, at which two configurations differ."""
+
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        return {key: leaf for name, below in value.items() for key, leaf in flat(below, f"{prefix}.{name}".lstrip(".")).items()}
+
+    before, after = flat(first.model_dump(mode="json")), flat(second.model_dump(mode="json"))
+    return [key for key in {**before, **after} if before.get(key) != after.get(key)]
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

@@ -11,6 +11,8 @@
   results/               pictures and JSON made from the finished run
   eqbench/               replies.jsonl and judge.jsonl, one line an answer as it came; transcripts.jsonl, to read
   safety/                the red-team sheet, and people's ratings, which no command overwrites
+  origin.json            of a run that took over another's last checkpoint: which
+  ablation/              the runs of `warmline ablate`, each a run folder of its own
 """
 
 import json
@@ -54,6 +56,11 @@ class RunFolder:
         self.red_team = path / "results" / "red_team.json"
         self.red_team_sheet = path / "safety" / "red_team_sheet.md"
         self.human_ratings = path / "safety" / "human_ratings.yaml"
+        self.ablation = path / "ablation"
+        self.origin = path / "origin.json"
+        self.ablation_scores = path / "results" / "ablation_scores.json"
+        self.ablation_results = path / "results" / "ablation_results.json"
+        self.ablation_picture = path / "results" / "ablation.png"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -213,6 +213,16 @@ def test_untrained_is_best(tiny_config: ConfigFactory, tmp_path: Path, monkeypat
     load_artifact(RunFolder.open(run.path), CPU.device, CPU.dtype)
 
 
+def test_the_last_step_is_kept_when_asked(tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, 1.0, 2.0, 3.0, 4.0, 5.0)
+    run = quiet_train(tiny_config(tmp_path, training={"max_steps": 4}, validation={"every": 1, "artifact": "last"}, checkpoint={"keep": 4}))
+    assert read_json(run.heads_description)["step"] == 4
+    heads = load_file(run.heads)
+    for step, same in ((1, False), (4, True)):
+        saved = load_file(run.checkpoint(step) / "state.safetensors")
+        assert all(torch.equal(tensor, saved[f"model.heads.{name}"]) for name, tensor in heads.items()) == same
+
+
 def test_metric_without_targets_is_refused(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, data={"sources": {"safety": {"enabled": False}}}, validation={"metric": "safety"})
     with pytest.raises(WarmlineError, match=r"validation\.metric"):

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
-from warmline.config import RunConfig, dump_config, load_config
+from warmline.config import RunConfig, differing_keys, dump_config, load_config
 from warmline.data.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import encode_split
 from warmline.data.packing import Row, collate, count_targets, tally
@@ -129,10 +129,11 @@ class _Training:
         while self.progress.step < self.plan.steps and not self._stopped_early():
             self._one_step()
         self.accelerator.wait_for_everyone()
-        restore_weights(self.run, self.progress.best_step, self.model)
+        kept = self.progress.best_step if self.config.validation.artifact == "best" else self.progress.step
+        restore_weights(self.run, kept, self.model)
         with gathered(self.model):
             if self.accelerator.is_main_process:
-                save_artifact(self.run, self.model, self.config, self.template, self.progress.best_step)
+                save_artifact(self.run, self.model, self.config, self.template, kept)
                 draw_curves(self.run)
                 self.view.done(self.run, self.progress.best_step, self.progress.step)
             self.accelerator.wait_for_everyone()
@@ -329,16 +330,8 @@ def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> 
             raise WarmlineError(f"{run.path}: this run exists; --resume goes on with it, --overwrite removes it, or give another name")
         saved = load_config(run.config)
         if saved != config:
-            raise WarmlineError(f"{run.path}: the configuration differs from the run's at `{_difference(saved, config)}`; resume unchanged")
+            raise WarmlineError(
+                f"{run.path}: the configuration differs from the run's at `{differing_keys(saved, config)[0]}`; resume unchanged"
+            )
     run.create()
     write_text(run.config, dump_config(config))
-
-
-def _difference(saved: RunConfig, wanted: RunConfig) -> str:
-    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        return {key: leaf for name, below in value.items() for key, leaf in flat(below, f"{prefix}.{name}".lstrip(".")).items()}
-
-    before, after = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
-    return next(key for key in {**before, **after} if before.get(key) != after.get(key))

@@ -48,11 +48,15 @@ class View:
         """Training begins after `step` steps."""
         if self._quiet:
             return
-        self._console.print(plan_summary(plan))
+        self.show_plan(plan)
         self._task = self._bar.add_task("train", total=plan.steps, completed=step)
         if self._console.is_terminal:
             self._live = Live(self._bar, console=self._console, refresh_per_second=4)
             self._live.start()
+
+    def show_plan(self, plan: Plan) -> None:
+        """The run's arithmetic."""
+        self._console.print(plan_summary(plan))
 
     def show(self, line: dict[str, Any]) -> None:
         """A line of `metrics.jsonl`."""

@@ -1,0 +1,1 @@
+"""What each objective is worth: the same run with one loss or another switched off."""

@@ -1,0 +1,182 @@
+"""Scores of one finished run on the test splits, item by item, so that two runs can be compared on the same items.
+
+They are kept in the run's `results/ablation_scores.json`: an ablation that is started again measures only what it has not measured yet.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from warmline.config import load_config
+from warmline.data.encoding import EncodedSource, encode_split
+from warmline.data.labels import EMOTIONS
+from warmline.data.mixture import Draw
+from warmline.data.packing import collate, sequential_rows
+from warmline.data.sources import data_checksums
+from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.probe import HeadName, Readings, fit_probe, read_states, some_draws
+from warmline.model.losses import chunked_cross_entropy, chunked_kl
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder, read_json, write_json
+from warmline.training.device import Place
+
+FORMAT = 1
+HEADS: tuple[HeadName, ...] = ("emotion", "strategy")
+
+Items = dict[str, Any]
+"""Columns of equal length, plain lists."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How much is scored.
+
+    Attributes:
+        conversations: Test conversations of each source, chosen once and for all variants; None takes all.
+        probe_rows: Training rows of a probe, and at most as many validation rows.
+    """
+
+    conversations: int | None = None
+    probe_rows: int = 4000
+
+
+def score_run(path: Path, settings: ScoreSettings, is_full: bool) -> dict[str, Any]:
+    """Score the saved artefact, or read the scores back when artefact, data and settings are those they were made with.
+
+    Args:
+        path: A finished run.
+        settings: How much is scored.
+        is_full: Probe both heads' states, of the tuned model and of the base, also where the heads were trained; and score the base.
+
+    Returns:
+        `context`, and items for `heads`, `probes`, `task` and `safety`; with `is_full` also `base`. What cannot be measured is null in
+        `heads` and has its reason in `absent`.
+
+    Raises:
+        WarmlineError: an unfinished run, parts that do not belong together, missing data.
+    """
+    folder = RunFolder.open(path)
+    heads = read_json(folder.heads_description)
+    made_with = {
+        "format": FORMAT, **asdict(settings), "is_full": is_full,
+        "weights_sha256": heads["weights_sha256"], "heads_sha256": heads["heads_sha256"],
+    }  # fmt: skip
+    if folder.ablation_scores.is_file():
+        saved: dict[str, Any] = read_json(folder.ablation_scores)
+        if saved.get("made_with") == made_with and saved["context"]["data_sha256"] == data_checksums(load_config(folder.config).data):
+            return saved
+    finished = FinishedRun.open(path)
+    result = {"context": {**finished.context(), "split": "test"}, "made_with": made_with, **_Scorer(finished, settings).scores(is_full)}
+    write_json(folder.ablation_scores, result)
+    return result
+
+
+class _Scorer:
+    """One loaded run and the encoded data it is scored on."""
+
+    def __init__(self, finished: FinishedRun, settings: ScoreSettings) -> None:
+        config = finished.config
+        self._model, self._place, self._settings = finished.model, finished.place, settings
+        self._loss, self._row_tokens = config.loss, config.data.row_tokens
+        self._splits = {split: encode_split(split, config.data, finished.template) for split in ("train", "valid", "test")}
+        self._test = _chosen(self._splits["test"], settings.conversations)
+
+    def scores(self, is_full: bool) -> dict[str, Any]:
+        """Everything that `score_run` says."""
+        found: dict[str, Any] = {"heads": {}, "probes": {}, "absent": {}}
+        for head in HEADS:
+            test = self._read("test", head)
+            if not len(test.labels):
+                found["heads"][head] = None
+                found["absent"][head] = "no test row has a label for this head"
+                continue
+            if getattr(self._loss, head) == 0:
+                found["heads"][head] = None
+                found["absent"][head] = "its loss was off, so that the head is untrained; the probe reads the same states"
+            else:
+                found["heads"][head] = _guesses(test, self._head_says(test, head))
+            if is_full or found["heads"][head] is None:
+                found["probes"][head] = self._probe(test, head)
+        found |= language_items(self._model, self._splits["test"], self._test, self._place, self._row_tokens)
+        if is_full:
+            with self._model.backbone.reference():
+                rows = {head: self._read("test", head) for head in HEADS}
+                found["base"] = {head: self._probe(test, head) for head, test in rows.items() if len(test.labels)}
+        return found
+
+    def _read(self, split: str, head: HeadName) -> Readings:
+        sources = self._splits[split]
+        draws = self._test if split == "test" else some_draws(sources, head, self._settings.probe_rows)
+        draws = [draw for draw in draws if len(getattr(sources[draw.source][draw.conversation], head))]
+        return read_states(self._model, sources, draws, head, self._place, self._row_tokens)
+
+    @torch.no_grad()
+    def _head_says(self, test: Readings, head: HeadName) -> np.ndarray:
+        layers = self._model.heads.emotion if head == "emotion" else self._model.heads.strategy
+        logits = layers(torch.from_numpy(test.states).to(self._model.backbone.device))
+        return np.asarray((logits[:, : len(EMOTIONS)]).argmax(dim=1).cpu().numpy())
+
+    def _probe(self, test: Readings, head: HeadName) -> Items:
+        probe = fit_probe(self._read("train", head), self._read("valid", head), test)
+        return {**_guesses(test, probe.guess), "strength": probe.strength, "train_rows": probe.train_rows}
+
+
+@torch.no_grad()
+def language_items(
+    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], place: Place, row_tokens: int
+) -> dict[str, Items]:
+    """Language model loss and drift of each conversation.
+
+    Returns:
+        `task`, conversations of sources that train the language model and not the safety term: source, tokens (of the replies), nats and
+        base_nats (sums of the tuned and the base model's cross-entropy over them), kl (sum of KL(base || tuned), nats). `safety`,
+        conversations of sources that train the safety term: kl, mean over the reply's tokens as in the loss.
+    """
+    task: dict[str, list[Any]] = {"source": [], "tokens": [], "nats": [], "base_nats": [], "kl": []}
+    safety: dict[str, list[Any]] = {"kl": []}
+    wanted = [draw for draw in draws if {"lm", "safety"} & set(sources[draw.source].objectives)]
+    for row in sequential_rows(sources, wanted, row_tokens):
+        batch = collate(sources, [row]).to(model.backbone.device)
+        with place.autocast():
+            tuned = model.states(batch)
+            with model.backbone.reference():
+                base = model.states(batch)
+            for at, draw in enumerate(row):
+                start, end = batch.bounds[at : at + 2].tolist()
+                if "safety" in sources[draw.source].objectives:
+                    inside = (batch.safety_positions >= start) & (batch.safety_positions < end)
+                    if bool(inside.any()):
+                        safety["kl"].append(_kl(model, tuned, base, batch.safety_positions[inside], batch.safety_weights[inside]))
+                    continue
+                inside = (batch.lm_positions >= start) & (batch.lm_positions < end)
+                positions, targets = batch.lm_positions[inside], batch.lm_targets[inside]
+                if not len(positions):
+                    continue
+                backbone = model.backbone
+                task["source"].append(sources[draw.source].name)
+                task["tokens"].append(len(positions))
+                task["nats"].append(float(chunked_cross_entropy(tuned[positions], backbone.unembedding, targets)))
+                task["base_nats"].append(float(chunked_cross_entropy(base[positions], backbone.base_unembedding, targets)))
+                task["kl"].append(_kl(model, tuned, base, positions, torch.ones(len(positions), device=tuned.device)))
+    return {"task": task, "safety": safety}
+
+
+def _kl(model: MultiTaskModel, tuned: torch.Tensor, base: torch.Tensor, positions: torch.Tensor, weights: torch.Tensor) -> float:
+    backbone = model.backbone
+    return float(chunked_kl(tuned[positions], backbone.unembedding, base[positions], backbone.base_unembedding, weights))
+
+
+def _guesses(test: Readings, guess: np.ndarray) -> Items:
+    return {"truth": test.labels.tolist(), "guess": guess.tolist(), "conversation": test.conversations.tolist()}
+
+
+def _chosen(sources: list[EncodedSource], conversations: int | None) -> list[Draw]:
+    """The same test conversations for every variant and seed."""
+    draws: list[Draw] = []
+    for place, source in enumerate(sources):
+        order = np.random.default_rng([0, place]).permutation(len(source))[:conversations]
+        draws += [Draw(place, int(at)) for at in np.sort(order)]
+    return draws

@@ -1,0 +1,141 @@
+"""A linear probe: what a frozen representation knows, whether or not the head that reads it was ever trained."""
+
+import warnings
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from warmline.data.encoding import EncodedSource
+from warmline.data.labels import EMOTIONS
+from warmline.data.mixture import Draw
+from warmline.data.packing import collate, sequential_rows
+from warmline.model.multitask import MultiTaskModel
+from warmline.training.device import Place
+
+IntArray = npt.NDArray[np.int64]
+HeadName = Literal["emotion", "strategy"]
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+"""Inverse L2 strengths among which the validation split chooses: wide states with few rows need the small ones."""
+
+
+class Readings(NamedTuple):
+    """What a head reads over a split, and what it should say.
+
+    Attributes:
+        states: [rows, hidden], fp32.
+        labels: [rows], places in EMOTIONS or STRATEGIES; rows of the emotion head have exactly one emotion.
+        conversations: [rows], a number for the conversation each row belongs to.
+    """
+
+    states: npt.NDArray[np.float32]
+    labels: IntArray
+    conversations: IntArray
+
+
+class Probe(NamedTuple):
+    """A fitted probe on the test split.
+
+    Attributes:
+        guess: [test rows].
+        strength: The chosen one of STRENGTHS.
+        train_rows: Rows it was fitted on.
+    """
+
+    guess: IntArray
+    strength: float
+    train_rows: int
+
+
+@torch.no_grad()
+def read_states(
+    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], head: HeadName, place: Place, row_tokens: int
+) -> Readings:
+    """Final states at a head's reading positions; inside `model.backbone.reference()` they are the base's.
+
+    Args:
+        model: In evaluation mode.
+        sources: What the draws point into.
+        draws: Conversations; those without a row of this head only cost time.
+        head: Which one.
+        place: Device and precision.
+        row_tokens: Tokens of a forward pass.
+    """
+    states, labels, conversations = [np.zeros((0, model.backbone.hidden_size), np.float32)], [], []
+    for row in sequential_rows(sources, draws, row_tokens):
+        batch = collate(sources, [row]).to(model.backbone.device)
+        with place.autocast():
+            final = model.states(batch)
+        if head == "emotion":
+            bits = (batch.emotion_targets.long() << torch.arange(batch.emotion_targets.shape[1], device=final.device)).sum(dim=1)
+            known = sole_emotions(bits.cpu().numpy())
+            positions = batch.emotion_positions[torch.from_numpy(known >= 0).to(final.device)]
+            labels.append(known[known >= 0])
+        else:
+            positions = batch.strategy_positions
+            labels.append(batch.strategy_targets.cpu().numpy())
+        states.append(final[positions].float().cpu().numpy())
+        at = np.searchsorted(batch.bounds.cpu().numpy(), positions.cpu().numpy(), side="right") - 1
+        numbers = np.array([(draw.source << 32) + int(sources[draw.source].originals[draw.conversation]) for draw in row], np.int64)
+        conversations.append(numbers[at])
+    none = np.zeros(0, np.int64)
+    return Readings(np.concatenate(states), np.concatenate([none, *labels]), np.concatenate([none, *conversations]))
+
+
+def fit_probe(train: Readings, valid: Readings, test: Readings) -> Probe:
+    """Logistic regression on standardised states; its strength is the one with the best validation accuracy.
+
+    Args:
+        train: At least two labels.
+        valid: Chooses the strength; without rows the strongest regularisation is taken.
+        test: What is guessed.
+    """
+    best: tuple[float, Probe] | None = None
+    for strength in STRENGTHS if len(valid.labels) else STRENGTHS[:1]:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest regularisation may need more rounds, and is rarely chosen
+            model.fit(train.states, train.labels)
+        accuracy = float((model.predict(valid.states) == valid.labels).mean()) if len(valid.labels) else 0.0
+        if best is None or accuracy > best[0]:
+            best = accuracy, Probe(model.predict(test.states), strength, len(train.labels))
+    assert best is not None  # noqa: S101 - STRENGTHS is not empty
+    return best[1]
+
+
+def sole_emotions(bits: IntArray) -> IntArray:
+    """The emotion of rows that have exactly one label and whose label is no neutral, else -1.
+
+    Args:
+        bits: [rows], bit i is GoEmotions id i.
+    """
+    one = (bits != 0) & (bits & (bits - 1) == 0)
+    place = np.where(one, np.log2(np.maximum(bits, 1)).astype(np.int64), -1)
+    return np.where(place < len(EMOTIONS), place, -1)
+
+
+def some_draws(sources: list[EncodedSource], head: HeadName, most_rows: int) -> list[Draw]:
+    """Conversations in a fixed random order until they hold `most_rows` rows of a head: the same for every model that is probed."""
+    order = np.random.default_rng(0)
+    candidates: list[tuple[Draw, int]] = []
+    for place, source in enumerate(sources):
+        for index in range(len(source)):
+            one = source[index]
+            rows = int((sole_emotions(one.emotion[:, 1].astype(np.int64)) >= 0).sum()) if head == "emotion" else len(one.strategy)
+            if rows:
+                candidates.append((Draw(place, index), rows))
+    chosen: list[Draw] = []
+    found = 0
+    for at in order.permutation(len(candidates)):
+        if found >= most_rows:
+            break
+        draw, rows = candidates[at]
+        chosen.append(draw)
+        found += rows
+    return sorted(chosen)
