@@ -43,6 +43,10 @@ class RunFolder:
         self.results = path / "results"
         self.curves = path / "results" / "training_curves.png"
         self.evaluation = path / "results" / "evaluation.json"
+        self.replies = path / "results" / "replies.jsonl"
+        self.examples = path / "results" / "examples.json"
+        self.error_taxonomy = path / "results" / "errors.json"
+        self.error_picture = path / "results" / "errors.png"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
