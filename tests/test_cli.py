@@ -164,6 +164,7 @@ def test_bad_value_when_training(override: str, said: str, warmline: Warmline, c
         ("plan", "."),
         ("train", "absent.yaml"),
         ("evaluate", "absent"),
+        ("errors", "absent"),
         ("evaluate", "."),
         ("data", "stats", "--data-dir", "absent"),
         ("data", "stats", "--data-dir", "sample", "--alpha", "0"),
@@ -188,6 +189,15 @@ def test_bad_path_or_number(arguments: tuple[str, ...], warmline: Warmline, tmp_
 )
 def test_bad_usage(arguments: tuple[str, ...], warmline: Warmline) -> None:
     refusal(warmline(*arguments))
+
+
+def test_errors(warmline: Warmline, finished_copy: RunFolder) -> None:
+    result = json.loads(warmline("errors", finished_copy.path, "--prompts", "2", "--json").out)
+    assert result == read_json(finished_copy.error_taxonomy)
+    table = warmline("errors", finished_copy.path, "--prompts", "2")
+    assert table.status == 0
+    assert "invented fact" in table.out
+    assert "8 of 8" in table.out
 
 
 @pytest.mark.parametrize("damage", ["heads.json", "heads.safetensors", "adapter/adapter_model.safetensors", "config.yaml", "manifest.json"])
@@ -216,7 +226,7 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
+    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("errors",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
 )
 def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
     done = warmline(*command, "--help")

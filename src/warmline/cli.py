@@ -114,6 +114,31 @@ def evaluate(run: RunPath, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def errors(
+    run: RunPath,
+    prompts: Annotated[int, typer.Option(min=1, help="Most held-out prompts of one data set.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Base and tuned replies to held-out prompts: five examples, and how often each makes eight kinds of error."""
+    from warmline.evaluation.errors import analyse
+    from warmline.runs import RunFolder
+
+    result = analyse(run, prompts)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    table = Table(title=f"{result['context']['run']}: replies flagged, {result['context']['n']} prompts", title_justify="left", box=None)
+    for column in ("error", "n", "base", "tuned", "difference, 95 %", "flags right when read"):
+        table.add_column(column, justify="left" if column == "error" else "right")
+    for name, counts in result["classes"].items():
+        table.add_row(name.replace("_", " "), *_error_cells(counts))
+    console = Console()
+    console.print(table)
+    folder = RunFolder(run)
+    console.print(f"written to {folder.error_taxonomy}, {folder.examples.name}, {folder.replies.name}", highlight=False)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),
@@ -178,6 +203,16 @@ def _data_config(data_dir: str | None, alpha: float) -> DataConfig:
     if not 0 < alpha <= 1:
         raise WarmlineError(f"--alpha {alpha}: expected above 0 and at most 1")
     return DataConfig(dir=data_dir, alpha=alpha)
+
+
+def _error_cells(counts: dict[str, Any]) -> list[str]:
+    read = counts["precision"]
+    precision = f"{read['right']} of {read['read']}" if read else "not read"
+    if counts["base"] is None:
+        return ["0", "", "", counts["reason"], precision]
+    low, high = counts["difference"]["interval"]
+    shares = [f"{counts[side]['share']:.1%}" for side in ("base", "tuned")]
+    return [str(counts["asked"]), *shares, f"{counts['difference']['value']:+.1%} ({low:+.1%} to {high:+.1%})", precision]
 
 
 def _stats_table(stats: dict[str, Any]) -> Table:
