@@ -165,6 +165,8 @@ def test_bad_value_when_training(override: str, said: str, warmline: Warmline, c
         ("train", "absent.yaml"),
         ("evaluate", "absent"),
         ("errors", "absent"),
+        ("report", "absent"),
+        ("run", "absent.yaml"),
         ("evaluate", "."),
         ("data", "stats", "--data-dir", "absent"),
         ("data", "stats", "--data-dir", "sample", "--alpha", "0"),
@@ -200,6 +202,21 @@ def test_errors(warmline: Warmline, finished_copy: RunFolder) -> None:
     assert "8 of 8" in table.out
 
 
+def test_report(warmline: Warmline, finished_copy: RunFolder) -> None:
+    done = warmline("report", finished_copy.path)
+    assert (done.status, done.out) == (0, f"{finished_copy.report}\n")
+    assert finished_copy.report.read_text(encoding="utf-8").startswith("# tiny: what the tuning changed\n")
+
+
+def test_run_does_every_step(warmline: Warmline, config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from warmline import pipeline
+
+    monkeypatch.setattr(pipeline, "STEPS", pipeline.STEPS[-1:])
+    assert warmline("run", config_file, "--quick").status == 0
+    assert (tmp_path / "runs" / "tiny" / "report.md").is_file()
+    assert "done before" in warmline("run", config_file, "--quick").out
+
+
 @pytest.mark.parametrize("damage", ["heads.json", "heads.safetensors", "adapter/adapter_model.safetensors", "config.yaml", "manifest.json"])
 def test_damaged_run(damage: str, warmline: Warmline, finished_copy: RunFolder) -> None:
     path = finished_copy.path / damage
@@ -226,7 +243,20 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("errors",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
+    "command",
+    [
+        (),
+        ("data",),
+        ("plan",),
+        ("train",),
+        ("evaluate",),
+        ("errors",),
+        ("report",),
+        ("run",),
+        ("data", "fetch"),
+        ("data", "stats"),
+        ("data", "card"),
+    ],
 )
 def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
     done = warmline(*command, "--help")

@@ -139,6 +139,27 @@ def errors(
 
 
 @app.command()
+def report(run: RunPath) -> None:
+    """Write report.md into the run folder, from its JSON files; what was not measured is said, with the command that would."""
+    from warmline.reporting.report import write_report
+
+    print(write_report(run))
+
+
+@app.command("run")
+def run_all(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    quick: Annotated[bool, typer.Option(help="Cut ablations, EQ-Bench replies and prompts short, to see everything work.")] = False,
+) -> None:
+    """Everything in order, from training to report; goes on where it was interrupted, and skips what is done."""
+    from warmline.pipeline import FULL, QUICK, run_steps
+
+    run_steps(_config(config, overrides, data_dir), QUICK if quick else FULL)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),

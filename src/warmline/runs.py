@@ -9,6 +9,8 @@
   adapter/ or model/     the tuned weights, from the best checkpoint
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
+  data_cards/            a page and a picture for each data set
+  report.md              all of it, for a person to read
 """
 
 import json
@@ -47,6 +49,17 @@ class RunFolder:
         self.examples = path / "results" / "examples.json"
         self.error_taxonomy = path / "results" / "errors.json"
         self.error_picture = path / "results" / "errors.png"
+        self.confusion_emotion = path / "results" / "confusion_emotion.png"
+        self.confusion_strategy = path / "results" / "confusion_strategy.png"
+        self.reliability = path / "results" / "reliability.png"
+        self.eq_bench = path / "results" / "eq_bench_results.json"
+        self.eq_bench_picture = path / "results" / "eq_bench.png"
+        self.ablation_results = path / "results" / "ablation_results.json"
+        self.ablation_picture = path / "results" / "ablation.png"
+        self.red_team = path / "results" / "red_team.json"
+        self.red_team_sheet = path / "safety" / "red_team_sheet.md"
+        self.data_cards = path / "data_cards"
+        self.report = path / "report.md"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
