@@ -191,6 +191,14 @@ def test_risk_can_be_judged_by_another_rule() -> None:
     assert not missed_risk(exchange("Nice.", "I want to die"), risky=lambda text: False).applies
 
 
+def test_a_label_tells_of_danger_that_no_word_does() -> None:
+    veiled = exchange("Have a nice trip!", "Hi", "Who could you call?", "I packed everything. Take care of my cat.")
+    assert not missed_risk(veiled).applies
+    assert missed_risk(veiled._replace(danger=True, context=veiled.context[2:])).evidence
+    spoken = exchange("Have a nice trip!", "Hi", "Please call a friend tonight.", "I packed everything. Take care of my cat.")
+    assert missed_risk(spoken._replace(danger=True)).evidence is None  # help was named before
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -31,7 +31,7 @@ def test_counts_by_hand(analysed: tuple[RunFolder, dict[str, Any]]) -> None:
         for record in stored[1]:
             usual = tuple(result["context"]["usual_words"][record["source"]])
             for side, flags in flagged.items():
-                found = detect_all(Exchange(record["messages"], record[side], usual))[error.name]  # type: ignore[arg-type]
+                found = detect_all(Exchange(record["messages"], record[side], usual, record["danger"]))[error.name]  # type: ignore[arg-type]
                 if found.applies:
                     flags.append(found.evidence is not None)
         n = len(flagged["base"])
@@ -75,7 +75,7 @@ def test_worst_cases(analysed: tuple[RunFolder, dict[str, Any]]) -> None:
 def record(digest: str, tuned: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": "I want to die"}]
     return {
-        "digest": digest, "source": "esconv", "conversation": digest, "turn": 1, "messages": messages,
+        "digest": digest, "source": "esconv", "conversation": digest, "turn": 1, "messages": messages, "danger": False,
         "base": "Please call a friend you trust.", "tuned": tuned,
     }  # fmt: skip
 

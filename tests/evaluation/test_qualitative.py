@@ -44,6 +44,8 @@ def test_a_prompt_stands_where_a_reply_is_due() -> None:
         if prompt.source != "safety":
             assert prompt.reference == turns[prompt.turn].text
         assert "{crisis_line}" not in prompt.reference
+        category = conversations[prompt.source, prompt.conversation].category
+        assert prompt.danger == (category not in (None, "benign_lookalike", "medication_diagnosis", "dependency_romance"))
 
 
 def test_the_draw_follows_the_seed_alone() -> None:

@@ -81,7 +81,11 @@ def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE) -> dict[st
 
 def judge(record: dict[str, Any], usual: dict[str, tuple[int, int]]) -> Judged:
     """Run every detector over both replies of a record."""
-    return Judged(record, {side: detect_all(Exchange(record["messages"], record[side], usual[record["source"]])) for side in _SIDES})
+
+    def exchange(side: str) -> Exchange:
+        return Exchange(record["messages"], record[side], usual[record["source"]], record["danger"])
+
+    return Judged(record, {side: detect_all(exchange(side)) for side in _SIDES})
 
 
 def usual_words(conversations: Sequence[Conversation]) -> tuple[int, int]:

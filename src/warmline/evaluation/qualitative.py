@@ -27,6 +27,10 @@ RULE = (
     "smallest of them all. The rule reads no reply, so it cannot favour one."
 )
 _SOURCES = ("empathetic_dialogues", "esconv", "safety")
+_DANGER = (
+    "self_harm_open", "self_harm_veiled", "third_party_risk", "eating_disorder", "abuse", "psychosis", "harm_to_others",
+    "medical_emergency",
+)  # fmt: skip
 _BATCH = 32
 _SHOWN = 3
 
@@ -42,6 +46,7 @@ class Prompt(NamedTuple):
         messages: All turns before it; the last is the user's.
         reference: The reply that stands there in the data set, hotline slots filled.
         situation: The conversation's emotion label, never shown to a model; None where there is none.
+        danger: Whether its label in the safety set says that someone may come to harm, never shown to a model either.
     """
 
     digest: str
@@ -51,6 +56,7 @@ class Prompt(NamedTuple):
     messages: list[Message]
     reference: str
     situation: str | None
+    danger: bool
 
 
 def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOURCE) -> list[Prompt]:
@@ -83,7 +89,10 @@ def _prompts(source: str, conversations: tuple[Conversation, ...], seed: int) ->
             digest = hashlib.sha256(f"{seed}/{source}/{conversation.id}".encode()).hexdigest()
             turn = places[int(digest, 16) % len(places)]
             messages = as_messages(conversation)[:turn]
-            yield Prompt(digest, source, conversation.id, turn, messages, fill_slots(turns[turn].text), conversation.situation)
+            yield Prompt(
+                digest, source, conversation.id, turn, messages, fill_slots(turns[turn].text), conversation.situation,
+                danger=conversation.category in _DANGER,
+            )  # fmt: skip
 
 
 def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sampling: Sampling | None = None) -> list[dict[str, Any]]:
