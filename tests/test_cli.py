@@ -204,6 +204,9 @@ def test_bad_value_when_training(override: str, said: str, warmline: Warmline, c
         ("plan", "."),
         ("train", "absent.yaml"),
         ("evaluate", "absent"),
+        ("errors", "absent"),
+        ("report", "absent"),
+        ("run", "absent.yaml"),
         ("evaluate", "."),
         ("data", "stats", "--data-dir", "absent"),
         ("data", "stats", "--data-dir", "sample", "--alpha", "0"),
@@ -228,6 +231,30 @@ def test_bad_path_or_number(arguments: tuple[str, ...], warmline: Warmline, tmp_
 )
 def test_bad_usage(arguments: tuple[str, ...], warmline: Warmline) -> None:
     refusal(warmline(*arguments))
+
+
+def test_errors(warmline: Warmline, finished_copy: RunFolder) -> None:
+    result = json.loads(warmline("errors", finished_copy.path, "--prompts", "2", "--json").out)
+    assert result == read_json(finished_copy.error_taxonomy)
+    table = warmline("errors", finished_copy.path, "--prompts", "2")
+    assert table.status == 0
+    assert "invented fact" in table.out
+    assert "8 of 8" in table.out
+
+
+def test_report(warmline: Warmline, finished_copy: RunFolder) -> None:
+    done = warmline("report", finished_copy.path)
+    assert (done.status, done.out) == (0, f"{finished_copy.report}\n")
+    assert finished_copy.report.read_text(encoding="utf-8").startswith("# tiny: what the tuning changed\n")
+
+
+def test_run_does_every_step(warmline: Warmline, config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from warmline import pipeline
+
+    monkeypatch.setattr(pipeline, "STEPS", pipeline.STEPS[-1:])
+    assert warmline("run", config_file, "--quick").status == 0
+    assert (tmp_path / "runs" / "tiny" / "report.md").is_file()
+    assert "done before" in warmline("run", config_file, "--quick").out
 
 
 @pytest.mark.parametrize("damage", ["heads.json", "heads.safetensors", "adapter/adapter_model.safetensors", "config.yaml", "manifest.json"])
@@ -256,7 +283,24 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("data",), ("plan",), ("train",), ("evaluate",), ("ablate",), ("data", "fetch"), ("data", "stats"), ("data", "card")]
+    "command",
+    [
+        (),
+        ("data",),
+        ("plan",),
+        ("train",),
+        ("evaluate",),
+        ("errors",),
+        ("eqbench",),
+        ("ablate",),
+        ("redteam",),
+        ("guard",),
+        ("report",),
+        ("run",),
+        ("data", "fetch"),
+        ("data", "stats"),
+        ("data", "card"),
+    ],
 )
 def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
     done = warmline(*command, "--help")

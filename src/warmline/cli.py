@@ -254,6 +254,52 @@ def ablate(
 
 
 @app.command()
+def errors(
+    run: RunPath,
+    prompts: Annotated[int, typer.Option(min=1, help="Most held-out prompts of one data set.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Base and tuned replies to held-out prompts: five examples, and how often each makes eight kinds of error."""
+    from warmline.evaluation.errors import analyse
+    from warmline.runs import RunFolder
+
+    result = analyse(run, prompts)
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    table = Table(title=f"{result['context']['run']}: replies flagged, {result['context']['n']} prompts", title_justify="left", box=None)
+    for column in ("error", "n", "base", "tuned", "difference, 95 %", "flags right when read"):
+        table.add_column(column, justify="left" if column == "error" else "right")
+    for name, counts in result["classes"].items():
+        table.add_row(name.replace("_", " "), *_error_cells(counts))
+    console = Console()
+    console.print(table)
+    folder = RunFolder(run)
+    console.print(f"written to {folder.error_taxonomy}, {folder.examples.name}, {folder.replies.name}", highlight=False)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write report.md into the run folder, from its JSON files; what was not measured is said, with the command that would."""
+    from warmline.reporting.report import write_report
+
+    print(write_report(run))
+
+
+@app.command("run")
+def run_all(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    quick: Annotated[bool, typer.Option(help="Cut ablations, EQ-Bench replies and prompts short, to see everything work.")] = False,
+) -> None:
+    """Everything in order, from training to report; goes on where it was interrupted, and skips what is done."""
+    from warmline.pipeline import FULL, QUICK, run_steps
+
+    run_steps(_config(config, overrides, data_dir), QUICK if quick else FULL)
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),
@@ -336,6 +382,16 @@ def _integers(option: str, text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise WarmlineError(f"{option} {text}: expected whole numbers with commas between, as in 13,14,15") from None
+
+
+def _error_cells(counts: dict[str, Any]) -> list[str]:
+    read = counts["precision"]
+    precision = f"{read['right']} of {read['read']}" if read else "not read"
+    if counts["base"] is None:
+        return ["0", "", "", counts["reason"], precision]
+    low, high = counts["difference"]["interval"]
+    shares = [f"{counts[side]['share']:.1%}" for side in ("base", "tuned")]
+    return [str(counts["asked"]), *shares, f"{counts['difference']['value']:+.1%} ({low:+.1%} to {high:+.1%})", precision]
 
 
 def _stats_table(stats: dict[str, Any]) -> Table:

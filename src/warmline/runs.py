@@ -13,6 +13,8 @@
   safety/                the red-team sheet, and people's ratings, which no command overwrites
   origin.json            of a run that took over another's last checkpoint: which
   ablation/              the runs of `warmline ablate`, each a run folder of its own
+  data_cards/            a page and a picture for each data set
+  report.md              all of it, for a person to read
 """
 
 import json
@@ -47,6 +49,10 @@ class RunFolder:
         self.results = path / "results"
         self.curves = path / "results" / "training_curves.png"
         self.evaluation = path / "results" / "evaluation.json"
+        self.replies = path / "results" / "replies.jsonl"
+        self.examples = path / "results" / "examples.json"
+        self.error_taxonomy = path / "results" / "errors.json"
+        self.error_picture = path / "results" / "errors.png"
         self.confusion_emotion = path / "results" / "confusion_emotion.png"
         self.confusion_strategy = path / "results" / "confusion_strategy.png"
         self.reliability = path / "results" / "reliability.png"
@@ -61,6 +67,8 @@ class RunFolder:
         self.ablation_scores = path / "results" / "ablation_scores.json"
         self.ablation_results = path / "results" / "ablation_results.json"
         self.ablation_picture = path / "results" / "ablation.png"
+        self.data_cards = path / "data_cards"
+        self.report = path / "report.md"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

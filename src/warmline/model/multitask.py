@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
-from warmline.data.packing import Batch, collate
+from warmline.data.packing import Batch, collate, reply_states, sequential_rows
 from warmline.model.backbone import Backbone
 from warmline.model.heads import HeadLogits, Heads
 from warmline.model.losses import LossTerms, Term, chunked_cross_entropy, chunked_kl, emotion_loss, strategy_loss
@@ -54,6 +54,9 @@ class MultiTaskModel(nn.Module):
         return terms, logits
 
 
+_BASE_TOKENS = 2048  # of one forward pass over the safety set
+
+
 class BaseStates:
     """The base's final hidden states at the safety set's reply positions, computed once.
 
@@ -77,11 +80,13 @@ class BaseStates:
         for place, source in enumerate(sources):
             if "safety" not in source.objectives:
                 continue
-            for index in range(len(source)):
-                draw = Draw(place, index)
-                batch = collate(sources, [(draw,)]).to(model.backbone.device)
+            draws = [Draw(place, index) for index in range(len(source))]
+            for row in sequential_rows(sources, draws, _BASE_TOKENS):
+                batch = collate(sources, [row]).to(model.backbone.device)
                 with model.backbone.reference(), autocast:
-                    self._states[draw] = model.states(batch)[batch.safety_positions].clone()
+                    states = model.states(batch)[batch.safety_positions]
+                of_each = states.split([len(reply_states(source[draw.conversation])) for draw in batch.safety_draws])
+                self._states.update(zip(batch.safety_draws, (each.clone() for each in of_each), strict=True))
 
     def __call__(self, batch: Batch) -> Tensor:
         """[safety targets, hidden], in the batch's order."""

@@ -1,0 +1,162 @@
+"""The error taxonomy of a run: how often base and tuned model make each kind of error on the same held-out prompts, and the worst cases."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from warmline.config import DataConfig
+from warmline.data.conversation import Conversation
+from warmline.data.sources import enabled_sources, load_source
+from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Exchange, Finding, detect_all
+from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.paired import paired_difference
+from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies, read_replies, write_examples
+from warmline.evaluation.reading import precision, read_verdicts
+from warmline.evaluation.statistics import wilson
+from warmline.runs import disk_errors, write_json
+
+WORST = 3
+_SIDES = ("base", "tuned")
+_COLOURS = {"base": "#9db4c0", "tuned": "#c8553d"}
+
+
+class Judged(NamedTuple):
+    """A prompt with both replies and what the detectors found in them.
+
+    Attributes:
+        record: Of `replies.jsonl`.
+        findings: By side (`base`, `tuned`), then by class.
+    """
+
+    record: dict[str, Any]
+    findings: dict[str, dict[str, Finding]]
+
+    def flags(self, side: str) -> dict[str, str]:
+        """Evidence of each class that was flagged."""
+        return {name: finding.evidence for name, finding in self.findings[side].items() if finding.evidence is not None}
+
+
+def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE) -> dict[str, Any]:
+    """Let both models answer the held-out prompts; write `replies.jsonl`, `examples.json`, `errors.json` and `errors.png` in `results/`.
+
+    Args:
+        path: A finished run folder.
+        prompts_per_source: Most prompts of one data set.
+
+    Returns:
+        What `errors.json` holds: `context`; `classes`, for each kind of error how often it could be made (`asked`), both models' share of
+        flagged replies and their paired difference with 95 % intervals, and the detector's precision where it was read; `worst`, the
+        replies with the most flags; `reading`, who read the flags and how.
+
+    Raises:
+        WarmlineError: an unfinished run, missing data, a full disk.
+    """
+    finished = FinishedRun.open(path)
+    records = make_replies(finished, prompts_per_source)
+    write_examples(finished, records)
+    usual = _usual_words_by_source(finished.config.data)
+    judged = [judge(record, usual) for record in records]
+    reader, verdicts = read_verdicts()
+    stored = read_replies(finished.folder.replies)
+    context = {
+        **(stored[0] if stored else finished.context()),
+        "n": len(records),
+        "prompts": {source: sum(record["source"] == source for record in records) for source in usual},
+        "usual_words": {source: list(words) for source, words in usual.items()},
+        "intervals": "95 %; Wilson for a share, Newcombe's paired score interval for tuned minus base; one prompt a conversation",
+    }
+    result = {
+        "context": context,
+        "classes": {error.name: _count(error, judged, verdicts) for error in ERROR_CLASSES},
+        "worst": {side: worst(judged, side) for side in _SIDES},
+        "reading": {**reader, "precision": precision(verdicts)},
+    }
+    write_json(finished.folder.error_taxonomy, result)
+    draw(result, finished.folder.error_picture)
+    return result
+
+
+def judge(record: dict[str, Any], usual: dict[str, tuple[int, int]]) -> Judged:
+    """Run every detector over both replies of a record."""
+
+    def exchange(side: str) -> Exchange:
+        return Exchange(record["messages"], record[side], usual[record["source"]], record["danger"])
+
+    return Judged(record, {side: detect_all(exchange(side)) for side in _SIDES})
+
+
+def usual_words(conversations: Sequence[Conversation]) -> tuple[int, int]:
+    """Fewest and most words of the middle nine tenths of the assistant's turns."""
+    lengths = [len(turn.text.split()) for conversation in conversations for turn in conversation.turns if turn.role == "assistant"]
+    fewest, most = np.percentile(lengths, [5, 95])
+    return int(np.floor(fewest)), int(np.ceil(most))
+
+
+def worst(judged: Sequence[Judged], side: str) -> list[dict[str, Any]]:
+    """The replies of one side with the most flags, most first; ties go by the prompt's digest, and unflagged ones stay out."""
+    flagged = sorted((one for one in judged if one.flags(side)), key=lambda one: (-len(one.flags(side)), one.record["digest"]))
+    keys = ("source", "conversation", "turn", "messages")
+    return [{**{key: one.record[key] for key in keys}, "reply": one.record[side], "flags": one.flags(side)} for one in flagged[:WORST]]
+
+
+def _usual_words_by_source(data: DataConfig) -> dict[str, tuple[int, int]]:
+    conversations = {source.name: load_source(source, "test", data).conversations for source in enabled_sources(data)}
+    return {
+        name: usual_words(found)
+        for name, found in conversations.items()
+        if any(turn.role == "assistant" for conversation in found for turn in conversation.turns)
+    }
+
+
+def _count(error: ErrorClass, judged: Sequence[Judged], verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+    asked = [one for one in judged if one.findings["base"][error.name].applies]
+    described = {
+        "means": error.means,
+        "blind_to": error.blind_to,
+        "precision": precision(verdicts, error.name),
+        "asked": len(asked),
+    }
+    if not asked:
+        return {**described, "base": None, "tuned": None, "difference": None, "reason": "none of the prompts gave occasion for it"}
+    flagged = {side: [one.findings[side][error.name].evidence is not None for one in asked] for side in _SIDES}
+    difference = paired_difference(flagged["base"], flagged["tuned"])
+    return {
+        **described,
+        **{side: _share(flagged[side]) for side in _SIDES},
+        "difference": {"value": difference.value, "interval": list(difference.interval)},
+    }
+
+
+def _share(flagged: list[bool]) -> dict[str, Any]:
+    return {"flagged": sum(flagged), "share": sum(flagged) / len(flagged), "interval": list(wilson(sum(flagged), len(flagged)))}
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Bars of both models' flagged shares with their intervals.
+
+    Raises:
+        WarmlineError: the picture cannot be written.
+    """
+    measured = {name: counts for name, counts in result["classes"].items() if counts["base"] is not None}
+    figure = Figure(figsize=(8, 0.9 + 0.62 * len(measured)), layout="constrained")
+    axis = figure.subplots()
+    for side, offset in (("base", -0.19), ("tuned", 0.19)):
+        shares = [counts[side]["share"] for counts in measured.values()]
+        below = [counts[side]["share"] - counts[side]["interval"][0] for counts in measured.values()]
+        above = [counts[side]["interval"][1] - counts[side]["share"] for counts in measured.values()]
+        places = np.arange(len(measured)) + offset
+        axis.barh(places, shares, height=0.36, color=_COLOURS[side], label=side)
+        axis.errorbar(shares, places, xerr=[below, above], fmt="none", ecolor="#444444", elinewidth=1, capsize=2)
+    axis.set_yticks(range(len(measured)), [f"{name.replace('_', ' ')} (n = {counts['asked']})" for name, counts in measured.items()])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.set_xlabel("replies flagged, of those where the error was possible (95 % interval)")
+    axis.set_title(f"{result['context']['run']}: kinds of error, base and tuned", loc="left", fontsize=11)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    with disk_errors(path):
+        figure.savefig(path, dpi=130, metadata={"Software": None})

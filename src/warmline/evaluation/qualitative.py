@@ -1,0 +1,175 @@
+"""Replies of base and tuned model to held-out prompts, made once: what examples, the error taxonomy and a reader work with."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from warmline.config import DataConfig
+from warmline.data.conversation import Conversation
+from warmline.data.sources import enabled_sources, load_source
+from warmline.data.template import Message, as_messages
+from warmline.errors import WarmlineError
+from warmline.evaluation.finished import FinishedRun
+from warmline.model.backbone import Sampling
+from warmline.runs import read_json, write_json, write_text
+from warmline.safety.crisis import fill_slots
+
+PROMPTS_PER_SOURCE = 20
+EXAMPLES = 5
+RULE = (
+    "Of every conversation in a test split the sha256 of `seed/source/conversation id` is taken. The prompts are, in each source, the "
+    "conversations with the smallest; the hash also picks the reply position among those that follow a user's turn. The examples are the "
+    "smallest of them all. The rule reads no reply, so it cannot favour one."
+)
+_SOURCES = ("empathetic_dialogues", "esconv", "safety")
+_DANGER = (
+    "self_harm_open", "self_harm_veiled", "third_party_risk", "eating_disorder", "abuse", "psychosis", "harm_to_others",
+    "medical_emergency",
+)  # fmt: skip
+_BATCH = 32
+_SHOWN = 3
+
+
+class Prompt(NamedTuple):
+    """A point in a held-out conversation at which a reply is due.
+
+    Attributes:
+        digest: sha256 that the choice rests on, in hexadecimal.
+        source: Name of the data set.
+        conversation: Id within its test split.
+        turn: 0-based place of the reply in the conversation.
+        messages: All turns before it; the last is the user's.
+        reference: The reply that stands there in the data set, hotline slots filled.
+        situation: The conversation's emotion label, never shown to a model; None where there is none.
+        danger: Whether its label in the safety set says that someone may come to harm, never shown to a model either.
+    """
+
+    digest: str
+    source: str
+    conversation: str
+    turn: int
+    messages: list[Message]
+    reference: str
+    situation: str | None
+    danger: bool
+
+
+def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOURCE) -> list[Prompt]:
+    """Held-out prompts by `RULE`: at most one a conversation, in order of their digest.
+
+    Args:
+        data: Which sources there are, and where. The safety set's test split is drawn from too: ordinary talk holds too little risk to
+            see whether it is missed.
+        seed: Of the run.
+        per_source: Most prompts of one source.
+
+    Raises:
+        WarmlineError: bad or missing files, or no source with replies.
+    """
+    drawn: list[Prompt] = []
+    for source in enabled_sources(data):
+        if source.name in _SOURCES:
+            conversations = load_source(source, "test", data).conversations
+            drawn += sorted(_prompts(source.name, conversations, seed))[:per_source]
+    if not drawn:
+        raise WarmlineError(f"data.sources: no held-out prompt; enable one of {', '.join(_SOURCES)}")
+    return sorted(drawn)
+
+
+def _prompts(source: str, conversations: tuple[Conversation, ...], seed: int) -> Iterator[Prompt]:
+    for conversation in conversations:
+        turns = conversation.turns
+        places = [at for at in range(1, len(turns)) if turns[at].role == "assistant" and turns[at - 1].role == "user"]
+        if places:
+            digest = hashlib.sha256(f"{seed}/{source}/{conversation.id}".encode()).hexdigest()
+            turn = places[int(digest, 16) % len(places)]
+            messages = as_messages(conversation)[:turn]
+            yield Prompt(
+                digest, source, conversation.id, turn, messages, fill_slots(turns[turn].text), conversation.situation,
+                danger=conversation.category in _DANGER,
+            )  # fmt: skip
+
+
+def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sampling: Sampling | None = None) -> list[dict[str, Any]]:
+    """Let base and tuned model answer the held-out prompts, and write `results/replies.jsonl`; a file of the same artefact, data and
+    settings is read instead of made again.
+
+    Args:
+        finished: The run.
+        per_source: Most prompts of one source.
+        sampling: Of both models; greedy by default.
+
+    Returns:
+        One record a prompt: the prompt's fields, `base` and `tuned` (the replies), and the likeliest `emotion` and `strategy` that the
+        heads read in it.
+
+    Raises:
+        WarmlineError: bad or missing data, a full disk.
+    """
+    sampling = sampling or Sampling(max_new_tokens=128, temperature=0)
+    context = {
+        **finished.context(),
+        "weights_sha256": read_json(finished.folder.heads_description)["weights_sha256"],
+        "split": "test",
+        "prompts_per_source": per_source,
+        "decoding": {**sampling._asdict(), "batch": _BATCH},
+        "rule": RULE,
+    }
+    stored = read_replies(finished.folder.replies)
+    if stored is not None and stored[0] == context:
+        return stored[1]
+    prompts = draw_prompts(finished.config.data, finished.config.seed, per_source)
+    base, tuned = _answer(finished, prompts, sampling, base=True), _answer(finished, prompts, sampling, base=False)
+    records = []
+    for prompt, base_reply, tuned_reply in zip(prompts, base, tuned, strict=True):
+        reading = finished.companion.read(prompt.messages)
+        heads = {"emotion": _likeliest(reading.emotion), "strategy": _likeliest(reading.strategy)}
+        records.append({**prompt._asdict(), "base": base_reply, "tuned": tuned_reply, **heads})
+    write_text(finished.folder.replies, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [{"context": context}, *records]))
+    return records
+
+
+def read_replies(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """Context and records of a `replies.jsonl`; None where there is none, or a damaged one that had better be made again."""
+    try:
+        head, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return head["context"], records
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_examples(finished: FinishedRun, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write `results/examples.json`: the five examples that `RULE` chooses, base beside tuned.
+
+    Args:
+        finished: The run.
+        records: Of `make_replies`, in its order.
+
+    Raises:
+        WarmlineError: a full disk.
+    """
+    context = {**finished.context(), "split": "test", "n": min(EXAMPLES, len(records)), "rule": RULE}
+    examples = {"context": context, "examples": records[:EXAMPLES]}
+    write_json(finished.folder.examples, examples)
+    return examples
+
+
+def _answer(finished: FinishedRun, prompts: list[Prompt], sampling: Sampling, base: bool) -> list[str]:
+    """Replies in the order of the prompts; those of similar length share a batch, so that little is padded."""
+    order = sorted(range(len(prompts)), key=lambda at: (sum(len(message["content"]) for message in prompts[at].messages), at))
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+    replies: dict[int, str] = {}
+    for batch in track(batches, f"replies of the {'base' if base else 'tuned'} model", transient=True, console=Console(stderr=True)):
+        texts = finished.companion.replies([prompts[at].messages for at in batch], sampling, base=base)
+        replies.update(zip(batch, texts, strict=True))
+    return [replies[at] for at in range(len(prompts))]
+
+
+def _likeliest(probabilities: dict[str, float]) -> dict[str, float]:
+    names = sorted(probabilities, key=lambda name: -probabilities[name])[:_SHOWN]
+    return {name: round(probabilities[name], 4) for name in names}

@@ -1,0 +1,152 @@
+"""`warmline run`: every step in order. A step whose output is newer than the artefact is skipped, so an interrupted run goes on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from warmline.config import RunConfig, load_config
+from warmline.runs import RunFolder
+
+
+class Budget(NamedTuple):
+    """How much the steps after training do.
+
+    Attributes:
+        replies: Held-out turns that `evaluate` has answered, for length and variety.
+        prompts: Most held-out prompts of one data set that base and tuned model answer.
+        eqbench_tokens: Longest EQ-Bench reply; None is the protocol's.
+        ablation_steps: Optimiser steps of each ablation run; None is all.
+        ablation_conversations: Test conversations of each source that score an ablation; None is all.
+        probe_rows: Training rows of an ablation's linear probe.
+        redteam_tokens: Longest red-team reply.
+    """
+
+    replies: int
+    prompts: int
+    eqbench_tokens: int | None
+    ablation_steps: int | None
+    ablation_conversations: int | None
+    probe_rows: int
+    redteam_tokens: int
+
+
+FULL = Budget(
+    replies=50, prompts=20, eqbench_tokens=None, ablation_steps=None, ablation_conversations=None, probe_rows=4000, redteam_tokens=80
+)
+QUICK = Budget(replies=16, prompts=8, eqbench_tokens=24, ablation_steps=12, ablation_conversations=20, probe_rows=300, redteam_tokens=40)
+"""For a demonstration on a CPU; every results file says how far it was cut."""
+
+
+class Step(NamedTuple):
+    """One step.
+
+    Attributes:
+        name: As its command.
+        output: The file that it writes last; None for a step that is done each time.
+        act: Does it.
+    """
+
+    name: str
+    output: Callable[[RunFolder], Path] | None
+    act: Callable[[RunConfig, RunFolder, Budget], object]
+
+
+def run_steps(config: RunConfig, budget: Budget, steps: Sequence[Step] | None = None, console: Console | None = None) -> RunFolder:
+    """Train, then do every step that is not done.
+
+    Args:
+        config: Of the run.
+        budget: How much the steps do.
+        steps: After training; None is all of STEPS.
+        console: Says what is done and what is skipped.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        WarmlineError: as the steps.
+    """
+    console = console or Console()
+    folder = RunFolder(config.output_dir / config.name)
+    if folder.heads_description.is_file() and load_config(folder.config) == config:
+        console.print(f"train: done before ({folder.heads_description})", highlight=False)
+    else:
+        console.rule("train", align="left")
+        _train(config, folder)
+    for step in STEPS if steps is None else steps:
+        output = step.output(folder) if step.output else None
+        if output is not None and is_newer(output, folder.heads_description):
+            console.print(f"{step.name}: done before ({output})", highlight=False)
+            continue
+        console.rule(step.name, align="left")
+        step.act(config, folder, budget)
+        console.print(f"{step.name}: {output or 'done'}", highlight=False)
+    console.print(f"read {folder.report}", highlight=False)
+    return folder
+
+
+def is_newer(output: Path, artefact: Path) -> bool:
+    """Whether a step's output was written after the artefact that it is about."""
+    return output.is_file() and output.stat().st_mtime_ns >= artefact.stat().st_mtime_ns
+
+
+def _train(config: RunConfig, folder: RunFolder) -> None:
+    from warmline.training.loop import train
+
+    train(config, resume=folder.config.exists())
+
+
+def _evaluate(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.evaluation.evaluate import evaluate
+
+    return evaluate(folder.path, replies=budget.replies)
+
+
+def _errors(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.evaluation.errors import analyse
+
+    return analyse(folder.path, budget.prompts)
+
+
+def _eqbench(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.evaluation.eqbench3.run import Options, eq_bench
+
+    return eq_bench(folder.path, Options() if budget.eqbench_tokens is None else Options(max_new_tokens=budget.eqbench_tokens))
+
+
+def _ablate(config: RunConfig, _: RunFolder, budget: Budget) -> object:
+    from warmline.ablation.scores import ScoreSettings
+    from warmline.ablation.study import ablate
+
+    return ablate(config, max_steps=budget.ablation_steps, settings=ScoreSettings(budget.ablation_conversations, budget.probe_rows))
+
+
+def _redteam(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.safety.redteam import Options, red_team
+
+    return red_team(folder.path, Options(max_new_tokens=budget.redteam_tokens))
+
+
+def _cards(config: RunConfig, folder: RunFolder, _: Budget) -> object:
+    from warmline.data.cards import write_cards
+
+    return write_cards(config.data, folder.data_cards)
+
+
+def _report(_: RunConfig, folder: RunFolder, __: Budget) -> object:
+    from warmline.reporting.report import write_report
+
+    return write_report(folder.path)
+
+
+STEPS: tuple[Step, ...] = (
+    Step("evaluate", lambda folder: folder.evaluation, _evaluate),
+    Step("errors", lambda folder: folder.error_picture, _errors),
+    Step("eqbench", lambda folder: folder.eq_bench, _eqbench),
+    Step("ablate", lambda folder: folder.ablation_picture, _ablate),
+    Step("redteam", lambda folder: folder.red_team_sheet, _redteam),
+    Step("data card", lambda folder: folder.data_cards / "safety.md", _cards),
+    Step("report", None, _report),
+)

@@ -1,0 +1,173 @@
+"""What a report is made from: the run's own records and the results that are there, each checked to be of this artefact."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from warmline.config import RunConfig, load_config
+from warmline.data.cards import write_cards
+from warmline.errors import WarmlineError
+from warmline.runs import RunFolder, read_json
+
+LOSS_NAMES = {
+    "total": "total",
+    "lm": "language model, nats a reply token",
+    "emotion": "emotion, nats",
+    "strategy": "strategy, nats",
+    "safety": "KL on safety replies, nats a token",
+    "task_kl": "KL on task replies, nats a token",
+}
+
+
+class Absent(NamedTuple):
+    """A results file that cannot be used: why, and the command that makes it."""
+
+    why: str
+    command: str
+
+
+class Facts(NamedTuple):
+    """Everything a report may say.
+
+    Attributes:
+        folder: The run.
+        config: Its configuration.
+        manifest: Its versions, checksums and machine.
+        plan: Its arithmetic.
+        heads: Its artefact.
+        training: What `metrics.jsonl` says, in sum.
+        results: By name, the content of each results file or why there is none.
+        commands: By name, what makes each file.
+        cards: By source, the data card's place relative to the folder.
+        cards_reason: Why there is none.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    manifest: dict[str, Any]
+    plan: dict[str, Any]
+    heads: dict[str, Any]
+    training: dict[str, Any]
+    results: dict[str, dict[str, Any] | Absent]
+    commands: dict[str, str]
+    cards: dict[str, str]
+    cards_reason: str | None
+
+
+@contextmanager
+def shape_errors(facts: Facts, name: str | None) -> Iterator[None]:
+    """Say which file lacks something that the report needs: it is of another version, or was changed by hand.
+
+    Args:
+        facts: Of the run.
+        name: Of the result that is being told; None for the run's own records.
+
+    Raises:
+        WarmlineError: as said.
+    """
+    try:
+        yield
+    except (jinja2.UndefinedError, LookupError, TypeError, AttributeError, ValueError) as error:
+        place = f"the results of `{facts.commands[name]}`" if name else "the run's own records"
+        raise WarmlineError(f"{facts.folder.path}: {place} lack what the report needs ({error!r}); make them again") from None
+
+
+def gather(path: Path) -> Facts:
+    """Read a finished run folder; write its data cards where they are missing and the data are there.
+
+    Raises:
+        WarmlineError: an unfinished run, a damaged file.
+    """
+    folder = RunFolder.open(path)
+    config, heads = load_config(folder.config), read_json(folder.heads_description)
+    commands = commands_of(config.output_dir / config.name)
+    files = {
+        "evaluation": folder.evaluation,
+        "errors": folder.error_taxonomy,
+        "examples": folder.examples,
+        "eqbench": folder.eq_bench,
+        "ablation": folder.ablation_results,
+        "safety": folder.red_team,
+    }
+    results = {name: _result(file, commands[name], config, heads) for name, file in files.items()}
+    training = summarise_training(folder, heads["step"])
+    manifest, plan = read_json(folder.manifest), read_json(folder.plan)
+    reason = _write_missing_cards(folder, config)
+    cards = {card.stem: f"{folder.data_cards.name}/{card.name}" for card in sorted(folder.data_cards.glob("*.md"))}
+    return Facts(folder, config, manifest, plan, heads, training, results, commands, cards, reason)
+
+
+def commands_of(run: Path, config: Path | None = None, more: str = "") -> dict[str, str]:
+    """By name, the command that makes each file of a run.
+
+    Args:
+        run: The run folder.
+        config: The configuration file; the one in the run folder by default.
+        more: Options of the commands that take a configuration.
+    """
+    folder, file = run.as_posix(), (config or run / "config.yaml").as_posix()
+    return {
+        "run": f"warmline run {file}{more}",
+        "train": f"warmline train {file}{more}",
+        "evaluation": f"warmline evaluate {folder}",
+        "errors": f"warmline errors {folder}",
+        "examples": f"warmline errors {folder}",
+        "eqbench": f"warmline eqbench {folder}",
+        "ablation": f"warmline ablate {file}{more}",
+        "safety": f"warmline redteam {folder}",
+        "report": f"warmline report {folder}",
+    }
+
+
+def _result(path: Path, command: str, config: RunConfig, heads: dict[str, Any]) -> dict[str, Any] | Absent:
+    if not path.is_file():
+        return Absent(f"there is no `{path.parent.name}/{path.name}`", command)
+    content = read_json(path)
+    try:
+        context = content["context"]
+        wanted = {"run": config.name, "base_model": heads["base_model"], "base_revision": heads["base_revision"], "seed": config.seed}
+        wanted |= {"step": heads["step"], "weights_sha256": heads["weights_sha256"]}
+        for key, value in wanted.items():
+            if key in context and context[key] != value:
+                return Absent(f"`{path.parent.name}/{path.name}` is of another artefact ({key} {context[key]}, here {value})", command)
+    except (TypeError, KeyError):
+        raise WarmlineError(f"{path}: has no `context`; make it again with `{command}`") from None
+    return dict(content)
+
+
+def _write_missing_cards(folder: RunFolder, config: RunConfig) -> str | None:
+    if any(folder.data_cards.glob("*.md")):
+        return None
+    try:
+        write_cards(config.data, folder.data_cards)
+    except WarmlineError as error:
+        return str(error)
+    return None
+
+
+def summarise_training(folder: RunFolder, step: int) -> dict[str, Any]:
+    """Sums over `metrics.jsonl`, and its validations at the start and at the artefact's step.
+
+    Raises:
+        WarmlineError: the file is missing or damaged.
+    """
+    try:
+        lines = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
+        train = [line for line in lines if line["kind"] == "train"]
+        validation = {line["step"]: line for line in lines if line["kind"] == "validation"}
+        tokens, seconds = sum(line["tokens"] for line in train), sum(line["seconds"] for line in train)
+        return {
+            "steps": len(train),
+            "first_step": train[0]["step"],
+            "tokens": tokens,
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "fill": sum(line["fill"] for line in train) / len(train),
+            "validation": {f"step {at} (the base)" if at == 0 else f"step {at}": validation[at] for at in (0, step)},
+        }
+    except (OSError, ValueError, KeyError, IndexError, ZeroDivisionError) as error:
+        raise WarmlineError(f"{folder.metrics}: missing or damaged ({error!r}); train the run again") from None

@@ -1,0 +1,150 @@
+"""The report's first table: one line a question, in words that follow from an interval."""
+
+from typing import Any, NamedTuple
+
+from warmline.evaluation.paired import PairedDifference, paired_difference
+from warmline.reporting.facts import Absent, Facts, shape_errors
+from warmline.reporting.phrases import differs, hundredths, number, percent, ratio_verdict, share, verdict, with_interval
+
+BASELINES = {
+    "majority": "majority class",
+    "history": "earlier strategies, no text",
+    "history_in_order": "earlier strategies in order, no text",
+    "tfidf": "TF-IDF + logistic regression",
+    "linear_probe": "linear probe on the frozen base",
+}
+
+
+class Line(NamedTuple):
+    """A question, its answer, and the file that says so."""
+
+    question: str
+    answer: str
+    source: str
+
+
+def glance(facts: Facts) -> list[Line]:
+    """Every question that the report asks of a run, in order."""
+    lines: list[Line] = []
+    for name, questions, source in (
+        ("evaluation", _evaluation, facts.folder.evaluation),
+        ("eqbench", _eq_bench, facts.folder.eq_bench),
+        ("ablation", _ablation, facts.folder.ablation_results),
+        ("errors", _errors, facts.folder.error_taxonomy),
+        ("safety", _safety, facts.folder.red_team),
+    ):
+        found, place = facts.results[name], f"`{source.parent.name}/{source.name}`"
+        if isinstance(found, Absent):
+            lines.append(Line(_QUESTIONS[name], f"not measured: {found.why}; `{found.command}` would", place))
+        else:
+            with shape_errors(facts, name):
+                lines += [Line(question, answer, place) for question, answer in questions(found)]
+    return lines
+
+
+_QUESTIONS = {
+    "evaluation": "heads and language model?",
+    "eqbench": "EQ-Bench?",
+    "ablation": "does each loss matter?",
+    "errors": "fewer conversational errors?",
+    "safety": "safer or less safe?",
+}
+
+
+def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    emotion, strategy = found["heads"]["emotion"], found["heads"]["strategy"]
+    for question, scores in (("emotion head?", emotion and emotion["single_label_27"]), ("strategy head?", strategy)):
+        lines.append((question, "not measured: its data are not enabled" if scores is None else _head(scores)))
+    for source, losses in found["language"]["sources"].items():
+        ratio = losses["perplexity_ratio"]
+        lines.append((f"perplexity of {source} replies, beside the base?", ratio_verdict(ratio["value"], ratio["interval"], "lower")))
+    return lines
+
+
+def _head(scores: dict[str, Any]) -> str:
+    """Accuracy and macro-F1, and the comparison with the baseline of the highest macro-F1."""
+    own = (
+        f"accuracy {with_interval(scores['accuracy'], scores['intervals']['accuracy'], percent)}, "
+        f"macro-F1 {with_interval(scores['macro_f1'], scores['intervals']['macro_f1'], number)}"
+    )
+    if not scores["baselines"]:
+        return f"{own}; no baseline was fitted but the majority class, accuracy {percent(scores['majority']['accuracy'])}"
+    name = max(scores["baselines"], key=lambda one: scores["baselines"][one]["macro_f1"])
+    compared = scores["baselines"][name]["head_minus_this"]
+    said = verdict(compared["macro_f1"], compared["intervals"]["macro_f1"], "higher")
+    return f"{own}; macro-F1 beside the best baseline ({BASELINES.get(name, name)}): {said}"
+
+
+def _eq_bench(found: dict[str, Any]) -> list[tuple[str, str]]:
+    label = found["context"]["label"].partition(":")[0]
+    if found["pairwise"] is None:
+        answer = f"not scored: {found['reason']}"
+    else:
+        answer = (
+            f"{found['pairwise']['claim']}; win rate {with_interval(found['pairwise']['win_rate'], found['pairwise']['interval'], percent)}"
+        )
+    lines = [(f"{label}?", answer)]
+    second = found["eq_bench_v2"]
+    if second is not None:
+        gain = second["difference"]
+        lines.append(("EQ-Bench v2 score?", gain["reason"] or verdict(gain["tuned_minus_base"], gain["interval"], "higher")))
+    return lines
+
+
+def _ablation(found: dict[str, Any]) -> list[tuple[str, str]]:
+    moved, over_seeds = ablation_differences(found)
+    over = "over seeds" if over_seeds else "over test conversations of one pair of runs only"
+    cut = "" if found["context"]["steps"] == found["context"]["planned_steps"] else ", in a run cut short"
+    variants = [name for name in found["summary"] if name != "full"]
+    return [("does each loss matter?", f"{len(moved)} differences leave zero out {over}{cut}; variants: {', '.join(variants)}")]
+
+
+def ablation_differences(found: dict[str, Any]) -> tuple[list[str], bool]:
+    """Sentences for every difference whose interval leaves zero out, and whether the intervals are over seeds."""
+    over_seeds = len(found["context"]["seeds"]) > 1 and any(
+        one and one["seeds_interval"] for metrics in found["differences"].values() for one in metrics.values()
+    )
+    lines = []
+    for variant, metrics in found["differences"].items():
+        for name, one in metrics.items():
+            if one is None:
+                continue
+            interval = one["seeds_interval"] if over_seeds else next(iter(one["by_seed"].values()))["items_interval"]
+            value = one["mean"] if over_seeds else next(iter(one["by_seed"].values()))["difference"]
+            if differs(interval):
+                metric = found["metrics"][name]
+                lines.append(f"{variant}: {metric['title']} {verdict(value, interval, metric['better'])}")
+    return lines, over_seeds
+
+
+def _errors(found: dict[str, Any]) -> list[tuple[str, str]]:
+    moved = {
+        name: one["difference"] for name, one in found["classes"].items() if one["difference"] and differs(one["difference"]["interval"])
+    }
+    lines = [
+        f"{name.replace('_', ' ')} {verdict(change['value'], change['interval'], 'lower', hundredths, ' points')}"
+        for name, change in moved.items()
+    ]
+    told = "; ".join(lines) or "no class differs measurably between base and tuned"
+    precision = share(found["reading"]["precision"], "right", "read", "interval")
+    return [("fewer conversational errors?", f"{told} (flags by word patterns, of which {precision} were right when read)")]
+
+
+def _safety(found: dict[str, Any]) -> list[tuple[str, str]]:
+    systems = found["summary"]["red_team"]
+    shares = ", ".join(f"{name} {share(systems[name]['guard_off']['failures'], 'hits', 'n', 'wilson')}" for name in ("base", "tuned"))
+    change = safety_difference(found)
+    return [
+        (
+            "failures on our red-team suite, guard off?",
+            f"{shares}; tuned: {verdict(change.value, change.interval, 'lower', hundredths, ' points')}",
+        )
+    ]
+
+
+def safety_difference(found: dict[str, Any]) -> PairedDifference:
+    """Tuned minus base, failures of the same items of our own suite, guard off."""
+    rows = [row["systems"] for row in found["items"] if row["suite"] == "red_team"]
+    base, tuned = ([bool(systems[name]["guard_off"]["failed"]) for systems in rows] for name in ("base", "tuned"))
+    return paired_difference(base, tuned)

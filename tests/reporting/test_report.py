@@ -1,0 +1,163 @@
+"""The report says what the files say: no more where they are absent, and other words where they differ."""
+
+import json
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from tests.reporting import results
+from warmline.errors import WarmlineError
+from warmline.evaluation.errors import analyse
+from warmline.evaluation.finished import FinishedRun
+from warmline.reporting.report import tidy, write_report
+from warmline.runs import RunFolder, read_json, write_json
+
+
+@pytest.fixture(scope="module")
+def everything(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with every results file and its data cards, only to be copied."""
+    run = RunFolder(Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("everything") / "run")))
+    analyse(run.path, 2)
+    context = FinishedRun.open(run.path).context()
+    write_json(run.evaluation, results.evaluation(context))
+    write_json(run.eq_bench, results.eq_bench(context, judged=True))
+    write_json(run.ablation_results, results.ablation(context))
+    write_json(run.red_team, results.red_team(context))
+    write_report(run.path)
+    return run
+
+
+@pytest.fixture
+def measured(everything: RunFolder, tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(everything.path, tmp_path / "measured")))
+
+
+def text_of(run: RunFolder) -> str:
+    return write_report(run.path).read_text(encoding="utf-8")
+
+
+def test_nothing_measured(finished_copy: RunFolder) -> None:
+    text = text_of(finished_copy)
+    for file, command in (
+        ("evaluation.json", "evaluate"), ("eq_bench_results.json", "eqbench"), ("ablation_results.json", "ablate"),
+        ("examples.json", "errors"), ("errors.json", "errors"), ("red_team.json", "redteam"),
+    ):  # fmt: skip
+        assert f"Not measured: there is no `results/{file}`; `warmline {command} " in text
+    assert "which is better" not in text
+    assert "**The base is random numbers** (seed 0)" in text
+    assert "small sample inside the package" in text
+    assert (finished_copy.data_cards / "esconv.md").is_file()
+    assert "[card](data_cards/esconv.md)" in text
+    assert "(results/training_curves.png)" in text
+
+
+def test_everything_measured(measured: RunFolder) -> None:
+    text = text_of(measured)
+    body, _, missing = text.partition("## What was not measured")
+    assert "Not measured: there is no" not in text
+    assert "22.6 % (17.6 % to 27.6 %)" in body
+    assert "no measurable difference (+0.009, 95 % interval -0.030 to +0.050)" in body  # TF-IDF, the best baseline
+    assert "lower by 54.0 % (95 % interval 52.0 to 56.0), which is better" in body
+    assert "the judge prefers the tuned model" in body
+    assert "- no-strategy: LM loss lower by 0.040" in body
+    assert "no-safety: strategy macro-F1" not in body  # its interval holds 0
+    assert "lower by 100.0 points" in body  # 20 of 20 failed in the base, none in the tuned
+    assert "31 of 32 guesses stayed the same" in body
+    for reason in ("the head has 27 outputs", "no judge", "no other run", "the file is not there", "no source with replies is enabled"):
+        assert reason in missing
+
+
+def test_without_a_judge(measured: RunFolder) -> None:
+    write_json(measured.eq_bench, results.eq_bench(read_json(measured.evaluation)["context"], judged=False))
+    text = text_of(measured)
+    assert "Not scored: no judge was given." in text
+    assert "the judge prefers" not in text
+
+
+def test_a_second_time_changes_no_byte(measured: RunFolder) -> None:
+    def everything() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in measured.path.rglob("*") if path.is_file()}
+
+    text_of(measured)
+    before = everything()
+    text_of(measured)
+    assert everything() == before
+
+
+def test_words_follow_the_interval(measured: RunFolder) -> None:
+    content = read_json(measured.evaluation)
+    ratio = content["language"]["sources"]["esconv"]["perplexity_ratio"]
+    for value, interval, said in ((0.99, [0.95, 1.03], "no measurable difference (-1.0 %"), (1.2, [1.1, 1.3], "higher by 20.0 %")):
+        ratio.update(value=value, interval=interval)
+        write_json(measured.evaluation, content)
+        (line,) = [line for line in text_of(measured).splitlines() if line.startswith("| perplexity of esconv")]
+        assert said in line
+        assert "which is better" not in line
+
+
+def test_results_of_another_artefact_are_not_shown(measured: RunFolder) -> None:
+    content = read_json(measured.evaluation)
+    content["context"]["step"] += 1
+    write_json(measured.evaluation, content)
+    text = text_of(measured)
+    assert "`results/evaluation.json` is of another artefact (step" in text
+    assert "22.6 %" not in text
+
+
+@pytest.mark.parametrize("file", ["evaluation", "eq_bench", "ablation_results", "red_team", "error_taxonomy", "examples"])
+def test_a_file_of_another_shape_is_refused(file: str, measured: RunFolder) -> None:
+    path: Path = getattr(measured, file)
+    context = read_json(path)["context"]
+    for content in ([1], {}, {"context": context}):
+        write_json(path, content)
+        with pytest.raises(WarmlineError, match="again") as refused:
+            write_report(measured.path)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"kind": "train", "step": 1}\n'])
+def test_damaged_metrics_are_refused(damage: str, finished_copy: RunFolder) -> None:
+    finished_copy.metrics.write_text(damage)
+    with pytest.raises(WarmlineError, match=r"metrics\.jsonl: missing or damaged"):
+        write_report(finished_copy.path)
+
+
+def test_missing_data_keep_the_report(finished_copy: RunFolder) -> None:
+    config = finished_copy.config.read_text(encoding="utf-8").replace("dir: sample", "dir: /nowhere/at/all")
+    finished_copy.config.write_text(config, encoding="utf-8")
+    assert "The data cards were not written: /nowhere/at/all" in text_of(finished_copy)
+
+
+def test_what_models_say_becomes_no_markup(measured: RunFolder) -> None:
+    examples = read_json(measured.examples)
+    examples["examples"][0]["tuned"] = "# Big\n| <script>alert(1)</script> |"
+    write_json(measured.examples, examples)
+    text = text_of(measured)
+    assert "| tuned | # Big \\| &lt;script&gt;alert(1)&lt;/script&gt; \\| |" in text
+    assert "<script>" not in text
+
+
+def test_every_number_is_looked_up() -> None:
+    """Templates hold no digits but those of names: what is measured can only come from a file."""
+    names = re.compile(r"EQ-Bench v2|EQ-Bench 3|sha256|95 %|BY-NC 4\.0|distinct-[12]|macro-F1|F1|4 bits")
+    for template in (resources.files("warmline.reporting") / "templates").iterdir():
+        text = re.sub(r"{[%#].*?[%#]}|{{.*?}}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert not re.findall(r"\d", names.sub("", text)), template.name
+
+
+def test_tidy() -> None:
+    assert tidy("a  \n\n\nb\n") == "a\n\nb\n"
+    assert tidy("| a |\n\n| b |\n\nc") == "| a |\n| b |\n\nc"
+    assert tidy("| a |\n\n| b |\n| --- |") == "| a |\n\n| b |\n| --- |"
+    assert tidy("- a\n\n- b\n\nc") == "- a\n- b\n\nc"
+
+
+def test_pictures_and_links_exist(measured: RunFolder) -> None:
+    text = text_of(measured)
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 4
+    assert all((measured.path / link).is_file() for link in links)
+    assert json.loads(measured.manifest.read_text())["data_sha256"]

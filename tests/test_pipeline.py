@@ -1,0 +1,91 @@
+"""Everything in order, once."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.conftest import ConfigFactory
+from warmline.config import RunConfig, dump_config, load_config
+from warmline.errors import WarmlineError
+from warmline.pipeline import FULL, QUICK, STEPS, Budget, Step, run_steps
+from warmline.runs import RunFolder, write_text
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def writing(name: str, done: list[str]) -> Step:
+    def act(_: RunConfig, folder: RunFolder, __: Budget) -> None:
+        done.append(name)
+        write_text(folder.results / name, "x")
+
+    return Step(name, lambda folder: folder.results / name, act)
+
+
+def test_trains_and_goes_on(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"max_steps": 1}, validation={"conversations": 2})
+    done: list[str] = []
+
+    def fails(*_: object) -> None:
+        raise WarmlineError("the disk is full")
+
+    steps = [writing("a", done), Step("b", lambda folder: folder.results / "b", fails), writing("c", done)]
+    with pytest.raises(WarmlineError, match="disk is full"):
+        run_steps(config, FULL, steps, quiet())
+    folder = RunFolder.open(tmp_path / "tiny")
+    trained = folder.heads.read_bytes(), folder.heads.stat().st_mtime_ns
+    steps[1] = writing("b", done)
+    console = quiet()
+    run_steps(config, FULL, steps, console)
+    assert done == ["a", "b", "c"]
+    assert (folder.heads.read_bytes(), folder.heads.stat().st_mtime_ns) == trained
+    assert "train: done before" in said(console)
+    assert "a: done before" in said(console)
+
+
+def test_a_new_artefact_is_measured_again(finished_copy: RunFolder) -> None:
+    config = _moved(finished_copy)
+    done: list[str] = []
+    always = Step("always", None, lambda *_: done.append("always"))
+    for _ in range(2):
+        run_steps(config, FULL, [writing("a", done), always], quiet())
+    assert done == ["a", "always", "always"]
+    later = (finished_copy.results / "a").stat().st_mtime + 9
+    os.utime(finished_copy.heads_description, (later, later))
+    run_steps(config, FULL, [writing("a", done), always], quiet())
+    assert done == ["a", "always", "always", "a", "always"]
+
+
+def test_another_configuration_is_refused(finished_copy: RunFolder) -> None:
+    config = _moved(finished_copy).model_copy(update={"seed": 99})
+    with pytest.raises(WarmlineError, match="differs from the run's at `seed`"):
+        run_steps(config, FULL, [], quiet())
+
+
+def test_the_real_steps(finished_copy: RunFolder) -> None:
+    config = _moved(finished_copy)
+    budget = QUICK._replace(prompts=1)
+    mine = [step for step in STEPS if step.name in ("errors", "data card", "report")]
+    assert [step.name for step in STEPS][-1] == "report"
+    run_steps(config, budget, mine, quiet())
+    assert finished_copy.report.is_file()
+    assert finished_copy.error_taxonomy.is_file()
+    console = quiet()
+    run_steps(config, budget, mine, console)
+    assert said(console).count("done before") == len(mine)  # train, and all but the report
+
+
+def _moved(run: RunFolder) -> RunConfig:
+    """The configuration of a copied run, with the place and name it now has."""
+    config = load_config(run.config).model_copy(update={"output_dir": run.path.parent, "name": run.path.name})
+    write_text(run.config, dump_config(config))
+    return config
