@@ -14,8 +14,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: setup
-	$(VENV)/bin/warmline train configs/nano.yaml --overwrite
-	$(VENV)/bin/warmline evaluate runs/nano
+	rm -rf runs/nano
+	$(VENV)/bin/warmline run configs/nano.yaml --quick
 
 lint: setup
 	$(VENV)/bin/ruff check .

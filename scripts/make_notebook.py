@@ -62,7 +62,7 @@ CONFIG = "configs/training_config.yaml" if GPU else "configs/nano.yaml"
 OVERRIDES = ["training.rows_per_micro_batch=1", "training.accumulation=8", "checkpoint.every=25"] if GPU else []
 MAX_STEPS = 200 if GPU else None
 OUTPUT = "runs"
-LONG_TESTS = False  # EQ-Bench and the red-team sheet: an hour and more on a T4
+LONG_TESTS = False  # error counts, EQ-Bench and the red-team sheet: an hour and more on a T4
 JUDGE = []  # for scores by a judge, as in ["--judge-url", "https://...", "--judge-model", "..."]; its key in OPENAI_API_KEY""",
     ),
     (
@@ -74,10 +74,7 @@ from sys import executable
 from IPython.display import Image, display
 
 import warmline
-from warmline.cli import app
 from warmline.config import load_config
-
-COMMANDS = {known.name or known.callback.__name__ for known in app.registered_commands}
 
 
 def command(*arguments):
@@ -106,7 +103,7 @@ RUN""",
         "",
         """## What changed
 
-Both heads on the test splits, beside the majority class that any head must beat.""",
+Both heads on the test splits, beside the baselines that any head must beat.""",
     ),
     ("", """command("evaluate", RUN)"""),
     (
@@ -133,21 +130,19 @@ if GPU:
         "",
         """## Longer tests
 
-EQ-Bench plays its scenarios with base and tuned model (a judge is needed for scores; without one the transcripts are kept), and the
-red-team sheet puts their replies to hard messages side by side. Set `LONG_TESTS = True` above to run them.""",
+`errors` counts eight kinds of conversational error in replies of base and tuned model and picks five examples by rule. EQ-Bench plays its
+scenarios with both (a judge is needed for scores; without one the transcripts are kept), and the red-team sheet puts their replies to hard messages side by side. Set `LONG_TESTS = True` above to run them.""",
     ),
     (
         "",
-        """for name in ("eqbench", "redteam"):
-    if name not in COMMANDS:
-        print(f"this warmline has no `{name}`")
-    elif LONG_TESTS:
-        command(name, RUN, *JUDGE)
+        """for name, judge in (("errors", ()), ("eqbench", JUDGE), ("redteam", JUDGE)):
+    if LONG_TESTS:
+        command(name, RUN, *judge)
     else:
         print(f"left out: {name}")""",
     ),
     ("", "## Report\n\nEverything that was measured, on one page; what was not measured is named, with the reason."),
-    ("", """if "report" in COMMANDS:\n    command("report", RUN)\nelse:\n    print("this warmline has no `report`")"""),
+    ("", """command("report", RUN)"""),
     (
         "",
         """## What each loss is worth

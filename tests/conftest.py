@@ -116,8 +116,16 @@ def _merged(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests start first, so that none is left to run alone; those marked gpu skip, with the reason, where there is none."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow tests start first, dealt to two workers, which get half of the list each; those marked gpu skip where there is none."""
+    seconds = {
+        item: float(marker.args[0] if marker.args else 8) for item in items if (marker := item.get_closest_marker("slow")) is not None
+    }
+    halves: tuple[list[pytest.Item], list[pytest.Item]] = [], []
+    for item in sorted(seconds, key=lambda item: -seconds[item]):
+        min(halves, key=lambda half: sum(seconds[other] for other in half)).append(item)
+    rest = [item for item in items if item not in seconds]
+    middle = max(0, len(items) // 2 - len(halves[0]))
+    items[:] = [*halves[0], *rest[:middle], *halves[1], *rest[middle:]]
     if torch.cuda.is_available():
         return
     for item in items:

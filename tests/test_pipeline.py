@@ -11,7 +11,7 @@ from tests.conftest import ConfigFactory
 from warmline.config import RunConfig, dump_config, load_config
 from warmline.errors import WarmlineError
 from warmline.pipeline import FULL, QUICK, STEPS, Budget, Step, run_steps
-from warmline.runs import RunFolder, write_text
+from warmline.runs import RunFolder, read_json, write_text
 
 
 def quiet() -> Console:
@@ -65,6 +65,15 @@ def test_a_new_artefact_is_measured_again(finished_copy: RunFolder) -> None:
     assert done == ["a", "always", "always", "a", "always"]
 
 
+def test_a_step_that_was_cut_short_is_done_in_full(finished_copy: RunFolder) -> None:
+    config = _moved(finished_copy)
+    done: list[str] = []
+    for budget in (QUICK, QUICK, FULL, FULL):
+        run_steps(config, budget, [writing("a", done)], quiet())
+    assert done == ["a", "a"]
+    assert read_json(finished_copy.pipeline) == {"a": "full"}
+
+
 def test_another_configuration_is_refused(finished_copy: RunFolder) -> None:
     config = _moved(finished_copy).model_copy(update={"seed": 99})
     with pytest.raises(WarmlineError, match="differs from the run's at `seed`"):
@@ -77,7 +86,7 @@ def test_the_real_steps(finished_copy: RunFolder) -> None:
     mine = [step for step in STEPS if step.name in ("errors", "data card", "report")]
     assert [step.name for step in STEPS][-1] == "report"
     run_steps(config, budget, mine, quiet())
-    assert finished_copy.report.is_file()
+    assert "--quick" in finished_copy.report.read_text(encoding="utf-8")
     assert finished_copy.error_taxonomy.is_file()
     console = quiet()
     run_steps(config, budget, mine, console)

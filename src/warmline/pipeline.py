@@ -7,13 +7,14 @@ from typing import NamedTuple
 from rich.console import Console
 
 from warmline.config import RunConfig, load_config
-from warmline.runs import RunFolder
+from warmline.runs import RunFolder, read_json, write_json
 
 
 class Budget(NamedTuple):
     """How much the steps after training do.
 
     Attributes:
+        name: Written down for each step; a step done with another is done again.
         replies: Held-out turns that `evaluate` has answered, for length and variety.
         prompts: Most held-out prompts of one data set that base and tuned model answer.
         eqbench_tokens: Longest EQ-Bench reply; None is the protocol's.
@@ -23,6 +24,7 @@ class Budget(NamedTuple):
         redteam_tokens: Longest red-team reply.
     """
 
+    name: str
     replies: int
     prompts: int
     eqbench_tokens: int | None
@@ -33,9 +35,18 @@ class Budget(NamedTuple):
 
 
 FULL = Budget(
-    replies=50, prompts=20, eqbench_tokens=None, ablation_steps=None, ablation_conversations=None, probe_rows=4000, redteam_tokens=80
+    name="full",
+    replies=50,
+    prompts=20,
+    eqbench_tokens=None,
+    ablation_steps=None,
+    ablation_conversations=None,
+    probe_rows=4000,
+    redteam_tokens=80,
 )
-QUICK = Budget(replies=16, prompts=8, eqbench_tokens=24, ablation_steps=12, ablation_conversations=20, probe_rows=300, redteam_tokens=40)
+QUICK = Budget(
+    name="quick", replies=16, prompts=8, eqbench_tokens=24, ablation_steps=12, ablation_conversations=20, probe_rows=300, redteam_tokens=40
+)
 """For a demonstration on a CPU; every results file says how far it was cut."""
 
 
@@ -75,13 +86,16 @@ def run_steps(config: RunConfig, budget: Budget, steps: Sequence[Step] | None = 
     else:
         console.rule("train", align="left")
         _train(config, folder)
+    done: dict[str, str] = read_json(folder.pipeline) if folder.pipeline.is_file() else {}
     for step in STEPS if steps is None else steps:
         output = step.output(folder) if step.output else None
-        if output is not None and is_newer(output, folder.heads_description):
+        if output is not None and is_newer(output, folder.heads_description) and done.get(step.name, budget.name) == budget.name:
             console.print(f"{step.name}: done before ({output})", highlight=False)
             continue
         console.rule(step.name, align="left")
         step.act(config, folder, budget)
+        done[step.name] = budget.name
+        write_json(folder.pipeline, done)
         console.print(f"{step.name}: {output or 'done'}", highlight=False)
     console.print(f"read {folder.report}", highlight=False)
     return folder
@@ -123,10 +137,14 @@ def _ablate(config: RunConfig, _: RunFolder, budget: Budget) -> object:
     return ablate(config, max_steps=budget.ablation_steps, settings=ScoreSettings(budget.ablation_conversations, budget.probe_rows))
 
 
-def _redteam(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+def _redteam(config: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.ablation.variants import variant_config
     from warmline.safety.redteam import Options, red_team
 
-    return red_team(folder.path, Options(max_new_tokens=budget.redteam_tokens))
+    if budget.ablation_steps is not None:  # a run cut short is no match for this one
+        return red_team(folder.path, Options(max_new_tokens=budget.redteam_tokens))
+    without = variant_config(config, "no-safety", config.seed, None)
+    return red_team(folder.path, Options(without_kl=without.output_dir / without.name, max_new_tokens=budget.redteam_tokens))
 
 
 def _cards(config: RunConfig, folder: RunFolder, _: Budget) -> object:

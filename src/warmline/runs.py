@@ -15,6 +15,7 @@
   ablation/              the runs of `warmline ablate`, each a run folder of its own
   data_cards/            a page and a picture for each data set
   report.md              all of it, for a person to read
+  pipeline.json          the steps that `warmline run` did, and whether it cut them short
 """
 
 import json
@@ -69,6 +70,7 @@ class RunFolder:
         self.ablation_picture = path / "results" / "ablation.png"
         self.data_cards = path / "data_cards"
         self.report = path / "report.md"
+        self.pipeline = path / "pipeline.json"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

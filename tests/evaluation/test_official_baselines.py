@@ -14,7 +14,7 @@ from warmline.evaluation.strategy import score_strategy
 SPLITS = ("train", "valid", "test")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_emotion(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TF-IDF was measured at 58.0 % and .474, the bootstrap's standard deviation of the latter being .012."""
     monkeypatch.setattr("warmline.evaluation.baselines.TEXT_GRID", (3.0,))  # what validation chooses, without the others' minute
@@ -35,7 +35,7 @@ def test_emotion(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tfidf["macro_f1"] == pytest.approx(0.474, abs=0.024)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_strategy_and_a_leak(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Majority 21.8 % and .045, history 30.3 % and .172, TF-IDF 27 to 31 %; a leaked reply is noticed."""
     monkeypatch.setattr("warmline.evaluation.baselines.TEXT_GRID", (0.1,))

@@ -79,7 +79,7 @@ def test_keeps_best_and_newest(tiny: Tiny, run: RunFolder) -> None:
 
 
 def test_half_written_folders_do_not_count(tiny: Tiny, run: RunFolder) -> None:
-    save_checkpoint(run, tiny.model, trained(tiny, 1), progress_at(4), keep=2)
+    save_checkpoint(run, collect_state(tiny.model, trained(tiny, 1)), progress_at(4), keep=2)
     for name in (".step-000009.writing", ".step-000002.gone", ".step-000004.old", "step-000005.tmp"):
         (run.checkpoints / name).mkdir()
         (run.checkpoints / name / "state.json").write_text("{")
@@ -124,7 +124,7 @@ def test_json_of_another_shape_is_damage_too(content: str, tiny: Tiny, run: RunF
 
 
 def test_of_another_adapter(tiny: Tiny, run: RunFolder, tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    save_checkpoint(run, tiny.model, trained(tiny, 1), progress_at(4), keep=2)
+    save_checkpoint(run, collect_state(tiny.model, trained(tiny, 1)), progress_at(4), keep=2)
     other = build_model(tiny_config(tmp_path, lora={"r": 2}), CPU.device, CPU.dtype)
     with pytest.raises(WarmlineError, match=r"step-000004: the checkpoint is of another model or adapter"):
         restore_weights(run, 4, other)

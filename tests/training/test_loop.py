@@ -358,7 +358,7 @@ def test_safety_weight_holds_the_base(tiny_config: ConfigFactory, tmp_path: Path
     assert 0 < drift[1.0] < 0.8 * drift[0.0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(16)
 @pytest.mark.parametrize("sharding", ["never", "always"])
 def test_two_ranks_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     """Two processes of one row each, with whole or with spread layers, and one process of two rows make the same steps."""
@@ -392,7 +392,7 @@ def test_two_ranks_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path
     assert max(float(tensor.abs().max()) for name, tensor in weights[0].items() if "lora_B" in name) > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.slow(200)
 def test_official_data_with_the_real_tokenizer(
     shared: Path, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,8 +400,8 @@ def test_official_data_with_the_real_tokenizer(
     folder = write_architecture(
         tmp_path / "model",
         Qwen3Config(
-            vocab_size=151936, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            head_dim=16, max_position_embeddings=4096, tie_word_embeddings=True,
+            vocab_size=151936, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=8, max_position_embeddings=4096, tie_word_embeddings=True,
         ),
         shared / "models" / "qwen3-tokenizer",
     )  # fmt: skip

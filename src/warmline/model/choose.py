@@ -86,6 +86,8 @@ def will_fuse(config: RunConfig, architecture: "PreTrainedConfig", device: torch
 
 def unsloth_obstacle(config: RunConfig, architecture: "PreTrainedConfig", device: torch.device, dtype: torch.dtype) -> str | None:
     """Why Unsloth cannot run this configuration here, as `what is missing; how to mend it`, or None."""
+    if device.type != "cuda":
+        return "needs a CUDA GPU and there is none; run it on a machine with one"
     if config.lora is None:
         return "is used for adapters only; give a lora section"
     if config.lora.dropout > 0:
@@ -94,8 +96,6 @@ def unsloth_obstacle(config: RunConfig, architecture: "PreTrainedConfig", device
         return "loads weights and has none to draw; save the random weights in a folder, name that, and drop model.random_init_seed"
     if architecture.model_type not in UNSLOTH_FAMILIES:
         return f"does not keep packed conversations of {architecture.model_type} apart; use one of {', '.join(UNSLOTH_FAMILIES)}"
-    if device.type != "cuda":
-        return "needs a CUDA GPU and there is none; run it on a machine with one"
     if dtype == torch.float32:
         return "computes in half precision; set training.precision: auto"
     if find_spec("unsloth") is None:

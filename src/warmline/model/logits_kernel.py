@@ -33,8 +33,10 @@ def cross_entropy_rows(logits: Tensor, targets: Tensor, wants_gradient: bool) ->
     chosen = targets[:, None]
     found = (normaliser - wide.gather(1, chosen))[:, 0]
     if wants_gradient:
-        gradient = (wide - normaliser).exp_()
-        logits.copy_(gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, -1.0)))
+        gradient = wide.sub_(normaliser).exp_()
+        gradient.scatter_add_(1, chosen, gradient.new_full(chosen.shape, -1.0))
+        if gradient is not logits:  # fp32 logits are widened to themselves
+            logits.copy_(gradient)
     return found
 
 

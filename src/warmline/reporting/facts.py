@@ -44,6 +44,7 @@ class Facts(NamedTuple):
         commands: By name, what makes each file.
         cards: By source, the data card's place relative to the folder.
         cards_reason: Why there is none.
+        quick: Whether `warmline run` cut steps short.
     """
 
     folder: RunFolder
@@ -56,6 +57,7 @@ class Facts(NamedTuple):
     commands: dict[str, str]
     cards: dict[str, str]
     cards_reason: str | None
+    quick: bool
 
 
 @contextmanager
@@ -98,7 +100,8 @@ def gather(path: Path) -> Facts:
     manifest, plan = read_json(folder.manifest), read_json(folder.plan)
     reason = _write_missing_cards(folder, config)
     cards = {card.stem: f"{folder.data_cards.name}/{card.name}" for card in sorted(folder.data_cards.glob("*.md"))}
-    return Facts(folder, config, manifest, plan, heads, training, results, commands, cards, reason)
+    quick = folder.pipeline.is_file() and "quick" in read_json(folder.pipeline).values()
+    return Facts(folder, config, manifest, plan, heads, training, results, commands, cards, reason, quick)
 
 
 def commands_of(run: Path, config: Path | None = None, more: str = "") -> dict[str, str]:

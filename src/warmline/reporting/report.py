@@ -132,6 +132,7 @@ def _values(facts: Facts) -> dict[str, Any]:
         "again": commands_of(
             _AGAIN / facts.config.name, facts.config.output_dir / facts.config.name / "config.yaml", f" --set output_dir={_AGAIN}"
         ),
+        "quick": facts.quick,
         "command_order": ["train", "evaluation", "errors", "eqbench", "ablation", "safety", "report"],
         "cards": {**dict.fromkeys(facts.plan["sources"]), **facts.cards},
         "cards_reason": facts.cards_reason,
