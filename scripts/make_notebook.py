@@ -131,7 +131,8 @@ if GPU:
         """## Longer tests
 
 `errors` counts eight kinds of conversational error in replies of base and tuned model and picks five examples by rule. EQ-Bench plays its
-scenarios with both (a judge is needed for scores; without one the transcripts are kept), and the red-team sheet puts their replies to hard messages side by side. Set `LONG_TESTS = True` above to run them.""",
+scenarios with both (a judge is needed for scores; without one the transcripts are kept), and the red-team sheet puts their replies to hard
+messages side by side. Set `LONG_TESTS = True` above to run them.""",
     ),
     (
         "",
