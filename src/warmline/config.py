@@ -35,10 +35,10 @@ class ModelConfig(_Section):
     )
     checkpointing: Literal["auto", "none", "selective", "full", "offload"] = Field(
         "auto",
-        description="What each layer keeps for its backward pass; the rest is computed again, slower and smaller in this order. none: "
-        "everything. selective: its input and the state between attention and MLP. full: its input. offload: its input, in the host's "
-        "memory. auto: the fastest that fits the card's free memory by the plan's estimate; none on a CPU. Without fused kernels "
-        "selective and offload are full.",
+        description="What each layer keeps for its backward pass; the rest is computed again. none: everything. selective: its input, "
+        "attention's output and the state between attention and MLP. offload: the same three, in the host's memory. full: its input "
+        "alone; slower than offload, for hosts short of memory. auto: the fastest of none, selective and offload that fits the card's "
+        "free memory by the plan's estimate; none on a CPU. Without fused kernels selective and offload are full.",
     )
     backend: Literal["auto", "unsloth", "transformers"] = Field(
         "auto",

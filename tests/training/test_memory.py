@@ -34,14 +34,11 @@ def config(folder: Path, tokens: int, in_4bit: bool = True, checkpointing: str =
 @pytest.mark.parametrize(
     ("in_4bit", "checkpointing", "tokens", "measured"),
     [
-        (True, "offload", 8192, 8.18),
-        (True, "offload", 4096, 7.14),
-        (True, "full", 8192, 9.93),
-        (True, "full", 6144, 9.03),
-        (True, "full", 4096, 8.09),
-        (True, "selective", 8192, 12.01),
-        (False, "none", 8192, 54.92),
-        (False, "none", 16384, 92.83),
+        (True, "offload", 8192, 8.56),
+        (True, "offload", 4096, 7.46),
+        (True, "selective", 8192, 14.88),
+        (True, "full", 4096, 8.07),
+        (False, "none", 16384, 92.92),
     ],
 )
 def test_within_ten_per_cent_of_what_was_measured(
@@ -51,7 +48,7 @@ def test_within_ten_per_cent_of_what_was_measured(
     assert sum(estimate.values()) == pytest.approx(measured, rel=0.10)
 
 
-@pytest.mark.parametrize(("free", "expected"), [(141, "none"), (24, "selective"), (11, "full"), (9.2, "offload")])
+@pytest.mark.parametrize(("free", "expected"), [(141, "none"), (24, "selective"), (15, "offload"), (9.2, "offload")])
 def test_auto_takes_the_fastest_that_fits(folder: Path, free: float, expected: str) -> None:
     assert choose_checkpointing(config(folder, 8192), True, CUDA, free) == expected
 
@@ -72,7 +69,7 @@ def test_unsloth_knows_two_ways(folder: Path, asked: str, expected: str) -> None
 
 
 def test_plain_layers_need_more_than_fused_ones(folder: Path) -> None:
-    """At least the 10.3 GiB that were measured without fused layers; fused ones with their states in host memory take 8.2."""
+    """At least the 10.3 GiB that were measured without fused layers; fused ones with their states in host memory take 8.6."""
     assert plain_fits(config(folder, 8192), True, CUDA, 12.0)
     assert not plain_fits(config(folder, 8192), True, CUDA, 10.3)
     assert choose_checkpointing(config(folder, 8192), True, CUDA, 10.3) == "offload"

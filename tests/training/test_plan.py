@@ -31,7 +31,7 @@ def test_plan_is_what_happened(finished: RunFolder) -> None:
 
 def test_plan_and_manifest_say_which_backend_and_why(finished: RunFolder) -> None:
     plan, manifest = read_json(finished.plan), read_json(finished.manifest)
-    assert (plan["backend"], plan["backend_reason"]) == ("transformers", "Unsloth loads weights and has none to draw")
+    assert (plan["backend"], plan["backend_reason"]) == ("transformers", "Unsloth needs a CUDA GPU and there is none")
     assert (manifest["backend"], manifest["backend_reason"]) == (plan["backend"], plan["backend_reason"])
 
 

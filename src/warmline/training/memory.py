@@ -1,7 +1,9 @@
 """How much memory a run will take, part by part, and which checkpointing that leaves room for.
 
-Counted from the architecture, not fitted: what a layer keeps for its backward pass is listed in `kept_values`. Against the peaks measured
-in docs/performance.md it is within 10 % (`tests/training/test_memory.py`).
+Counted from the architecture, not fitted: what the fused layers (`model/fused_decoder.py`) hold at the peak, the backward pass of one
+layer's attention, is listed in `values_a_token`. Against the peaks measured in docs/performance.md it is within 10 %
+(`tests/training/test_memory.py`). Left out: what the attention kernel adds for each conversation, and the base's
+states of the safety set.
 """
 
 from typing import NamedTuple
@@ -90,14 +92,36 @@ def trainable_parameters(config: RunConfig, sizes: Architecture) -> int:
     return own + sum(config.lora.r * (inside + outside) for name, inside, outside in sizes.adapted if name in targets)
 
 
-def kept_values(sizes: Architecture) -> int:
-    """Values a token that one layer's backward pass needs.
+class LayerValues(NamedTuple):
+    """Values a token that one layer holds.
 
-    Two states and their norms; the joint projection, queries and keys after norm and rotation, the attention's output; gate, up and their
-    product.
+    Attributes:
+        states: Its input, the attention's output and the state between attention and MLP: what `selective` and `offload` keep.
+        remade: What its backward pass needs besides: two norms, the joint projection, queries and keys after norm and rotation, gate, up
+            and their product.
+        reduced: The inputs' products with every adapter's A, kept in every mode.
+        gradients: Made by the backward pass on top of that, where it is largest.
     """
-    attention = (sizes.queries + 2 * sizes.keys) + (sizes.queries + sizes.keys) + sizes.queries
-    return 4 * sizes.hidden + attention + 3 * sizes.intermediate
+
+    states: int
+    remade: int
+    reduced: int
+    gradients: int
+
+
+def values_a_token(config: RunConfig, sizes: Architecture) -> LayerValues:
+    """What one layer holds, counted along its backward pass."""
+    hidden, inside, queries, keys = sizes.hidden, sizes.intermediate, sizes.queries, sizes.keys
+    projected = queries + 2 * keys
+    # of the layer's output, its middle, the norm between them, the attention's output and its inputs; the kernel adds gradients of the
+    # queries in fp32, and of keys and values for each query head
+    in_attention = 3 * hidden + queries + projected + 4 * queries
+    return LayerValues(
+        states=2 * hidden + queries,
+        remade=2 * hidden + projected + (queries + keys) + 3 * inside,
+        reduced=len(SEVEN_PROJECTIONS) * (config.lora.r if config.lora else 0),
+        gradients=max(in_attention, hidden + inside),
+    )
 
 
 def estimate_memory(
@@ -121,23 +145,22 @@ def estimate_memory(
     if config.lora is None:
         base += sizes.parameters * width  # the frozen copy
     moments = 2 if config.training.optimizer == "adamw_8bit" else 8
-    layer = kept_values(sizes)
-    states = 2 * sizes.hidden + sizes.queries
-    reduced = sizes.layers * len(SEVEN_PROJECTIONS) * (config.lora.r if config.lora else 0)
+    layer = values_a_token(config, sizes)
     kept = {
-        "none": sizes.layers * layer,
-        "selective": sizes.layers * states + reduced + layer,
-        "full": sizes.layers * sizes.hidden + reduced + layer,
-        "offload": 2 * states + reduced + layer,  # those at work and those on their way
+        "none": sizes.layers * (layer.states + layer.remade),
+        "selective": sizes.layers * layer.states,
+        "full": sizes.layers * sizes.hidden,
+        "offload": 2 * layer.states,  # those at work and those on their way
     }[checkpointing]
-    backward = tokens * (sizes.intermediate + 4 * sizes.hidden) * width
+    remade = {"none": 0, "selective": layer.remade, "full": layer.remade + layer.states - sizes.hidden, "offload": layer.remade}
+    backward = tokens * (remade[checkpointing] + layer.gradients) * width
     if in_4bit:
-        backward += (2 * sizes.intermediate + sizes.queries + 2 * sizes.keys) * sizes.hidden * width  # unpacked, from recomputation on
-    logits = min(CHUNK_LOGITS, tokens * sizes.vocabulary) * (4 + 4 + width)
+        backward += (2 * sizes.intermediate + 2 * sizes.queries + 2 * sizes.keys) * sizes.hidden * width  # all but the last, unpacked
+    logits = min(CHUNK_LOGITS, tokens * sizes.vocabulary) * 4 * 4  # the KL: both distributions, a product and a temporary, in fp32
     parts = {
         "base weights": base,
         "trained weights, gradients, optimiser": trainable * (4 + 4 + moments + width) / shards,
-        "layers' states": tokens * kept * width,
+        "layers' states": tokens * (kept + sizes.layers * layer.reduced) * width,
         "at work in one layer or the logits": max(backward, logits),
     }
     return {name: size / 2**30 for name, size in parts.items()}

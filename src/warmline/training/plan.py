@@ -172,5 +172,5 @@ def plan_run(config: RunConfig, ranks: int = 1) -> Plan:
     template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
     place = choose_place(config.training)
     half = config.model.load_in_4bit or place.dtype != torch.float32
-    way = choose_way(config, place)
+    way = choose_way(config, place, ranks)
     return make_plan(config, encode_split("train", config.data, template), ranks, half, way)
