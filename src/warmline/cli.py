@@ -167,7 +167,8 @@ def redteam(
     without_kl: Annotated[Path | None, typer.Option("--without-kl", help="A run of the same base, trained without the safety KL.")] = None,
     country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are right.")] = None,
     judge_url: Annotated[
-        str | None, typer.Option("--judge-url", help="OpenAI-compatible server of a judge; key in OPENAI_API_KEY.")
+        str | None,
+        typer.Option("--judge-url", help="OpenAI-compatible judge; its key in WARMLINE_JUDGE_KEY or OPENAI_API_KEY."),
     ] = None,
     judge_model: Annotated[str | None, typer.Option("--judge-model", help="The judge's name there.")] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")] = 80,

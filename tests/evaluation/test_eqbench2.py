@@ -18,7 +18,7 @@ from warmline.evaluation.eqbench2 import (
     without_revision,
 )
 from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.eqbench3.responders import Answer, ChatRequest, Done
+from warmline.evaluation.responders import Answer, ChatRequest, Done
 
 REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from warmline.evaluation.eqbench3.fetch import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
 from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.eqbench3.responders import Answer, ChatRequest, Responder
+from warmline.evaluation.responders import Answer, ChatRequest, Responder
 from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_ratio
 
 NAME = "EQ-Bench v2"

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 from warmline.errors import WarmlineError
 from warmline.evaluation.eqbench3.costs import Prices
 from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.eqbench3.responders import Answer, ChatRequest, Endpoint
 from warmline.evaluation.eqbench3.suites import SECTION_LIMITS, Form, Scenario, Suite, fill
 from warmline.evaluation.eqbench3.transcripts import Transcript, parse_sections
+from warmline.evaluation.responders import Answer, ChatRequest, Endpoint
 
 Order = Literal["tuned first", "base first"]
 

@@ -20,16 +20,15 @@ from warmline.evaluation.eqbench3.judge import ATTEMPTS, Job, Judge, Verdict, pa
 from warmline.evaluation.eqbench3.judge import MAX_TOKENS as JUDGE_TOKENS
 from warmline.evaluation.eqbench3.judge import TEMPERATURE as JUDGE_TEMPERATURE
 from warmline.evaluation.eqbench3.picture import draw
-from warmline.evaluation.eqbench3.responders import EMPTY_REPLY, Endpoint, LocalModel, Responder
 from warmline.evaluation.eqbench3.scores import MODELS, pairwise_report, ratings_report, rubric_report
 from warmline.evaluation.eqbench3.suites import Suite, official_suite, sample_suite
 from warmline.evaluation.eqbench3.transcripts import DECODING, MAX_TOKENS, SHORT_REPLY, Transcript, play, section_report
 from warmline.evaluation.finished import FinishedRun, run_context
+from warmline.evaluation.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, LocalModel, Responder
 from warmline.runs import RunFolder, read_json, write_json, write_text
 
 NO_JUDGE = "no judge was given (--judge-url and --judge-model): the transcripts are written, and nothing stands in for a score"
 NO_V2 = "EQ-Bench v2 was not asked for, or its questions are not here (`warmline data fetch --eqbench`)"
-JUDGE_KEYS = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
 MODEL_KEYS = ("WARMLINE_MODEL_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the keys."""
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from warmline.data.template import Message
 from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.eqbench3.responders import Answer, ChatRequest, Responder
 from warmline.evaluation.eqbench3.suites import Form, Scenario, Suite, fill
+from warmline.evaluation.responders import Answer, ChatRequest, Responder
 
 MAX_TOKENS = 12_000
 DECODING: dict[str, dict[str, float | None]] = {

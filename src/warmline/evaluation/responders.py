@@ -15,6 +15,9 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
 
+JUDGE_KEYS = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
+"""Environment variables that may hold a judge's key, in order."""
+
 EMPTY_REPLY = "..."
 """Stands in a local model's history for a turn in which it said nothing: a chat turn cannot be empty."""
 
