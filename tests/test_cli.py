@@ -317,3 +317,10 @@ def test_as_a_program(config_file: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"warmline: {config_file}: unknown key `surprise`; ")
     assert done.stderr.count("\n") == 1
+
+
+def test_bench_without_a_gpu_writes_no_model(tmp_path: Path, warmline: Warmline) -> None:
+    status, _, err = warmline("bench", "--model", tmp_path / "model")
+    assert status == 2
+    assert "needs a CUDA GPU" in err
+    assert not (tmp_path / "model").exists()

@@ -307,14 +307,13 @@ def bench(
     only: Annotated[str, typer.Option(help="Run only the cases whose name holds this text.")] = "",
 ) -> None:
     """Training step speed and memory, beside padded transformers + PEFT and Unsloth, each in its own process."""
-    import torch
-
     from warmline.bench.model import qwen3_8b, write_random_model
-    from warmline.bench.step import cases, run_bench
+    from warmline.bench.step import cases, count_gpus, run_bench
 
+    gpus = count_gpus()
     if not (Path(model) / "config.json").exists():
         write_random_model(qwen3_8b(), Path(model))
-    selected = [case for case in cases(model, torch.cuda.device_count()) if only in case.case]
+    selected = [case for case in cases(model, gpus) if only in case.case]
     run_bench(selected, out, lambda line: print(line, flush=True))
 
 

@@ -60,6 +60,19 @@ def cases(model: str, gpus: int) -> list[Case]:
     ]
 
 
+def count_gpus() -> int:
+    """GPUs at hand, at least one.
+
+    Raises:
+        WarmlineError: there is none.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise WarmlineError("bench: needs a CUDA GPU; there is none on this machine")
+    return torch.cuda.device_count()
+
+
 def run_bench(selected: list[Case], folder: Path, say: Callable[[str], None]) -> None:
     """Run the cases one after the other; `bench.json` and `bench.png` grow with each, so that an interrupted run keeps what it has.
 
@@ -75,8 +88,7 @@ def run_bench(selected: list[Case], folder: Path, say: Callable[[str], None]) ->
     """
     import torch
 
-    if not torch.cuda.is_available():
-        raise WarmlineError("bench: needs a CUDA GPU; there is none on this machine")
+    count_gpus()
     measurements: list[dict[str, Any]] = []
     result = {
         "date": datetime.now(timezone.utc).date().isoformat(),
