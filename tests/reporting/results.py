@@ -40,7 +40,15 @@ def evaluation(context: dict[str, Any]) -> dict[str, Any]:
         "tuned": {"perplexity": figure, "bits_per_byte": figure}, "base": {"perplexity": figure, "bits_per_byte": figure},
         "perplexity_ratio": {"value": 0.46, "interval": [0.44, 0.48]},
     }  # fmt: skip
-    speaker = {"words_mean": 19.3, "words_median": 18.5, "distinct_1": 0.54, "distinct_2": None, "repeated": 0, "empty": 0}
+    speaker = {
+        "words_mean": 19.3,
+        "words_median": 18.5,
+        "distinct_1": 0.54,
+        "distinct_2": None,
+        "repeated": 0,
+        "empty": 0,
+        "strategies_shown": {"Question": 5, "Others": 1},
+    }
     return {
         "context": {**context, "split": "test", "intervals": "95 % percentile bootstrap"},
         "heads": {"emotion": {"single_label_27": single, "multi_label_28": multi}, "strategy": strategy},
@@ -53,6 +61,7 @@ def evaluation(context: dict[str, Any]) -> dict[str, Any]:
             "protocol": "one reply", "decoding": {"max_new_tokens": 96}, "n": 50,
             "speakers": {"human": speaker, "tuned": {**speaker, "cut_off": {"n": 7}}},
             "tuned_minus_base_words": {"value": -57.4, "interval": [-69.9, -45.1]},
+            "strategy_judge": {"what": "a guess", "test_accuracy": 0.766, "interval": [0.685, 0.831], "n": 128},
         },
     }  # fmt: skip
 
