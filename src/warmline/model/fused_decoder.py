@@ -189,7 +189,8 @@ class FusedDecoder:
         self._decoder: Any = decoder
         self._layers = [FusedLayer(layer) for layer in decoder.layers]  # type: ignore[union-attr]
         copies = [copy for layer in self._layers for linear in layer.linears for copy in linear.working_copies()]
-        self._copies = [[copy for copy in copies if copy[0].is_contiguous() is dense] for dense in (True, False)]
+        kinds = [[copy for copy in copies if copy[0].is_contiguous() is dense] for dense in (True, False)]
+        self._copies = [([target for target, _, _ in kind], [parameter for _, parameter, _ in kind]) for kind in kinds]
         self._store: HostStore | None = None
         self._to_scale = [(target, factor) for target, _, factor in copies if factor != 1]
 
@@ -224,8 +225,8 @@ class FusedDecoder:
     @torch.no_grad()
     def _refresh(self) -> None:
         """Copy the adapters, which the optimiser keeps in fp32, into the products' precision: a few launches for all dense ones."""
-        for copies in self._copies:
-            torch._foreach_copy_([target for target, _, _ in copies], [parameter for _, parameter, _ in copies])
+        for targets, parameters in self._copies:
+            torch._foreach_copy_(targets, parameters)
         for target, factor in self._to_scale:
             target.mul_(factor)
 
