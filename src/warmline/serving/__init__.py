@@ -1,0 +1,1 @@
+"""Talk to a run: the engine, and what stands before it."""
