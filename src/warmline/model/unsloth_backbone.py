@@ -144,15 +144,15 @@ class UnslothBackbone(nn.Module):
             self._arm(was_training)
         return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
 
-    def prefill(self, tokens: Tensor) -> Prefill:  # noqa: ARG002
+    def prefill(self, tokens: Tensor) -> Prefill:
         """Not here: what Unsloth has trained is read and talked to on transformers, which loads the same adapter."""
         raise NotImplementedError(_NO_CHAT)
 
-    def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:  # noqa: ARG002
+    def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
         """As `prefill`."""
         raise NotImplementedError(_NO_CHAT)
 
-    def logits(self, states: Tensor) -> Tensor:  # noqa: ARG002
+    def logits(self, states: Tensor) -> Tensor:
         """As `prefill`."""
         raise NotImplementedError(_NO_CHAT)
 

@@ -1,15 +1,15 @@
 """One model, many conversations: replies stream with a key-value cache, and the heads read from the prompt's own forward pass.
 
-One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`, which `Companion.read` uses too,
-so a reading is the same to the bit), and gives every reply under way one more token in one batch (`Backbone.step`), tuned and base
-apart. Each conversation keeps transformers' own `DynamicCache`, and a batch always has as many rows as there are slots: a matrix product may
-round differently with another number of rows, and so what one person is told would depend on who else is talking. Draws come from a generator
-for each request and transformers' own logits processors.
+One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`, which `Companion.read` uses
+too, so a reading is the same to the bit), and gives every reply under way one more token in one batch (`Backbone.step`), tuned and base
+apart. Each conversation keeps transformers' own `DynamicCache`, and a batch always has as many rows as there are slots: a matrix product
+may round differently with another number of rows, and then what one person is told would depend on who else is talking. Draws come from a
+generator for each request and transformers' own logits processors.
 
-transformers (5.17 to 5.23) has a continuous-batching manager, which cannot do this: it hands out tokens and never hidden states, so the heads
-would need a second pass; it draws every request from torch's one random state, so no seed could be kept; its per-request settings know no
-min_p; prompts are packed and cut together with other requests', so their bits depend on those; and it holds one model, so that base
-and tuned would need two. For many users there is vLLM: docs/serving.md.
+transformers (5.17 to 5.23) has a continuous-batching manager, which cannot do this: it hands out tokens and never hidden states, so the
+heads would need a second pass; it draws every request from torch's one random state, so no seed could be kept; its settings for single
+requests know no min_p; prompts are packed and cut together with other requests', so their bits depend on those; and it runs a model as it
+stands, so that base and tuned would need two. For many users there is vLLM: docs/serving.md.
 """
 
 import threading
@@ -25,6 +25,7 @@ from transformers import DynamicCache, LogitsProcessorList
 
 from warmline.companion import check_messages, take_reading
 from warmline.config import ModelConfig, TrainingConfig, load_config
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.template import ChatTemplate, Message
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
@@ -42,15 +43,15 @@ LONGEST_REPLY = 256
 """Tokens of a reply that asks for no limit."""
 
 
-class TooLong(ValueError):
+class TooLongError(ValueError):
     """The conversation, or it with the longest reply, does not fit the model's context."""
 
 
-class Busy(RuntimeError):
+class BusyError(RuntimeError):
     """Every slot and every place in the queue is taken."""
 
 
-class Closed(RuntimeError):
+class ClosedError(RuntimeError):
     """The engine takes no more requests."""
 
 
@@ -135,14 +136,16 @@ class Engine:
         place: Device and precision.
         name: The run's, or the base's where it is alone.
         base_model: What the base is.
+        context: Tokens that prompt and reply may have together.
         slots: Replies made at a time.
         queue: Requests that may wait for a slot.
 
     Attributes:
         name: As given.
         base_model: As given.
-        models: Ids: the tuned model's, then the base's; only the base's where it is alone.
-        base_id: The base's.
+        tuned_id: What the API calls the tuned model; None for a base alone.
+        base_id: And the base.
+        emotions: Labels of a reading.
         context: Tokens that prompt and reply may have together.
         slots: As given.
     """
@@ -161,9 +164,9 @@ class Engine:
     ) -> None:
         self._backbone, self._heads, self._template, self._place = backbone, heads, template, place
         self.name, self.base_model, self.context, self.slots = name, base_model, context, slots
+        self.tuned_id = name if heads is not None else None
         self.base_id = f"{name}-base" if heads is not None else name
-        self.models = (name, self.base_id) if heads is not None else (name,)
-        self.emotions: tuple[str, ...] = ()
+        self.emotions = EMOTIONS_AND_NEUTRAL[: heads.emotion.classes] if heads is not None else ()
         self._queue = queue
         self._waiting: deque[_Request] = deque()
         self._active: list[_Request] = []
@@ -203,6 +206,16 @@ class Engine:
         return cls(backbone, None, template, place, Path(base.name).name, base.name, context, slots, queue)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Every id, the default first."""
+        return (self.tuned_id, self.base_id) if self.tuned_id is not None else (self.base_id,)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return not self._closing and self._thread.is_alive()
+
+    @property
     def active(self) -> int:
         """Replies under way."""
         return len(self._active)
@@ -231,9 +244,9 @@ class Engine:
                 nowhere but `Stream.message`.
 
         Raises:
-            ValueError: messages or settings that cannot be, in one line; `TooLong` for the context.
-            Busy: every slot and every place in the queue is taken.
-            Closed: after `close`.
+            ValueError: messages or settings that cannot be, in one line; `TooLongError` for the context.
+            BusyError: every slot and every place in the queue is taken.
+            ClosedError: after `close`.
         """
         settings = settings or Generation()
         settings.check()
@@ -241,9 +254,9 @@ class Engine:
         request = self._request(messages, settings, base or self._heads is None, country, crisis_message == "inline")
         with self._changed:
             if self._closing:
-                raise Closed("the server is shutting down; try again later")
+                raise ClosedError("the server is shutting down; try again later")
             if len(self._waiting) >= self._queue:
-                raise Busy("too many requests are waiting; try again in a moment")
+                raise BusyError("too many requests are waiting; try again in a moment")
             self._waiting.append(request)
             self._changed.notify_all()
         return request.stream
@@ -267,7 +280,7 @@ class Engine:
         room = self.context - len(prompt)
         if room < (settings.max_tokens or 1):
             reply = f" and a reply of {settings.max_tokens}" if settings.max_tokens else ""
-            raise TooLong(f"the conversation has {len(prompt)} tokens{reply}; the model's context is {self.context} tokens")
+            raise TooLongError(f"the conversation has {len(prompt)} tokens{reply}; the model's context is {self.context} tokens")
         risk = assess_turns([message["content"] for message in messages if message["role"] == "user"])
         message = crisis_message(risk, country) if risk.level != "none" else None
         generator = None

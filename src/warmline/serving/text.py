@@ -13,8 +13,8 @@ _INCOMPLETE = "\ufffd"  # what a tokenizer writes for a character whose bytes ha
 class ReplyText:
     """The text of one reply as it grows, piece by piece.
 
-    Held back until more is known: half a character, white space (a reply ends without), the beginning of a hotline slot, and what may become
-    a stop text. All pieces together are what `Companion.reply` gives for the same tokens, up to the stop text.
+    Held back until more is known: half a character, white space (a reply ends without), the beginning of a hotline slot, and what may
+    become a stop text. All pieces together are what `Companion.reply` gives for the same tokens, up to the stop text.
 
     Args:
         tokenizer: Decodes.
