@@ -1,0 +1,408 @@
+"""One model, many conversations: replies stream with a key-value cache, and the heads read from the prompt's own forward pass.
+
+One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`, which `Companion.read` uses
+too, so a reading is the same to the bit), and gives every reply under way one more token in one batch (`Backbone.step`), tuned and base
+apart. Each conversation keeps transformers' own `DynamicCache`, and a batch always has as many rows as there are slots: a matrix product
+may round differently with another number of rows, and then what one person is told would depend on who else is talking. Draws come from a
+generator for each request and transformers' own logits processors.
+
+transformers (5.17 to 5.23) has a continuous-batching manager, which cannot do this: it hands out tokens and never hidden states, so the
+heads would need a second pass; it draws every request from torch's one random state, so no seed could be kept; its settings for single
+requests know no min_p; prompts are packed and cut together with other requests', so their bits depend on those; and it runs a model as it
+stands, so that base and tuned would need two. For many users there is vLLM: docs/serving.md.
+"""
+
+import threading
+import time
+from collections import deque
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from transformers import DynamicCache, LogitsProcessorList
+
+from warmline.companion import check_messages, take_reading
+from warmline.config import ModelConfig, TrainingConfig, load_config
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.data.template import ChatTemplate, Message
+from warmline.model.artifacts import load_artifact
+from warmline.model.backbone import Backbone, Sampling
+from warmline.model.generation import draw, warpers
+from warmline.model.heads import Heads
+from warmline.model.transformers_backbone import TransformersBackbone, load_architecture, load_tokenizer
+from warmline.runs import RunFolder
+from warmline.safety.guard import assess_turns, crisis_message
+from warmline.serving.stream import FinishReason, Stream
+from warmline.serving.text import ReplyText
+from warmline.training.device import Place, choose_place
+
+Show = Literal["inline", "card"]
+LONGEST_REPLY = 256
+"""Tokens of a reply that asks for no limit."""
+
+
+class TooLongError(ValueError):
+    """The conversation, or it with the longest reply, does not fit the model's context."""
+
+
+class BusyError(RuntimeError):
+    """Every slot and every place in the queue is taken."""
+
+
+class ClosedError(RuntimeError):
+    """The engine takes no more requests."""
+
+
+class Generation(NamedTuple):
+    """How one reply is made.
+
+    Attributes:
+        max_tokens: Longest reply; None is 256, or what the context leaves.
+        temperature: 0 takes the likeliest token each time.
+        top_p: Nucleus mass; 1 is off.
+        min_p: Tokens below this share of the likeliest one's probability are left out; 0 is off.
+        seed: Of the draw: the same reply again, whatever else runs. None leaves it to chance.
+        stop: Texts that end the reply before them.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 0.7
+    top_p: float = 1.0
+    min_p: float = 0.05
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: which, and what was expected.
+        """
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, expected at least 1")
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"temperature is {self.temperature}, expected 0 to 2")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, expected above 0 and at most 1")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}, expected 0 to 1")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}, expected a 64-bit integer")
+        if not all(self.stop):
+            raise ValueError("stop holds an empty text")
+
+
+@dataclass(eq=False)
+class _Request:
+    """A reply and what making it needs.
+
+    Attributes:
+        stream: Where it goes.
+        base: From the untuned model.
+        prompt: Token ids.
+        limit: Longest reply, in tokens.
+        text: Turns its tokens into what is shown.
+        warp: Empty takes the likeliest token.
+        generator: Its own, or None for chance.
+        before: The guard's message where it stands before the reply.
+        after: And where it stands after it.
+        cache: Once the prompt has run.
+        tokens: Of the reply so far; the last is not in the cache yet.
+    """
+
+    stream: Stream
+    base: bool
+    prompt: list[int]
+    limit: int
+    text: ReplyText
+    warp: LogitsProcessorList
+    generator: torch.Generator | None
+    before: str
+    after: str
+    cache: DynamicCache = field(default_factory=DynamicCache)
+    tokens: list[int] = field(default_factory=list)
+    said: bool = False
+
+
+class Engine:
+    """A tuned model and its base, or a base alone, ready to talk; `close` it when done.
+
+    Args:
+        backbone: In evaluation mode.
+        heads: None for a base alone.
+        template: The one the model was trained with.
+        place: Device and precision.
+        name: The run's, or the base's where it is alone.
+        base_model: What the base is.
+        context: Tokens that prompt and reply may have together.
+        slots: Replies made at a time.
+        queue: Requests that may wait for a slot.
+
+    Attributes:
+        name: As given.
+        base_model: As given.
+        tuned_id: What the API calls the tuned model; None for a base alone.
+        base_id: And the base.
+        emotions: Labels of a reading.
+        context: Tokens that prompt and reply may have together.
+        slots: As given.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Heads | None,
+        template: ChatTemplate,
+        place: Place,
+        name: str,
+        base_model: str,
+        context: int,
+        slots: int = 16,
+        queue: int = 256,
+    ) -> None:
+        self._backbone, self._heads, self._template, self._place = backbone, heads, template, place
+        self.name, self.base_model, self.context, self.slots = name, base_model, context, slots
+        self.tuned_id = name if heads is not None else None
+        self.base_id = f"{name}-base" if heads is not None else name
+        self.emotions = EMOTIONS_AND_NEUTRAL[: heads.emotion.classes] if heads is not None else ()
+        self._queue = queue
+        self._waiting: deque[_Request] = deque()
+        self._active: list[_Request] = []
+        self._changed = threading.Condition()
+        self._closing = self._ended = False
+        self.tokens_made = 0
+        self._thread = threading.Thread(target=self._run, name="warmline-engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, path: Path, slots: int = 16, queue: int = 256) -> "Engine":
+        """Load a finished run, or a base alone.
+
+        Args:
+            path: A run folder; or a configuration (.yaml), a folder with a model, or a model's name, for the base without heads.
+            slots: Replies made at a time.
+            queue: Requests that may wait.
+
+        Raises:
+            WarmlineError: nothing there that can be loaded.
+        """
+        if path.is_dir() and not (path / "config.json").is_file():
+            folder = RunFolder.open(path)
+            place = choose_place(load_config(folder.config).training)
+            config, model, template = load_artifact(folder, place.device, place.dtype)
+            context = int(load_architecture(config.model).max_position_embeddings)
+            return cls(model.backbone, model.heads, template, place, config.name, config.model.name, context, slots, queue)
+        if path.suffix in (".yaml", ".yml"):
+            run = load_config(path)
+            base, system_prompt, training = run.model, run.data.system_prompt, run.training
+        else:
+            base, system_prompt, training = ModelConfig(name=str(path)), None, TrainingConfig()
+        place = choose_place(training)
+        backbone = TransformersBackbone(base, None, place.device, place.dtype, trainable=False)
+        template = ChatTemplate(load_tokenizer(base), base.template, system_prompt)
+        context = int(load_architecture(base).max_position_embeddings)
+        return cls(backbone, None, template, place, Path(base.name).name, base.name, context, slots, queue)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every id, the default first."""
+        return (self.tuned_id, self.base_id) if self.tuned_id is not None else (self.base_id,)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return not self._closing and self._thread.is_alive()
+
+    @property
+    def active(self) -> int:
+        """Replies under way."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._waiting)
+
+    def start(
+        self,
+        messages: list[Message],
+        settings: Generation | None = None,
+        base: bool = False,
+        country: str | None = None,
+        crisis_message: Show = "inline",
+    ) -> Stream:
+        """Ask for a reply; returns at once. From any thread.
+
+        Args:
+            messages: The conversation, ending with the user's turn.
+            settings: How the reply is made.
+            base: From the untuned model, without a reading; always so where the base is alone.
+            country: ISO 3166 code of the user's country, whose hotlines are shown.
+            crisis_message: Where the guard's message goes when it heard a risk: `inline` into the text, as `guard.guarded` puts it; `card`
+                nowhere but `Stream.message`.
+
+        Raises:
+            ValueError: messages or settings that cannot be, in one line; `TooLongError` for the context.
+            BusyError: every slot and every place in the queue is taken.
+            ClosedError: after `close`.
+        """
+        settings = settings or Generation()
+        settings.check()
+        check_messages(messages)
+        request = self._request(messages, settings, base or self._heads is None, country, crisis_message == "inline")
+        with self._changed:
+            if self._closing:
+                raise ClosedError("the server is shutting down; try again later")
+            if len(self._waiting) >= self._queue:
+                raise BusyError("too many requests are waiting; try again in a moment")
+            self._waiting.append(request)
+            self._changed.notify_all()
+        return request.stream
+
+    def close(self, grace: float = 0.0) -> None:
+        """Take no more requests, let those there are go on for a while, cut the rest short (`length`), and stop.
+
+        Args:
+            grace: Seconds that they have.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._waiting and not self._active, timeout=grace)
+            self._ended = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _request(self, messages: list[Message], settings: Generation, base: bool, country: str | None, inline: bool) -> _Request:
+        prompt = self._template.prompt_ids(messages)
+        room = self.context - len(prompt)
+        if room < (settings.max_tokens or 1):
+            reply = f" and a reply of {settings.max_tokens}" if settings.max_tokens else ""
+            raise TooLongError(f"the conversation has {len(prompt)} tokens{reply}; the model's context is {self.context} tokens")
+        risk = assess_turns([message["content"] for message in messages if message["role"] == "user"])
+        message = crisis_message(risk, country) if risk.level != "none" else None
+        generator = None
+        if settings.seed is not None:
+            generator = torch.Generator(self._place.device).manual_seed(settings.seed)
+        stream = Stream(len(prompt), risk, message)
+        stream.attach(self._wake)
+        return _Request(
+            stream,
+            base,
+            prompt,
+            settings.max_tokens or min(LONGEST_REPLY, room),
+            ReplyText(self._template.tokenizer, country, settings.stop),
+            warpers(Sampling(0, settings.temperature, settings.top_p, settings.min_p)),
+            generator,
+            before=message if message and inline and risk.level == "red" else "",
+            after=message if message and inline and risk.level == "yellow" else "",
+        )
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # the engine's own thread
+
+    def _run(self) -> None:
+        while self._next():
+            for base in (False, True):
+                rows = [request for request in self._active if request.base == base]
+                if rows:
+                    self._step(rows, base)
+            time.sleep(0)
+
+    def _next(self) -> bool:
+        """Drop who has gone, take in one who waits (after its prompt has run), and say whether there is anything to do or to wait for."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._active or self._ended)
+            if self._ended:
+                for request in (*self._active, *self._waiting):
+                    self._end(request, "length")
+                self._active.clear()
+                self._waiting.clear()
+            for request in [one for one in (*self._active, *self._waiting) if one.stream.cancelled]:
+                request.stream.finish(None)
+            self._active = [request for request in self._active if not request.stream.cancelled]
+            self._waiting = deque(request for request in self._waiting if not request.stream.cancelled)
+            self._changed.notify_all()
+            if self._ended:
+                return False
+            if not self._waiting or len(self._active) >= self.slots:
+                return True
+            request = self._waiting.popleft()
+            self._active.append(request)
+        self._prefill(request)
+        return True
+
+    @torch.no_grad()
+    def _prefill(self, request: _Request) -> None:
+        try:
+            tokens = torch.tensor(request.prompt, device=self._place.device)
+            with self._place.autocast(), self._backbone.reference() if request.base else nullcontext():
+                states, request.cache = self._backbone.prefill(tokens)
+                logits = self._backbone.logits(states[-1:])
+            reading = None
+            if self._heads is not None and not request.base:
+                reading = take_reading(self._heads, states, request.prompt, self._template.layout.end_of_turn)
+        except Exception as error:
+            self._fail([request], error)
+            return
+        request.stream.put_reading(reading)
+        if request.before:
+            request.stream.put(request.before, 0)
+        self._grow(request, logits[0])
+
+    @torch.no_grad()
+    def _step(self, rows: list[_Request], base: bool) -> None:
+        try:
+            newest = [request.tokens[-1] for request in rows]
+            tokens = torch.tensor(newest + [0] * (self.slots - len(rows)), device=self._place.device)
+            with self._place.autocast(), self._backbone.reference() if base else nullcontext():
+                logits = self._backbone.logits(self._backbone.step(tokens, [request.cache for request in rows]))
+        except Exception as error:
+            self._fail(rows, error)
+            return
+        for request, row in zip(rows, logits, strict=False):
+            self._grow(request, row)
+
+    def _grow(self, request: _Request, logits: torch.Tensor) -> None:
+        token = draw(logits, request.warp, request.generator)
+        ended = token == self._template.layout.end_of_turn
+        if not ended:
+            request.tokens.append(token)
+            self.tokens_made += 1
+        if ended or len(request.tokens) >= request.limit:
+            self._end(request, "stop" if ended else "length")
+            self._remove(request)
+            return
+        self._say(request, request.text.grow(request.tokens))
+        if request.text.stopped:
+            self._end(request, "stop")
+            self._remove(request)
+
+    def _say(self, request: _Request, piece: str) -> None:
+        if piece and not request.said:
+            request.said = True
+            piece = f"\n\n{piece}" if request.before else piece
+        request.stream.put(piece, len(request.tokens))
+
+    def _end(self, request: _Request, reason: FinishReason) -> None:
+        self._say(request, request.text.grow(request.tokens, last=True))
+        if request.text.stopped:
+            reason = "stop"
+        if request.after:
+            request.stream.put(f"\n\n{request.after}" if request.said else request.after, len(request.tokens))
+        request.stream.finish(reason)
+
+    def _fail(self, rows: list[_Request], error: Exception) -> None:
+        for request in rows:
+            request.stream.finish(None, error)
+            self._remove(request)
+
+    def _remove(self, request: _Request) -> None:
+        with self._changed:
+            self._active.remove(request)
+            self._changed.notify_all()
