@@ -41,6 +41,19 @@ HELD = """
 """
 
 
+TAP = """
+// Keeps what the server sent, byte for byte, beside what the page made of it.
+(() => {
+  const real = window.fetch;
+  window.fetch = async (path, options) => {
+    const response = await real(path, options);
+    if (String(path).startsWith("/v1/chat")) Object.assign(window, { asked: options.body, answer: response.clone().text() });
+    return response;
+  };
+})();
+"""
+
+
 def chromium_path() -> str:
     """Chromium, or the test skips."""
     for name in ("chromium", "chromium-browser", "google-chrome"):

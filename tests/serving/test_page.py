@@ -1,4 +1,4 @@
-"""The web page in a real browser, before the real server and a tiny model; every page also checks that nothing is asked of another origin."""
+"""The web page in a real browser, before the real server and a tiny model; nothing may throw or be asked of another origin."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 import warmline
-from tests.serving.browser import ARGUMENTS, CHAT, HELD, chromium_path, events, reading, said, served, sources
+from tests.serving.browser import ARGUMENTS, CHAT, HELD, TAP, chromium_path, events, reading, said, served, sources
 from warmline.runs import RunFolder
 from warmline.safety.guard import assess, crisis_message
 from warmline.serving.api import create_app
@@ -38,10 +38,12 @@ class Server(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(finished: RunFolder) -> Iterator[Server]:
-    engine = Engine.open(finished.path, slots=2)
-    with served(create_app(engine)) as address:
-        yield Server(address, finished)
-    engine.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warmline.serving.engine.LONGEST_REPLY", 30)
+        engine = Engine.open(finished.path, slots=2)
+        with served(create_app(engine)) as address:
+            yield Server(address, finished)
+        engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +99,23 @@ def _kept(page: Page) -> list[dict[str, Any]]:
 
 
 def test_reply_and_reading_are_the_servers_own(visit: Opener, server: Server) -> None:
-    page = visit()
+    page = visit(TAP)
     _say(page, "My dog died and the house is so quiet.")
-    with page.expect_response(CHAT) as answer:
-        _say(page, "I keep hearing her at the door.")
-    chunks = [json.loads(line[6:]) for line in answer.value.text().split("\n\n") if line.startswith("data: {")]
+    _say(page, "I keep hearing her at the door.")
+    chunks = [json.loads(line[6:]) for line in page.evaluate("window.answer").split("\n\n") if line.startswith("data: {")]
     written = "".join(choice["delta"].get("content", "") for chunk in chunks for choice in chunk["choices"])
     last = page.locator(".exchange").last
     assert last.locator(".reply .said").text_content() == written.strip()
-    messages = answer.value.request.post_data_json["messages"]
+    messages = json.loads(page.evaluate("window.asked"))["messages"]
     assert [message["content"] for message in messages if message["role"] == "user"][-1] == "I keep hearing her at the door."
     expected = warmline.load(server.run.path).read(messages)
     for kind, scores in (("heard", expected.emotion), ("chosen", expected.strategy)):
         place = last.locator(f'[data-kind="{kind}"]')
-        shown = dict(zip(place.locator(".name").all_text_contents(), place.locator("data").evaluate_all("all => all.map(one => one.value)")))
+        values = place.locator("data").evaluate_all("all => all.map(one => one.value)")
+        shown = dict(zip(place.locator(".name").all_text_contents(), values, strict=True))
         best = sorted(scores, key=lambda label: -scores[label])[:5]
         assert {label: float(value) for label, value in shown.items()} == {label: scores[label] for label in best}  # to the last bit
-        assert (place.locator(".word").text_content() or "").removeprefix("maybe ") == best[0]
+        assert re.sub("^(hard to say, )?maybe ", "", place.locator(".word").text_content() or "") == best[0]
         expect(place.locator(".scores")).to_be_hidden()
         place.locator("button").click()
         expect(place.locator(".scores")).to_be_visible()
@@ -224,7 +226,7 @@ def test_red_card_stands_before_the_reply_with_the_countrys_numbers(visit: Opene
     expect(card).to_have_attribute("role", "alert")
     expect(card.locator(".message")).to_have_text(crisis_message(assess(RED), "GB"))
     assert card.locator(".calls a").evaluate_all("all => all.map(one => one.getAttribute('href'))") == ["tel:999", "tel:116123"]
-    assert page.evaluate("[...document.querySelector('.exchange').children].map(one => one.classList[one.classList.length - 1])") == [
+    assert page.evaluate("[...document.querySelector('.exchange').children].map(one => [...one.classList].at(-1))") == [
         "user", "crisis", "reply",
     ]  # fmt: skip
     page.select_option("#country", "US")  # the card follows the menu at once
@@ -241,7 +243,9 @@ def test_yellow_card_follows_the_reply(visit: Opener) -> None:
     _say(page, YELLOW)
     assert assess(YELLOW).level == "yellow"
     assert page.locator(".exchange > :last-child").get_attribute("data-level") == "yellow"
-    expect(page.locator(".crisis [href='https://findahelpline.com']").first).to_be_visible()
+    expect(page.locator(".calls a")).to_have_attribute(
+        "href", "https://findahelpline.com"
+    )  # no country was chosen, so no number is guessed
 
 
 def test_long_reply_does_not_scroll_the_numbers_away(visit: Opener) -> None:
@@ -326,7 +330,11 @@ def test_unreadable_storage_is_left_alone(visit: Opener) -> None:
 @pytest.mark.parametrize(
     ("answer", "what", "detail"),
     [
-        ({"status": 429, "headers": {"Retry-After": "7"}, "json": {"error": {"message": "full"}}}, "Many people", "Try again in 7 seconds."),
+        (
+            {"status": 429, "headers": {"Retry-After": "7"}, "json": {"error": {"message": "full"}}},
+            "Many people",
+            "Try again in 7 seconds.",
+        ),
         ({"status": 503, "json": {"error": {"message": "shutting down"}}}, "resting", "shutting down"),
         ({"status": 413, "json": {"error": {"message": "too long"}}}, "could not take", "too long"),
         ({"status": 500, "body": "<h1>no JSON</h1>"}, "Something broke", "Internal Server Error"),
@@ -373,13 +381,10 @@ def test_key_is_asked_for_and_forgotten_with_the_tab(visit: Opener) -> None:
 
 def test_keyboard_alone_is_enough(visit: Opener) -> None:
     page = visit()
-    page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("Tab")
-    expect(page.locator(".skip")).to_be_focused()
+    _reach(page, "skip", "Shift+Tab")
     expect(page.locator(".skip")).to_be_in_viewport()
     page.keyboard.press("Enter")
-    page.keyboard.press("Tab") if page.evaluate("document.activeElement.id") != "message" else None
-    page.locator("#message").focus()
+    expect(page.locator("#message")).to_be_focused()
     page.keyboard.type("one")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("two")

@@ -4,7 +4,7 @@ import { announce, hear, hush } from "./announce.js";
 import { about, keepKey, stream } from "./api.js";
 import { ask } from "./dialogs.js";
 import { exchangeView } from "./exchange.js";
-import { family } from "./feelings.js";
+import { family, strength } from "./feelings.js";
 import { menu } from "./menu.js";
 import * as store from "./store.js";
 import { explain } from "./trouble.js";
@@ -197,8 +197,9 @@ function busy(control) {
 
 /** The page takes on a little of the last feeling's colour. */
 function glow(reading) {
-  if (reading?.emotion) root.dataset.feeling = family(reading.emotion.label);
-  else delete root.dataset.feeling;
+  if (!reading?.emotion) return delete root.dataset.feeling;
+  root.dataset.feeling = family(reading.emotion.label);
+  root.style.setProperty("--sure", strength(reading.emotion.probability));
 }
 
 // ---- scrolling: follow the reply unless somebody reads further up
@@ -210,7 +211,7 @@ let height = window.scrollY;
 function toEnd(always = false) {
   if (always) following = true;
   if (following) window.scrollTo({ top: Math.min(root.scrollHeight, topOfHelp()), behavior: "instant" });
-  at("newest").hidden = following || nearEnd();
+  at("newest").hidden = nearEnd();
 }
 
 /** Where the newest red card would slide under the header: nothing scrolls its numbers away by itself. */
@@ -224,7 +225,7 @@ window.addEventListener("scroll", () => {
   if (nearEnd()) following = true;
   else if (window.scrollY < height) following = false;
   height = window.scrollY;
-  at("newest").hidden = following;
+  at("newest").hidden = nearEnd();
 }, { passive: true });
 new ResizeObserver(() => underway && toEnd()).observe(at("conversation"));
 
@@ -257,7 +258,10 @@ at("stop").addEventListener("click", () => {
   underway?.abort();
   message.focus();
 });
-at("newest").addEventListener("click", () => toEnd(true));
+at("newest").addEventListener("click", () => {
+  window.scrollTo({ top: root.scrollHeight });
+  message.focus({ preventScroll: true });
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && underway && !document.querySelector("dialog[open]")) underway.abort();
 });

@@ -30,11 +30,11 @@ export function crisisCard(risk, again, restored) {
   return card;
 }
 
-/** One link for each number that the country's table offers, and one to text where that is offered. */
+/** One link for each number that the country's table offers, one to text where that is offered, or the directory of lines. */
 function calls(risk) {
   const found = [];
   for (const number of risk.emergency_number?.match(NUMBER) ?? []) {
-    found.push(item(`tel:${digits(number)}`, `Call ${number}`, "emergency"));
+    found.push(item(`tel:${digits(number)}`, `Call ${number}`, "emergency services"));
   }
   const name = (risk.crisis_line ?? "").replace(/\s*\(.*$/, "");
   const offered = risk.crisis_line?.match(/\(([^)]*)\)/)?.[1] ?? risk.crisis_line ?? "";
@@ -42,13 +42,15 @@ function calls(risk) {
     found.push(item(`tel:${digits(number)}`, `Call ${number}`, name));
     if (/\btext\b/.test(offered)) found.push(item(`sms:${digits(number)}`, `Text ${number}`, name));
   }
+  if (offered.includes(SITE)) found.push(item(null, `Open ${SITE}`, name));
   return found;
 }
 
 function item(href, action, who) {
   const line = document.createElement("li");
-  const link = document.createElement("a");
-  link.href = href;
+  const link = href ? document.createElement("a") : site();
+  if (href) link.href = href;
+  else link.textContent = "";
   const strong = document.createElement("strong");
   strong.textContent = action;
   const whom = document.createElement("span");

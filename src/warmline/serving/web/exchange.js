@@ -1,7 +1,7 @@
 // One exchange on the page: what was said, what was heard in it, what came back. All text enters as textContent.
 
 import { crisisCard } from "./crisis.js";
-import { family, likeliest, percent } from "./feelings.js";
+import { family, hedge, likeliest, percent, strength } from "./feelings.js";
 import { copy } from "./template.js";
 
 const NAMES = { reply: "warmline", base: "The base, untuned" };
@@ -31,6 +31,7 @@ export function exchangeView(exchange, previous, actions) {
     const { emotion, strategy, risk } = reading;
     if (emotion) {
       user.dataset.feeling = family(emotion.label);
+      user.style.setProperty("--sure", strength(emotion.probability));
       user.querySelector(".beside").prepend(scores(emotion, "heard", "What it heard in your words. It is often wrong."));
     }
     if (strategy) {
@@ -106,9 +107,9 @@ function scores(reading, kind, explanation) {
   shown.dataset.kind = kind;
   const button = shown.querySelector("button");
   const list = shown.querySelector(".scores");
-  const hedge = reading.probability < 0.5 ? "maybe " : "";
-  button.querySelector(".word").textContent = hedge + reading.label;
-  button.setAttribute("aria-label", `${kind === "heard" ? "Heard" : "Way of answering"}: ${hedge}${reading.label}. Show probabilities`);
+  const words = hedge(reading.probability) + reading.label;
+  button.querySelector(".word").textContent = words;
+  button.setAttribute("aria-label", `${kind === "heard" ? "Heard" : "Way of answering"}: ${words}. Show probabilities`);
   list.querySelector("p").textContent = explanation;
   list.querySelector("ol").append(...likeliest(reading.scores).map(([label, probability]) => bar(label, probability, kind)));
   button.addEventListener("click", () => {

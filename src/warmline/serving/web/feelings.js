@@ -16,6 +16,16 @@ export function family(label) {
   return FAMILY_OF.get(label) ?? "still";
 }
 
+/** How strongly a feeling colours the page: pale when the model is unsure, full from 60 % on. */
+export function strength(probability) {
+  return `${Math.round(Math.min(1, probability / 0.6) * 100)}%`;
+}
+
+/** What stands before a label: "maybe" below 50 %, more doubt below 20 %. */
+export function hedge(probability) {
+  return probability < 0.2 ? "hard to say, maybe " : probability < 0.5 ? "maybe " : "";
+}
+
 /** A probability as a person reads it: 0.4134 is "41 %". */
 export function percent(probability) {
   if (probability > 0 && probability < 0.01) return "under 1 %";
