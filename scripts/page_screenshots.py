@@ -87,7 +87,7 @@ def _with_seed(route: Route) -> None:
 def photograph(by: Photographer) -> None:
     by.take(by.open(**DESK), "welcome")
 
-    page = by.open(**DESK)
+    page = by.open(viewport={"width": 1120, "height": 900})
     by.say(page, "I moved here three weeks ago and I still eat lunch alone every day.", "Today somebody waved at me in the corridor!")
     page.locator(".exchange").last.locator(".user .pill").click()
     page.locator("#message").focus()
