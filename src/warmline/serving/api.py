@@ -57,7 +57,11 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         if api_key is not None and not (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), api_key.encode())):
             raise ApiError(401, "wrong or missing API key; send it as `Authorization: Bearer KEY`", "invalid_api_key")
 
-    @app.post("/v1/chat/completions", dependencies=[Depends(authorised)], responses=_ERRORS, response_model=None)
+    async def sent_as_json(request: Request) -> None:  # which a form on another site cannot do
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "send JSON, with `Content-Type: application/json`")
+
+    @app.post("/v1/chat/completions", dependencies=[Depends(authorised), Depends(sent_as_json)], responses=_ERRORS, response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The next reply; what the heads read and what the guard heard stand under `warmline`."""
         begun = time.perf_counter()
@@ -73,18 +77,16 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
             stream.cancel()
             metrics.ended(model, stream, begun)
 
-        if not body.stream:
-            try:
-                return JSONResponse(await exchange.whole())
-            finally:
-                ended()
-
         try:
             extra = await exchange.extra()
+            metrics.began(begun)
+            if not body.stream:
+                whole = JSONResponse(await exchange.whole(extra))
+                ended()
+                return whole
         except BaseException:
             ended()
             raise
-        metrics.began(begun)
 
         async def events() -> AsyncIterator[str]:
             try:
@@ -199,6 +201,8 @@ def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:])
         words = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            field, words = "", f"the body is not JSON: {first.get('ctx', {}).get('error', words)}"
         return answer(ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None))
 
     @app.exception_handler(HTTPException)

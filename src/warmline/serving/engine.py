@@ -13,15 +13,12 @@ stands, so that base and tuned would need two. For many users there is vLLM: doc
 """
 
 import threading
-import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from transformers import DynamicCache, LogitsProcessorList
 
 from warmline.companion import check_messages, take_reading
 from warmline.config import ModelConfig, TrainingConfig, load_config
@@ -29,12 +26,13 @@ from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.template import ChatTemplate, Message
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
-from warmline.model.generation import draw, warpers
+from warmline.model.generation import warpers
 from warmline.model.heads import Heads
 from warmline.model.transformers_backbone import TransformersBackbone, load_architecture, load_tokenizer
 from warmline.runs import RunFolder
 from warmline.safety.guard import assess_turns, crisis_message
-from warmline.serving.stream import FinishReason, Stream
+from warmline.serving.making import Making
+from warmline.serving.stream import Stream
 from warmline.serving.text import ReplyText
 from warmline.training.device import Place, choose_place
 
@@ -94,38 +92,6 @@ class Generation(NamedTuple):
             raise ValueError("stop holds an empty text")
 
 
-@dataclass(eq=False)
-class _Request:
-    """A reply and what making it needs.
-
-    Attributes:
-        stream: Where it goes.
-        base: From the untuned model.
-        prompt: Token ids.
-        limit: Longest reply, in tokens.
-        text: Turns its tokens into what is shown.
-        warp: Empty takes the likeliest token.
-        generator: Its own, or None for chance.
-        before: The guard's message where it stands before the reply.
-        after: And where it stands after it.
-        cache: Once the prompt has run.
-        tokens: Of the reply so far; the last is not in the cache yet.
-    """
-
-    stream: Stream
-    base: bool
-    prompt: list[int]
-    limit: int
-    text: ReplyText
-    warp: LogitsProcessorList
-    generator: torch.Generator | None
-    before: str
-    after: str
-    cache: DynamicCache = field(default_factory=DynamicCache)
-    tokens: list[int] = field(default_factory=list)
-    said: bool = False
-
-
 class Engine:
     """A tuned model and its base, or a base alone, ready to talk; `close` it when done.
 
@@ -168,11 +134,10 @@ class Engine:
         self.base_id = f"{name}-base" if heads is not None else name
         self.emotions = EMOTIONS_AND_NEUTRAL[: heads.emotion.classes] if heads is not None else ()
         self._queue = queue
-        self._waiting: deque[_Request] = deque()
-        self._active: list[_Request] = []
+        self._waiting: deque[Making] = deque()
+        self._active: list[Making] = []
         self._changed = threading.Condition()
         self._closing = self._ended = False
-        self.tokens_made = 0
         self._thread = threading.Thread(target=self._run, name="warmline-engine", daemon=True)
         self._thread.start()
 
@@ -251,15 +216,15 @@ class Engine:
         settings = settings or Generation()
         settings.check()
         check_messages(messages)
-        request = self._request(messages, settings, base or self._heads is None, country, crisis_message == "inline")
+        making = self._make(messages, settings, base or self._heads is None, country, crisis_message == "inline")
         with self._changed:
             if self._closing:
                 raise ClosedError("the server is shutting down; try again later")
-            if len(self._waiting) >= self._queue:
+            if len(self._waiting) + len(self._active) >= self.slots + self._queue:
                 raise BusyError("too many requests are waiting; try again in a moment")
-            self._waiting.append(request)
+            self._waiting.append(making)
             self._changed.notify_all()
-        return request.stream
+        return making.stream
 
     def close(self, grace: float = 0.0) -> None:
         """Take no more requests, let those there are go on for a while, cut the rest short (`length`), and stop.
@@ -275,24 +240,23 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _request(self, messages: list[Message], settings: Generation, base: bool, country: str | None, inline: bool) -> _Request:
+    def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, inline: bool) -> Making:
         prompt = self._template.prompt_ids(messages)
         room = self.context - len(prompt)
         if room < (settings.max_tokens or 1):
-            reply = f" and a reply of {settings.max_tokens}" if settings.max_tokens else ""
+            reply = f" and its reply up to {settings.max_tokens}" if settings.max_tokens else ""
             raise TooLongError(f"the conversation has {len(prompt)} tokens{reply}; the model's context is {self.context} tokens")
         risk = assess_turns([message["content"] for message in messages if message["role"] == "user"])
         message = crisis_message(risk, country) if risk.level != "none" else None
         generator = None
         if settings.seed is not None:
             generator = torch.Generator(self._place.device).manual_seed(settings.seed)
-        stream = Stream(len(prompt), risk, message)
-        stream.attach(self._wake)
-        return _Request(
-            stream,
+        return Making(
+            Stream(len(prompt), risk, message, self._notify),
             base,
             prompt,
             settings.max_tokens or min(LONGEST_REPLY, room),
+            self._template.layout.end_of_turn,
             ReplyText(self._template.tokenizer, country, settings.stop),
             warpers(Sampling(0, settings.temperature, settings.top_p, settings.min_p)),
             generator,
@@ -300,109 +264,72 @@ class Engine:
             after=message if message and inline and risk.level == "yellow" else "",
         )
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
     # the engine's own thread
 
     def _run(self) -> None:
-        while self._next():
-            for base in (False, True):
-                rows = [request for request in self._active if request.base == base]
-                if rows:
-                    self._step(rows, base)
-            time.sleep(0)
-
-    def _next(self) -> bool:
-        """Drop who has gone, take in one who waits (after its prompt has run), and say whether there is anything to do or to wait for."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._active or self._ended)
-            if self._ended:
-                for request in (*self._active, *self._waiting):
-                    self._end(request, "length")
+        try:
+            while self._tidy():
+                self._admit()
+                for base in (False, True):
+                    rows = [making for making in self._active if making.base == base and not making.ended]
+                    if rows:
+                        self._step(rows, base)
+        finally:
+            with self._changed:
+                self._closing = True
+                for making in (*self._active, *self._waiting):
+                    making.leave(RuntimeError("the engine has stopped"))
                 self._active.clear()
                 self._waiting.clear()
-            for request in [one for one in (*self._active, *self._waiting) if one.stream.cancelled]:
-                request.stream.finish(None)
-            self._active = [request for request in self._active if not request.stream.cancelled]
-            self._waiting = deque(request for request in self._waiting if not request.stream.cancelled)
+                self._changed.notify_all()
+
+    def _tidy(self) -> bool:
+        """Wait for something to do, and free the places of those who have ended or gone; False at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._active or self._ended)
+            for making in (*self._active, *self._waiting):
+                if making.stream.cancelled and not making.ended:
+                    making.leave()
+                elif self._ended and not making.ended:
+                    making.end("length")
+            self._active = [making for making in self._active if not making.ended]
+            self._waiting = deque(making for making in self._waiting if not making.ended)
             self._changed.notify_all()
-            if self._ended:
-                return False
+            return not self._ended
+
+    @torch.no_grad()
+    def _admit(self) -> None:
+        """Run the prompt of one who waits, if there is a slot: one, so that the others' replies do not stand still for long."""
+        with self._changed:
             if not self._waiting or len(self._active) >= self.slots:
-                return True
-            request = self._waiting.popleft()
-            self._active.append(request)
-        self._prefill(request)
-        return True
-
-    @torch.no_grad()
-    def _prefill(self, request: _Request) -> None:
+                return
+            making = self._waiting.popleft()
+            self._active.append(making)
         try:
-            tokens = torch.tensor(request.prompt, device=self._place.device)
-            with self._place.autocast(), self._backbone.reference() if request.base else nullcontext():
-                states, request.cache = self._backbone.prefill(tokens)
+            with self._place.autocast(), self._backbone.reference() if making.base else nullcontext():
+                states, cache = self._backbone.prefill(torch.tensor(making.prompt, device=self._place.device))
                 logits = self._backbone.logits(states[-1:])
-            reading = None
-            if self._heads is not None and not request.base:
-                reading = take_reading(self._heads, states, request.prompt, self._template.layout.end_of_turn)
+            heads = None if making.base else self._heads
+            making.begin(cache, take_reading(heads, states, making.prompt, making.end_of_turn) if heads is not None else None)
+            making.grow(logits[0])
         except Exception as error:
-            self._fail([request], error)
-            return
-        request.stream.put_reading(reading)
-        if request.before:
-            request.stream.put(request.before, 0)
-        self._grow(request, logits[0])
+            making.leave(error)
 
     @torch.no_grad()
-    def _step(self, rows: list[_Request], base: bool) -> None:
+    def _step(self, rows: list[Making], base: bool) -> None:
+        """One more token for each, in one batch."""
         try:
-            newest = [request.tokens[-1] for request in rows]
+            newest = [making.tokens[-1] for making in rows]
             tokens = torch.tensor(newest + [0] * (self.slots - len(rows)), device=self._place.device)
             with self._place.autocast(), self._backbone.reference() if base else nullcontext():
-                logits = self._backbone.logits(self._backbone.step(tokens, [request.cache for request in rows]))
+                logits = self._backbone.logits(self._backbone.step(tokens, [making.cache for making in rows]))
+            for making, row in zip(rows, logits, strict=False):
+                making.grow(row)
         except Exception as error:
-            self._fail(rows, error)
-            return
-        for request, row in zip(rows, logits, strict=False):
-            self._grow(request, row)
-
-    def _grow(self, request: _Request, logits: torch.Tensor) -> None:
-        token = draw(logits, request.warp, request.generator)
-        ended = token == self._template.layout.end_of_turn
-        if not ended:
-            request.tokens.append(token)
-            self.tokens_made += 1
-        if ended or len(request.tokens) >= request.limit:
-            self._end(request, "stop" if ended else "length")
-            self._remove(request)
-            return
-        self._say(request, request.text.grow(request.tokens))
-        if request.text.stopped:
-            self._end(request, "stop")
-            self._remove(request)
-
-    def _say(self, request: _Request, piece: str) -> None:
-        if piece and not request.said:
-            request.said = True
-            piece = f"\n\n{piece}" if request.before else piece
-        request.stream.put(piece, len(request.tokens))
-
-    def _end(self, request: _Request, reason: FinishReason) -> None:
-        self._say(request, request.text.grow(request.tokens, last=True))
-        if request.text.stopped:
-            reason = "stop"
-        if request.after:
-            request.stream.put(f"\n\n{request.after}" if request.said else request.after, len(request.tokens))
-        request.stream.finish(reason)
-
-    def _fail(self, rows: list[_Request], error: Exception) -> None:
-        for request in rows:
-            request.stream.finish(None, error)
-            self._remove(request)
-
-    def _remove(self, request: _Request) -> None:
-        with self._changed:
-            self._active.remove(request)
-            self._changed.notify_all()
+            for making in rows:
+                if not making.ended:
+                    making.leave(error)

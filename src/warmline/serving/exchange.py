@@ -26,13 +26,15 @@ class Exchange:
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self, extra: dict[str, Any]) -> dict[str, Any]:
         """The full response.
 
+        Args:
+            extra: From `extra`.
+
         Raises:
-            ApiError: the model failed, or nobody waits any more.
+            ApiError: the model failed.
         """
-        extra = await self.extra()
         try:
             text = "".join([piece async for piece in self._stream])
         except RuntimeError as error:

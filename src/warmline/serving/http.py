@@ -1,6 +1,8 @@
 """What stands around every request: headers, hosts, a limit on bodies; and errors as OpenAI's clients expect them."""
 
 import asyncio
+import ipaddress
+import re
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -14,8 +16,8 @@ SECURITY = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _DRAINED = 64 * 2**20
+"""Bytes of a body that is too long after which its connection is closed instead."""
 
 
 class ApiError(Exception):
@@ -122,6 +124,14 @@ class Gate:
                 return b"".join(parts)
 
 
-def _is_local(host: str) -> bool:
-    name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
-    return name.lower() in _LOCAL
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_local(header: str) -> bool:
+    """The same of a Host header, which may end with a port."""
+    return is_loopback(re.sub(r":\d*$", "", header))

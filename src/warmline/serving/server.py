@@ -1,6 +1,5 @@
 """`warmline serve`: the application behind uvicorn, and an end that breaks off nobody."""
 
-import ipaddress
 import socket
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from warmline.errors import WarmlineError
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
+from warmline.serving.http import is_loopback
 
 
 class Options(NamedTuple):
@@ -85,19 +85,12 @@ class _Server(uvicorn.Server):
 
 
 def _check(options: Options) -> None:
-    if not _is_loopback(options.host) and not options.api_key:
+    if not is_loopback(options.host) and not options.api_key:
         raise WarmlineError(
             f"--host {options.host}: others can reach it, so it needs --api-key or WARMLINE_API_KEY; or leave --host at 127.0.0.1"
         )
     if options.country is not None and options.country.upper() not in COUNTRIES:
         raise WarmlineError(f"--country {options.country}: no hotlines for it; there are {', '.join(sorted(COUNTRIES))}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(options: Options) -> socket.socket:

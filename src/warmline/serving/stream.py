@@ -31,6 +31,7 @@ class Stream:
         prompt_tokens: Of the rendered conversation.
         risk: What the guard heard in the user's turns.
         message: The guard's fixed message; None where no risk was heard.
+        on_cancel: How the engine hears of a cancellation.
 
     Attributes:
         risk: As given.
@@ -39,7 +40,7 @@ class Stream:
         cancelled: Nobody waits for it any more.
     """
 
-    def __init__(self, prompt_tokens: int, risk: Risk, message: str | None) -> None:
+    def __init__(self, prompt_tokens: int, risk: Risk, message: str | None, on_cancel: Callable[[], None]) -> None:
         self.risk = risk
         self.message = message
         self.finish_reason: FinishReason | None = None
@@ -53,7 +54,7 @@ class Stream:
         self._pieces: deque[str] = deque()
         self._changed = threading.Condition()
         self._wake: Callable[[], None] = lambda: None
-        self._on_cancel: Callable[[], None] = lambda: None
+        self._on_cancel = on_cancel
 
     @property
     def reading(self) -> Reading | None:
@@ -129,10 +130,6 @@ class Stream:
             raise RuntimeError(f"the model failed: {self._error}") from self._error
 
     # what the engine does
-
-    def attach(self, on_cancel: Callable[[], None]) -> None:
-        """Called once by the engine: how it hears of a cancellation."""
-        self._on_cancel = on_cancel
 
     def put_reading(self, reading: Reading | None) -> None:
         """The prompt's forward pass is done."""
