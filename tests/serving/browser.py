@@ -20,7 +20,7 @@ ARGUMENTS = [
 CHAT = "**/v1/chat/completions"
 
 HELD = """
-// Replies come when the test says so: `reply(text)`, `reading(object)`, `finish()`; stopping breaks them off as a real fetch would.
+// Replies come when the test says so; stopping ends them as it ends a real fetch.
 (() => {
   const real = window.fetch;
   window.fetch = (path, options) => {
@@ -32,6 +32,7 @@ HELD = """
         window.reading = (warmline) => send(JSON.stringify({ choices: [{ delta: {} }], warmline }));
         window.reply = (content) => send(JSON.stringify({ choices: [{ delta: { content } }] }));
         window.finish = () => { send("[DONE]"); controller.close(); };
+        window.breakOff = () => controller.error(new TypeError("network error"));
         options.signal.addEventListener("abort", () => controller.error(new DOMException("stopped", "AbortError")));
       },
     });

@@ -19,13 +19,13 @@ from warmline.serving.engine import Engine
 
 RED = "I want to kill myself tonight."
 YELLOW = "Sometimes I think everyone would be better off without me."
-PAYLOADS = (
+PAYLOAD = " ".join((
     "<img src=x onerror='window.ran=1'>",
     "<script>window.ran=1</script>",
     "<svg onload=window.ran=1></svg>",
     "</p><iframe srcdoc='<script>parent.ran=1</script>'></iframe>",
     "[x](javascript:window.ran=1) {{constructor.constructor('window.ran=1')()}} ${window.ran=1}",
-)
+))  # fmt: skip
 Opener = Callable[..., Page]
 
 
@@ -171,9 +171,8 @@ def test_try_again_and_edit_take_the_newest_exchange(visit: Opener) -> None:
 # ---- nothing that is written runs
 
 
-@pytest.mark.parametrize("payload", PAYLOADS)
-def test_markup_stays_text_wherever_it_comes_from(visit: Opener, payload: str) -> None:
-    page = visit()
+def test_markup_stays_text_wherever_it_comes_from(visit: Opener) -> None:
+    page, payload = visit(), PAYLOAD
     heard = reading("red", payload, **{payload: 0.75, "joy": 0.25})
     heard["strategy"] = {"label": payload, "probability": 0.75, "scores": {payload: 0.75}}
     heard["risk"] |= {"crisis_line": payload, "emergency_number": f"112 {payload}"}
@@ -188,7 +187,7 @@ def test_markup_stays_text_wherever_it_comes_from(visit: Opener, payload: str) -
         for place in (".user .said", ".reply .said", ".crisis .message", '[data-kind="heard"] .word', '[data-kind="chosen"] .name'):
             expect(page.locator(place).first).to_have_text(payload)
         page.click("#open-menu")
-        expect(page.locator("#kept .open span")).to_have_text(payload if len(payload) <= 60 else f"{payload[:57]}…")
+        expect(page.locator("#kept .open span")).to_have_text(f"{payload[:57]}…")
         assert page.locator(":is(#conversation, #kept) :is(img, script, svg, iframe)").count() == 0
         assert page.evaluate("window.ran") is None
         for link in page.locator("#conversation a").all():
@@ -199,8 +198,8 @@ def test_markup_stays_text_wherever_it_comes_from(visit: Opener, payload: str) -
 
 def test_markup_through_the_real_server_stays_text(visit: Opener) -> None:
     page = visit()
-    _say(page, PAYLOADS[0])
-    expect(page.locator(".user .said")).to_have_text(PAYLOADS[0])
+    _say(page, PAYLOAD)
+    expect(page.locator(".user .said")).to_have_text(PAYLOAD)
     assert page.locator("#conversation img").count() == 0
 
 
@@ -337,11 +336,16 @@ def test_unreadable_storage_is_left_alone(visit: Opener) -> None:
         ),
         ({"status": 503, "json": {"error": {"message": "shutting down"}}}, "resting", "shutting down"),
         ({"status": 413, "json": {"error": {"message": "too long"}}}, "could not take", "too long"),
+        (
+            {"status": 400, "json": {"error": {"message": "9,000 tokens", "code": "context_length_exceeded"}}},
+            "Begin a new one",
+            "9,000 tokens",
+        ),
         ({"status": 500, "body": "<h1>no JSON</h1>"}, "Something broke", "Internal Server Error"),
         (events({"choices": [{"delta": {"content": "And"}}]}, done=False), "lost the connection", "ended before"),
         (events({"error": {"message": "the model failed"}}), "Something broke", "the model failed"),
     ],
-    ids=["busy", "closing", "too long", "broken", "broken off", "broken in mid-stream"],
+    ids=["busy", "closing", "too long", "full", "broken", "broken off", "broken in mid-stream"],
 )
 def test_trouble_is_told_kindly_and_can_be_tried_again(visit: Opener, answer: dict[str, Any], what: str, detail: str) -> None:
     page = visit()
@@ -357,6 +361,32 @@ def test_trouble_is_told_kindly_and_can_be_tried_again(visit: Opener, answer: di
     trouble.locator("button").click()
     expect(page.locator(".reply .said")).to_have_text("There you are.")
     expect(trouble).to_have_count(0)
+
+
+def test_what_came_before_the_connection_broke_is_kept(visit: Opener) -> None:
+    page = visit(HELD)
+    page.fill("#message", "Hello")
+    page.keyboard.press("Enter")
+    page.evaluate("reply('Well, ')")
+    page.evaluate("breakOff()")
+    expect(page.locator(".trouble .what")).to_contain_text("I lost the connection")
+    page.reload()
+    expect(page.locator(".reply .said")).to_have_text("Well,")
+    expect(page.locator(".reply .again")).to_be_visible()
+
+
+def test_says_when_the_browser_keeps_nothing(visit: Opener) -> None:
+    full = """const real = Storage.prototype.setItem;
+    Storage.prototype.setItem = function (name, text) {
+        if (name.startsWith("warmline.conversation")) throw new DOMException("full", "QuotaExceededError");
+        real.call(this, name, text);
+    };"""
+    page = visit(full, viewport={"width": 390, "height": 700})
+    page.route(CHAT, lambda route: route.fulfill(**said("Still here.")))
+    _say(page, "Hello")
+    expect(page.locator(".reply .said")).to_have_text("Still here.")
+    expect(page.locator("#keys")).to_be_visible()
+    expect(page.locator("#keys")).to_contain_text("does not keep")
 
 
 def test_key_is_asked_for_and_forgotten_with_the_tab(visit: Opener) -> None:

@@ -1,19 +1,29 @@
 // The server, as the page knows it: what it is (`about`) and a reply as it is written (`stream`).
 
 const KEY = "warmline.key";
+let key = null;
+try {
+  key = sessionStorage.getItem(KEY);
+} catch {
+  // Storage is switched off: a key is then asked for again after a reload.
+}
 
-/** Something went wrong in a way that a person can be told. `status` is 0 when no answer came at all. */
+/** What went wrong. `status` is 0 when no answer came at all, `code` the API's word for it, `seconds` when to try again. */
 export class Trouble extends Error {
-  constructor(message, status = 0, seconds = null) {
+  constructor(message, status = 0, code = null, seconds = null) {
     super(message);
-    this.status = status;
-    this.seconds = seconds;
+    Object.assign(this, { status, code, seconds });
   }
 }
 
 /** Keep the server's key until the tab is closed. */
-export function keepKey(key) {
-  sessionStorage.setItem(KEY, key);
+export function keepKey(given) {
+  key = given;
+  try {
+    sessionStorage.setItem(KEY, given);
+  } catch {
+    // As above.
+  }
 }
 
 /** What this server runs: model ids, countries, limits, notice. */
@@ -49,19 +59,21 @@ export async function* stream(body, signal) {
 
 async function ask(path, options) {
   const headers = { ...options.headers };
-  const key = sessionStorage.getItem(KEY);
   if (key) headers.Authorization = `Bearer ${key}`;
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch (error) {
+  const response = await fetch(path, { ...options, headers }).catch((error) => {
     if (error.name === "AbortError") throw error;
     throw new Trouble("No answer came from the server.");
-  }
+  });
   if (response.ok) return response;
   const content = await response.json().catch(() => null);
   const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  throw new Trouble(content?.error?.message ?? response.statusText, response.status, Number.isNaN(seconds) ? null : seconds);
+  const { message = response.statusText, code = null } = content?.error ?? {};
+  throw new Trouble(message, response.status, code, Number.isNaN(seconds) ? null : seconds);
+}
+
+function brokenOff(error) {
+  if (error.name === "AbortError") throw error;
+  throw new Trouble("The connection broke off in the middle of the reply.");
 }
 
 /** The data of each server-sent event. */
@@ -69,7 +81,7 @@ async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(brokenOff);
     if (done) return;
     held = (held + value).replaceAll("\r\n", "\n");
     const whole = held.split("\n\n");

@@ -6,6 +6,7 @@ import { ask } from "./dialogs.js";
 import { exchangeView } from "./exchange.js";
 import { family, strength } from "./feelings.js";
 import { menu } from "./menu.js";
+import { toEnd } from "./scroll.js";
 import * as store from "./store.js";
 import { explain } from "./trouble.js";
 
@@ -34,8 +35,13 @@ function open(other) {
   if (last) views.at(-1).settle();
   glow(last?.reading);
   at("welcome").hidden = Boolean(last);
-  document.body.classList.toggle("wide", conversation.exchanges.some(({ base }) => base) || comparing());
+  widen();
   if (last) toEnd(true);
+}
+
+/** Two columns need room: while both models are asked, and wherever both have answered. */
+function widen() {
+  document.body.classList.toggle("wide", comparing() || conversation.exchanges.some(({ base }) => base));
 }
 
 function show(exchange) {
@@ -87,7 +93,6 @@ async function answer(view) {
   save();
   toEnd(true);
   const names = comparing() ? ["reply", "base"] : ["reply"];
-  document.body.classList.toggle("wide", asked.exchanges.some(({ base }) => base) || names.length > 1);
   const results = await Promise.allSettled(names.map((name) => listen(name, exchange, view, control.signal)));
   hush();
   if (underway === control) busy(null);
@@ -147,6 +152,11 @@ async function relocate() {
   }
 }
 
+/** The country chosen in the menu, or before the menu is filled the one chosen last time. */
+function country() {
+  return server ? at("country").value : store.preferences().country;
+}
+
 function request(name, exchange) {
   const messages = [];
   for (const earlier of conversation.exchanges) {
@@ -155,7 +165,7 @@ function request(name, exchange) {
     if (earlier.reply?.text) messages.push({ role: "assistant", content: earlier.reply.text });
   }
   const model = name === "base" ? server?.models.base : (server?.models.tuned ?? server?.models.base);
-  return { model, messages, warmline: { country: at("country").value || null, crisis_message: "card" } };
+  return { model, messages, warmline: { country: country() || null, crisis_message: "card" } };
 }
 
 async function stumble(view, error) {
@@ -169,20 +179,15 @@ async function stumble(view, error) {
   again();
 }
 
-/** Nothing more to say here: keep what there is, tell the person when the browser does not. */
 function save() {
   if (conversation.exchanges.length) keep(conversation);
   else store.erase(conversation.id);
 }
 
+/** Keep a conversation, and tell the person when the browser does not. */
 function keep(which) {
-  if (!store.keep(which)) announceOnce();
-}
-
-let told = false;
-function announceOnce() {
-  if (told) return;
-  told = true;
+  if (store.keep(which) || at("keys").classList.contains("loud")) return;
+  at("keys").className = "loud";
   at("keys").textContent = "This browser does not keep the conversation: its storage is full or switched off.";
   announce(at("keys").textContent);
 }
@@ -201,33 +206,6 @@ function glow(reading) {
   root.dataset.feeling = family(reading.emotion.label);
   root.style.setProperty("--sure", strength(reading.emotion.probability));
 }
-
-// ---- scrolling: follow the reply unless somebody reads further up
-
-const nearEnd = () => root.scrollHeight - window.innerHeight - window.scrollY < 80;
-let following = true;
-let height = window.scrollY;
-
-function toEnd(always = false) {
-  if (always) following = true;
-  if (following) window.scrollTo({ top: Math.min(root.scrollHeight, topOfHelp()), behavior: "instant" });
-  at("newest").hidden = nearEnd();
-}
-
-/** Where the newest red card would slide under the header: nothing scrolls its numbers away by itself. */
-function topOfHelp() {
-  const card = at("conversation").querySelector(':scope > :last-child > .crisis[data-level="red"]:not(.again)');
-  if (!card) return Infinity;
-  return card.getBoundingClientRect().top + window.scrollY - document.querySelector("header").offsetHeight - 16;
-}
-
-window.addEventListener("scroll", () => {
-  if (nearEnd()) following = true;
-  else if (window.scrollY < height) following = false;
-  height = window.scrollY;
-  at("newest").hidden = nearEnd();
-}, { passive: true });
-new ResizeObserver(() => underway && toEnd()).observe(at("conversation"));
 
 // ---- the controls
 
@@ -258,10 +236,6 @@ at("stop").addEventListener("click", () => {
   underway?.abort();
   message.focus();
 });
-at("newest").addEventListener("click", () => {
-  window.scrollTo({ top: root.scrollHeight });
-  message.focus({ preventScroll: true });
-});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && underway && !document.querySelector("dialog[open]")) underway.abort();
 });
@@ -279,7 +253,7 @@ at("compare").addEventListener("click", () => {
   const on = !comparing();
   at("compare").setAttribute("aria-pressed", String(on));
   store.prefer({ compare: on });
-  document.body.classList.toggle("wide", on || conversation.exchanges.some(({ base }) => base));
+  widen();
 });
 at("country").addEventListener("change", () => {
   store.prefer({ country: at("country").value });
@@ -288,6 +262,8 @@ at("country").addEventListener("change", () => {
 window.addEventListener("pagehide", () => underway && save());
 store.whenErasedElsewhere((id) => id === conversation.id && forget());
 menu({ current: () => conversation, about: () => server, open, forget });
+
+// ---- the beginning
 
 /** Ask the server what it is. */
 async function meet() {
@@ -301,6 +277,7 @@ async function meet() {
   at("country").value = store.preferences().country ?? server.country ?? "";
 }
 
-await meet();
 open(conversation);
+await meet();
+widen();
 if (matchMedia("(pointer: fine)").matches) message.focus();

@@ -34,29 +34,25 @@ export function crisisCard(risk, again, restored) {
 function calls(risk) {
   const found = [];
   for (const number of risk.emergency_number?.match(NUMBER) ?? []) {
-    found.push(item(`tel:${digits(number)}`, `Call ${number}`, "emergency services"));
+    found.push(item(link(`tel:${digits(number)}`), `Call ${number}`, "emergency services"));
   }
   const name = (risk.crisis_line ?? "").replace(/\s*\(.*$/, "");
   const offered = risk.crisis_line?.match(/\(([^)]*)\)/)?.[1] ?? risk.crisis_line ?? "";
   for (const number of offered.match(NUMBER) ?? []) {
-    found.push(item(`tel:${digits(number)}`, `Call ${number}`, name));
-    if (/\btext\b/.test(offered)) found.push(item(`sms:${digits(number)}`, `Text ${number}`, name));
+    found.push(item(link(`tel:${digits(number)}`), `Call ${number}`, name));
+    if (/\btext\b/.test(offered)) found.push(item(link(`sms:${digits(number)}`), `Text ${number}`, name));
   }
-  if (offered.includes(SITE)) found.push(item(null, `Open ${SITE}`, name));
+  if (offered.includes(SITE)) found.push(item(site(), `Open ${SITE}`, name));
   return found;
 }
 
-function item(href, action, who) {
+function item(anchor, action, who) {
   const line = document.createElement("li");
-  const link = href ? document.createElement("a") : site();
-  if (href) link.href = href;
-  else link.textContent = "";
-  const strong = document.createElement("strong");
-  strong.textContent = action;
-  const whom = document.createElement("span");
+  const [what, whom] = [document.createElement("strong"), document.createElement("span")];
+  what.textContent = action;
   whom.textContent = who;
-  link.append(strong, " ", whom);
-  line.append(link);
+  anchor.replaceChildren(what, " ", whom);
+  line.append(anchor);
   return line;
 }
 
@@ -66,27 +62,25 @@ function linked(text) {
   let at = 0;
   for (const found of text.matchAll(/\d[\d -]*\d|findahelpline\.com/g)) {
     parts.push(text.slice(at, found.index));
-    parts.push(found[0] === SITE ? site() : telephone(found[0]));
+    parts.push(found[0] === SITE ? site() : link(`tel:${digits(found[0])}`, found[0]));
     at = found.index + found[0].length;
   }
   parts.push(text.slice(at));
   return parts;
 }
 
-function telephone(number) {
-  const link = document.createElement("a");
-  link.href = `tel:${digits(number)}`;
-  link.textContent = number;
-  return link;
+function link(href, text = "") {
+  const anchor = document.createElement("a");
+  anchor.href = href;
+  anchor.textContent = text;
+  return anchor;
 }
 
 function site() {
-  const link = document.createElement("a");
-  link.href = `https://${SITE}`;
-  link.target = "_blank";
-  link.rel = "noopener noreferrer";
-  link.textContent = SITE;
-  return link;
+  const anchor = link(`https://${SITE}`, SITE);
+  anchor.target = "_blank";
+  anchor.rel = "noopener noreferrer";
+  return anchor;
 }
 
 function digits(number) {

@@ -1,8 +1,15 @@
 // What a person is told when something fails.
 
+const BY_CODE = {
+  context_length_exceeded: "This conversation has grown longer than I can hold. Begin a new one; this one stays in the menu.",
+  too_many_messages: "This conversation has grown longer than I can hold. Begin a new one; this one stays in the menu.",
+  message_too_long: "That is more than I can take in one message. Edit it, and tell me the rest afterwards.",
+};
+
 /** @returns {{what: string, detail: string}} for an error of api.js. */
 export function explain(error) {
   const detail = error.message ?? "";
+  if (Object.hasOwn(BY_CODE, error.code)) return { what: BY_CODE[error.code], detail };
   switch (error.status) {
     case 0:
       return { what: "I lost the connection. What you wrote is still here.", detail };
