@@ -28,7 +28,7 @@ REFUSED = {
 }
 """Fields that would change the reply, and why they cannot; unset, empty and zero are let through."""
 _IN_MESSAGE = ("refusal", "annotations", "audio", "tool_calls", "function_call")
-_TEXT = {"type": {"type": "string", "const": "text"}, "text": {"type": "string"}}
+_TEXT = {"type": {"type": "string", "const": "text"}, "text": {"type": "string", "pattern": r"\S"}}
 
 
 def _joined(content: Any) -> Any:
@@ -110,8 +110,12 @@ class ChatRequest(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2), Finite] | None = None
     top_p: Annotated[float, Field(gt=0, le=1), Finite] | None = None
     min_p: Annotated[float, Field(ge=0, le=1), Finite] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[str, Field(min_length=1, max_length=200)] | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=200)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
+        | None
+    ) = None
     n: Annotated[int, Field(ge=1, le=1, description="One reply a request.")] | None = None
     warmline: WarmlineOptions = WarmlineOptions()
 
