@@ -97,6 +97,11 @@ def test_a_seed_gives_the_same_reply_and_another_seed_another(engine: Engine) ->
     assert first == again != other
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-42, 1e-5])
+def test_next_to_no_temperature_is_none(engine: Engine, temperature: float) -> None:
+    assert text(engine.start(SAD, Generation(24, temperature, 1e-300, 1))) == text(engine.start(SAD, GREEDY))
+
+
 def test_lengths_and_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, engine, "one two three four")
     cut = engine.start(SAD, Generation(max_tokens=2))
