@@ -62,13 +62,13 @@ def test_a_greedy_reply_is_the_companions(engine: Engine, companion: Companion, 
 
 
 def test_who_else_is_talking_changes_no_bit(engine: Engine, companion: Companion) -> None:
-    settings = [GREEDY if number % 2 else Generation(24, 1.0, seed=number) for number in range(24)]
-    alone = [text(engine.start(talk(number), settings[number], base=number % 3 == 0)) for number in range(24)]
-    together = [engine.start(talk(number), settings[number], base=number % 3 == 0) for number in range(24)]
+    settings = [GREEDY if number % 2 else Generation(16, 1.0, seed=number) for number in range(16)]
+    alone = [text(engine.start(talk(number), settings[number], base=number % 3 == 0)) for number in range(16)]
+    together = [engine.start(talk(number), settings[number], base=number % 3 == 0) for number in range(16)]
     assert [text(stream) for stream in together] == alone
     for number, stream in enumerate(together):
         assert stream.reading == (None if number % 3 == 0 else companion.read(talk(number)))
-    assert len(set(alone)) > 12  # or they could be mixed up unseen
+    assert len(set(alone)) > 10  # or they could be mixed up unseen
 
 
 def test_the_prompt_runs_once_and_is_the_training_prefix(fresh: Fresh, monkeypatch: pytest.MonkeyPatch, companion: Companion) -> None:
@@ -95,6 +95,11 @@ def test_the_prompt_runs_once_and_is_the_training_prefix(fresh: Fresh, monkeypat
 def test_a_seed_gives_the_same_reply_and_another_seed_another(engine: Engine) -> None:
     first, again, other = (text(engine.start(SAD, Generation(24, 1.0, min_p=0, seed=seed))) for seed in (1, 1, 2))
     assert first == again != other
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-42, 1e-5])
+def test_next_to_no_temperature_is_none(engine: Engine, temperature: float) -> None:
+    assert text(engine.start(SAD, Generation(24, temperature, 1e-300, 1))) == text(engine.start(SAD, GREEDY))
 
 
 def test_lengths_and_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,9 @@ from transformers import DynamicCache, LogitsProcessorList, MinPLogitsWarper, Te
 
 from warmline.model.backbone import Sampling
 
+_COLDEST = 1e-4
+"""Temperature below which the likeliest token is taken: logits divided by less may be infinite, and nothing could be drawn from them."""
+
 
 def pad_left(prompts: list[list[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, both [prompts, longest]: each prompt ends in the last column."""
@@ -54,9 +57,9 @@ class RowCaches:
 
 
 def warpers(sampling: Sampling) -> LogitsProcessorList:
-    """What transformers' `generate` does to logits before it draws, in its order."""
+    """What transformers' `generate` does to logits before it draws, in its order; empty takes the likeliest token."""
     found = LogitsProcessorList()
-    if sampling.temperature > 0:
+    if sampling.temperature >= _COLDEST:
         found.append(TemperatureLogitsWarper(sampling.temperature))
         if sampling.top_p < 1:
             found.append(TopPLogitsWarper(sampling.top_p))

@@ -201,7 +201,8 @@ class TransformersBackbone(nn.Module):
     def reference(self) -> Iterator[None]:
         """Inside it, `hidden` and `generate` are the base's: adapter off, evaluation mode, no gradient."""
         was_training, was_base = self.training, self._using_base
-        self.eval()
+        if was_training:  # walking over every module costs as much as a small model's token
+            self.eval()
         self._using_base = True
         try:
             with torch.no_grad():
@@ -212,7 +213,8 @@ class TransformersBackbone(nn.Module):
                     yield
         finally:
             self._using_base = was_base
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     def train(self, mode: bool = True) -> "TransformersBackbone":
         """Training mode for the tuned model only; the frozen copy stays in evaluation mode."""

@@ -34,6 +34,12 @@ _ERROR = {
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "OpenAI's error object", "content": {"application/json": {"schema": _ERROR}}} for status in ("4XX", "5XX")
 }
+_REPLY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's completion, or its chunks as server-sent events",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+    }
+}
 _RETRY_SECONDS = 2
 
 
@@ -61,7 +67,9 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, "send JSON, with `Content-Type: application/json`")
 
-    @app.post("/v1/chat/completions", dependencies=[Depends(authorised), Depends(sent_as_json)], responses=_ERRORS, response_model=None)
+    @app.post(
+        "/v1/chat/completions", dependencies=[Depends(authorised), Depends(sent_as_json)], responses=_REPLY | _ERRORS, response_model=None
+    )
     async def chat(body: ChatRequest, request: Request) -> Response:
         """The next reply; what the heads read and what the guard heard stand under `warmline`."""
         begun = time.perf_counter()

@@ -28,7 +28,8 @@ REFUSED = {
 }
 """Fields that would change the reply, and why they cannot; unset, empty and zero are let through."""
 _IN_MESSAGE = ("refusal", "annotations", "audio", "tool_calls", "function_call")
-_TEXT = {"type": {"type": "string", "const": "text"}, "text": {"type": "string"}}
+_SOMETHING = r"[^\s\x1c-\x1f\x85]"  # what Python calls white space is more than a schema's \s
+_TEXT = {"type": {"type": "string", "const": "text"}, "text": {"type": "string", "pattern": _SOMETHING}}
 
 
 def _joined(content: Any) -> Any:
@@ -48,6 +49,11 @@ def _in_unicode(content: Any) -> Any:
     return content
 
 
+def _whole(number: Any) -> Any:
+    """JSON Schema calls 3.0 an integer."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 Content = Annotated[
     str,
     BeforeValidator(_in_unicode),
@@ -55,13 +61,16 @@ Content = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "pattern": r"\S"},
+                {"type": "string", "pattern": _SOMETHING},
                 {"type": "array", "minItems": 1, "items": {"type": "object", "properties": _TEXT, "required": ["type", "text"]}},
             ]
         }
     ),
 ]
 Finite = Field(allow_inf_nan=False)
+
+
+Whole = BeforeValidator(_whole)
 
 
 class _Strict(BaseModel):
@@ -105,14 +114,18 @@ class ChatRequest(_Strict):
     model: str | None = Field(None, description="An id of /v1/models; the tuned model by default.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1), Whole] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), Whole] | None = None
     temperature: Annotated[float, Field(ge=0, le=2), Finite] | None = None
     top_p: Annotated[float, Field(gt=0, le=1), Finite] | None = None
     min_p: Annotated[float, Field(ge=0, le=1), Finite] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[str, Field(min_length=1, max_length=200)] | Annotated[list[str], Field(max_length=4)] | None = None
-    n: Annotated[int, Field(ge=1, le=1, description="One reply a request.")] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=200)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
+        | None
+    ) = None
+    n: Annotated[int, Field(ge=1, le=1, description="One reply a request."), Whole] | None = None
     warmline: WarmlineOptions = WarmlineOptions()
 
     @model_validator(mode="before")
