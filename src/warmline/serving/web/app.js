@@ -131,7 +131,7 @@ async function listen(name, exchange, view, signal) {
   } catch (error) {
     if (error.name === "AbortError") return written(true);
     exchange[name] = text.trim() ? { text: text.trim(), unfinished: true } : null;
-    view.end(name, exchange[name], name === "base" ? explain(error).what : " ");
+    view.end(name, exchange[name], name === "base" ? explain(error).what : "");
     throw error;
   }
 }

@@ -90,6 +90,7 @@ export function exchangeView(exchange, previous, actions) {
     card.querySelector(".detail").textContent = detail;
     card.querySelector("button").addEventListener("click", actions.again);
     element.append(card);
+    reply.hidden = !exchange.reply && !exchange.base;
   }
 
   if (exchange.reading) heard(exchange.reading, true);
