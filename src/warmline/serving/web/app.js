@@ -122,6 +122,7 @@ async function listen(name, exchange, view, signal) {
       }
       if (event.text) {
         text += event.text;
+        exchange[name] = { text, unfinished: true };
         view.add(name, event.text);
         if (name === "reply") hear(event.text);
       }
