@@ -162,8 +162,13 @@ def test_try_again_and_edit_take_the_newest_exchange(visit: Opener) -> None:
     _say(page, "Hello")
     page.click("text=Try again")
     expect(page.locator(".reply .said")).to_have_text("two")
-    page.click("text=Edit")
-    expect(page.locator("#message")).to_have_value("Hello")
+    with page.expect_request(CHAT) as asked:
+        _say(page, "And then?")
+    messages = [(message["role"], message["content"]) for message in asked.value.post_data_json["messages"]]
+    assert messages == [("user", "Hello"), ("assistant", "two"), ("user", "And then?")]
+    for text in ("And then?", "Hello"):
+        page.locator("text=Edit").last.click()
+        expect(page.locator("#message")).to_have_value(text)
     expect(page.locator("#welcome")).to_be_visible()
     assert _kept(page) == []
 
