@@ -301,6 +301,27 @@ def run_all(
 
 
 @app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or a model, for a base alone.", metavar="RUN")],
+    host: Annotated[str, typer.Option(help="Address to listen on; any other than this machine's own needs an API key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[str | None, typer.Option(envvar="WARMLINE_API_KEY", help="Key that clients must send.")] = None,
+    country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Replies made at a time.")] = 16,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused.")] = 256,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that replies have to end after SIGTERM or Ctrl-C.")] = 20.0,
+) -> None:
+    """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
+    from warmline.serving import require_extra
+
+    require_extra()
+    from warmline.serving.server import Options
+    from warmline.serving.server import serve as serve_run
+
+    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace))
+
+
+@app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),

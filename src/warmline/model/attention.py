@@ -11,11 +11,13 @@ A later FlashAttention (3 or 4), once installed and switched on with `torch.nn.a
 operators over.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 VARLEN = "warmline_varlen"
@@ -28,7 +30,7 @@ _ROW = 1024  # cuDNN takes rows of a multiple of this: few shapes, so few graphs
 
 
 def packed_attention(
-    module: nn.Module,  # noqa: ARG001 - transformers passes it
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -38,12 +40,13 @@ def packed_attention(
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    row_caches: Sequence[DynamicCache] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention that never looks across `cu_seq_lens_q`.
+    """Causal attention that never looks across `cu_seq_lens_q`, or, with `row_caches`, of one new token of each of many conversations.
 
     Args:
-        module: The attention layer that asks; unused.
+        module: The attention layer that asks; with `row_caches` its number is read.
         query: [1, heads, tokens, head size].
         key: [1, key heads, tokens, head size].
         value: As key.
@@ -53,6 +56,8 @@ def packed_attention(
         sliding_window: Tokens a query sees, itself included; None sees all before it.
         cu_seq_lens_q: [conversations + 1], int32, where conversations begin and end.
         max_length_q: Tokens of the longest conversation.
+        row_caches: Token i is the newest of conversation i, whose keys and values, the token's own included, are in cache i; tokens beyond
+            the last cache are padding.
 
     Returns:
         [1, tokens, heads, head size], and None for the weights.
@@ -60,11 +65,26 @@ def packed_attention(
     Raises:
         ValueError: no bounds, or a mask.
     """
+    if row_caches is not None:
+        return _newest_tokens(query, row_caches, cast(int, module.layer_idx), scaling, sliding_window), None
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one flat sequence with cu_seq_lens_q and max_length_q, and no attention mask")
     flat_query, flat_key, flat_value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     attended = attend(flat_query, flat_key, flat_value, scaling, sliding_window, cu_seq_lens_q, max_length_q, dropout)
     return attended[None], None
+
+
+def _newest_tokens(query: Tensor, caches: Sequence[DynamicCache], layer: int, scaling: float | None, window: int | None) -> Tensor:
+    """Each row looks at its own cache alone, in a call of its own, so that no other conversation can change a bit of it."""
+    attended = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
+    for row, cache in enumerate(caches):
+        keys, values = cache.layers[layer].keys, cache.layers[layer].values
+        if window is not None:
+            keys, values = keys[:, :, -window:], values[:, :, -window:]
+        grouped = keys.shape[1] != query.shape[1]
+        own = scaled_dot_product_attention(query[:, :, row : row + 1], keys, values, scale=scaling, enable_gqa=grouped)
+        attended[:, row] = own[:, :, 0]
+    return attended
 
 
 def attend(
