@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from warmline.serving.engine import Generation
 
+MOST_MESSAGES = 500
 HARMLESS = (
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls",
     "reasoning_effort", "verbosity", "prediction",
@@ -110,7 +111,7 @@ class WarmlineOptions(_Strict):
 class ChatRequest(_Strict):
     """OpenAI's chat completion request, as far as it means something here."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     model: str | None = Field(None, description="An id of /v1/models; the tuned model by default.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -133,6 +134,9 @@ class ChatRequest(_Strict):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        messages = data.get("messages")
+        if isinstance(messages, list) and len(messages) > MOST_MESSAGES:  # before each of them is looked at
+            raise ValueError(f"{len(messages)} messages, expected at most {MOST_MESSAGES}")
         for name, reason in REFUSED.items():
             if data.get(name):
                 raise ValueError(f"`{name}` is not supported: {reason}")
