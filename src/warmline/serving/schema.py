@@ -120,7 +120,7 @@ class ChatRequest(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2), Finite] | None = None
     top_p: Annotated[float, Field(gt=0, le=1), Finite] | None = None
     min_p: Annotated[float, Field(ge=0, le=1), Finite] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole] | None = None
+    seed: Annotated[int, Field(description="The same reply again; counts modulo 2 to the 63rd."), Whole] | None = None
     stop: (
         Annotated[str, Field(min_length=1, max_length=200)]
         | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
@@ -150,7 +150,7 @@ class ChatRequest(_Strict):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "min_p": self.min_p,
-            "seed": self.seed,
+            "seed": None if self.seed is None else self.seed % 2**63,
             "stop": (self.stop,) if isinstance(self.stop, str) else self.stop and tuple(self.stop),
         }
         return Generation()._replace(**{name: value for name, value in given.items() if value is not None})
