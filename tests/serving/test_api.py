@@ -37,11 +37,9 @@ def companion(finished: RunFolder) -> Companion:
     return warmline.load(finished.path)
 
 
-def ask(url: str, body: Any, **options: Any) -> httpx.Response:
+def ask(url: str, body: Any) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(
-        f"{url}{CHAT}", content=content, headers={"content-type": "application/json", **options.pop("headers", {})}, **options
-    )
+    return httpx.post(f"{url}{CHAT}", content=content, headers={"content-type": "application/json"}, timeout=60)
 
 
 def error_of(response: httpx.Response, status: int) -> str:
@@ -171,7 +169,7 @@ def test_errors_are_the_clients_own(client: OpenAI) -> None:
         ({"temperature": 2.1}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"min_p": -0.1}, "min_p"),
-        ({"seed": 2**64}, "seed"),
+        ({"seed": 1.5}, "seed"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 10**9}, "max_tokens is 1000000000, expected at most 1024"),
         ({"n": 2}, "n: "),
@@ -220,13 +218,13 @@ def test_ten_megabytes_are_refused(url: str, chunked: bool) -> None:
         for at in range(0, len(body), 65_536):
             yield body[at : at + 65_536]
 
-    response = httpx.post(f"{url}{CHAT}", content=pieces() if chunked else body, headers={"content-type": "application/json"}, timeout=30)
+    response = httpx.post(f"{url}{CHAT}", content=pieces() if chunked else body, headers={"content-type": "application/json"}, timeout=60)
     assert "longer than 1048576 bytes" in error_of(response, 413)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(engine: Engine, serve: Serve) -> None:
     host = serve(engine, limits=Limits(body_seconds=0.3)).removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=5)
+    connection = http.client.HTTPConnection(host, timeout=30)
     connection.putrequest("POST", CHAT)
     connection.putheader("content-length", "100")
     connection.endheaders(b"{")
@@ -306,7 +304,7 @@ def test_a_client_that_goes_frees_its_slot_within_a_second(
     host = serve(engine).removeprefix("http://")
     connections = []
     for _ in range(2):  # one with the slot, one that waits for it
-        connection = http.client.HTTPConnection(host, timeout=10)
+        connection = http.client.HTTPConnection(host, timeout=30)
         body = json.dumps({"messages": SAD, "stream": stream, "max_tokens": 1000})
         connection.request("POST", CHAT, body, {"content-type": "application/json"})
         connections.append(connection)
@@ -367,7 +365,7 @@ def test_about_says_what_a_page_needs(url: str, engine: Engine) -> None:
     said = httpx.get(f"{url}/about").json()
     assert said["models"] == {"tuned": "tiny", "base": "tiny-base"}
     assert {row["code"] for row in said["countries"]} == set(COUNTRIES) == set(COUNTRY_NAMES)
-    assert said["limits"]["max_tokens"] == 1024
+    assert (said["limits"]["max_tokens"], said["limits"]["messages"]) == (1024, 500)
     assert said["emotions"] == list(engine.emotions)
     assert len(said["emotions"]) == 27
     assert "AI" in said["notice"]
@@ -403,11 +401,11 @@ def question(number: int) -> Any:
 
 
 def settings(number: int) -> dict[str, Any]:
-    return {"temperature": 0.0 if number % 2 else 1.0, "seed": number, "max_tokens": 8}
+    return {"temperature": 0.0 if number % 2 else 1.0, "seed": number, "max_tokens": 5}
 
 
 def alone(engine: Engine, number: int) -> str:
-    return "".join(engine.start(question(number), Generation(8, 0.0 if number % 2 else 1.0, seed=number), base=number % 4 == 0))
+    return "".join(engine.start(question(number), Generation(5, 0.0 if number % 2 else 1.0, seed=number), base=number % 4 == 0))
 
 
 async def talk_at_once(url: str, model: str, count: int) -> list[str]:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 import warmline.serving
+from warmline.cli import main
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
 from warmline.serving import require_extra
@@ -22,10 +23,6 @@ from warmline.serving.server import Options
 from warmline.serving.server import serve as serve_run
 
 SAD = [{"role": "user", "content": "My dog died and I feel so alone."}]
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "warmline", *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.slow(12)
@@ -79,9 +76,9 @@ class Reader(threading.Thread):
 def wait_for_503(url: str) -> bool:
     """New requests are refused as soon as the signal has been heard, while streams go on."""
     for _ in range(200):
-        response = httpx.get(f"{url}/health")
+        response = httpx.get(f"{url}/health", timeout=30)
         if response.status_code == 503:
-            return httpx.post(f"{url}/v1/chat/completions", json={"messages": SAD}).status_code == 503
+            return httpx.post(f"{url}/v1/chat/completions", json={"messages": SAD}, timeout=30).status_code == 503
     return False
 
 
@@ -91,11 +88,14 @@ def test_an_open_host_needs_a_key(finished: RunFolder, host: str) -> None:
         serve_run(finished.path, Options(host=host))
 
 
-def test_bad_input_ends_with_one_line(finished: RunFolder) -> None:
-    result = command("serve", str(finished.path), "--host", "0.0.0.0")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.count("\n") == 1
-    assert "--api-key" in result.stderr
+def test_bad_input_ends_with_one_line(finished: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("WARMLINE_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["warmline", "serve", str(finished.path), "--host", "0.0.0.0"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "--api-key" in said.err
 
 
 def test_an_unknown_country_and_a_port_in_use_are_refused(finished: RunFolder, url: str) -> None:

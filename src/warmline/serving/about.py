@@ -6,6 +6,7 @@ import warmline
 from warmline.data.labels import STRATEGIES
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.engine import LONGEST_REPLY, Engine
+from warmline.serving.schema import MOST_MESSAGES
 
 NOTICE = (
     "You are talking to an AI: a language model tuned to listen. It is not a person and not a therapist, it can be wrong, and it cannot "
@@ -23,14 +24,12 @@ class Limits(NamedTuple):
     Attributes:
         body_bytes: Longest body.
         body_seconds: Longest time that sending it may take.
-        messages: Most messages in a conversation.
         message_characters: Longest message.
         max_tokens: Longest reply that may be asked for.
     """
 
     body_bytes: int = 2**20
     body_seconds: float = 30.0
-    messages: int = 500
     message_characters: int = 20_000
     max_tokens: int = 1024
 
@@ -53,7 +52,13 @@ def about(engine: Engine, limits: Limits, country: str | None, needs_key: bool) 
         "strategies": list(STRATEGIES) if engine.tuned_id else [],
         "country": country,
         "countries": [{"code": code, "name": COUNTRY_NAMES[code]} for code in sorted(COUNTRIES, key=lambda code: COUNTRY_NAMES[code])],
-        "limits": {**limits._asdict(), "context_tokens": engine.context, "default_max_tokens": LONGEST_REPLY, "slots": engine.slots},
+        "limits": {
+            **limits._asdict(),
+            "messages": MOST_MESSAGES,
+            "context_tokens": engine.context,
+            "default_max_tokens": LONGEST_REPLY,
+            "slots": engine.slots,
+        },
         "needs_key": needs_key,
         "notice": NOTICE,
     }

@@ -162,8 +162,6 @@ def _messages(body: ChatRequest, limits: Limits) -> list[Message]:
     Raises:
         ApiError: which limit it is over.
     """
-    if len(body.messages) > limits.messages:
-        raise ApiError(400, f"{len(body.messages)} messages, expected at most {limits.messages}", "too_many_messages", "messages")
     for at, message in enumerate(body.messages):
         if len(message.content) > limits.message_characters:
             words = f"message {at} has {len(message.content)} characters, expected at most {limits.message_characters}"

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from warmline.serving.engine import Generation
 
+MOST_MESSAGES = 500
 HARMLESS = (
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls",
     "reasoning_effort", "verbosity", "prediction",
@@ -110,7 +111,7 @@ class WarmlineOptions(_Strict):
 class ChatRequest(_Strict):
     """OpenAI's chat completion request, as far as it means something here."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     model: str | None = Field(None, description="An id of /v1/models; the tuned model by default.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -119,7 +120,7 @@ class ChatRequest(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2), Finite] | None = None
     top_p: Annotated[float, Field(gt=0, le=1), Finite] | None = None
     min_p: Annotated[float, Field(ge=0, le=1), Finite] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Whole] | None = None
+    seed: Annotated[int, Field(description="The same reply again; counts modulo 2 to the 63rd."), Whole] | None = None
     stop: (
         Annotated[str, Field(min_length=1, max_length=200)]
         | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
@@ -133,6 +134,9 @@ class ChatRequest(_Strict):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        messages = data.get("messages")
+        if isinstance(messages, list) and len(messages) > MOST_MESSAGES:  # before each of them is looked at
+            raise ValueError(f"{len(messages)} messages, expected at most {MOST_MESSAGES}")
         for name, reason in REFUSED.items():
             if data.get(name):
                 raise ValueError(f"`{name}` is not supported: {reason}")
@@ -146,7 +150,7 @@ class ChatRequest(_Strict):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "min_p": self.min_p,
-            "seed": self.seed,
+            "seed": None if self.seed is None else self.seed % 2**63,
             "stop": (self.stop,) if isinstance(self.stop, str) else self.stop and tuple(self.stop),
         }
         return Generation()._replace(**{name: value for name, value in given.items() if value is not None})
