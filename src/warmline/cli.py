@@ -287,6 +287,35 @@ def report(run: RunPath) -> None:
     print(write_report(run))
 
 
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="Folder to write; new, or an earlier export with --overwrite.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Also the whole model, the adapter merged into unquantised weights.")] = False,
+    dtype: Annotated[str, typer.Option(help="Of the merged weights: bfloat16, float16 or float32.")] = "bfloat16",
+    base: Annotated[
+        str | None, typer.Option(help="Hub id or folder of the base's unquantised weights; the run's own name by default.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    push: Annotated[str | None, typer.Option(help="Upload to this model repository, such as me/friend.", metavar="HUB_ID")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
+) -> None:
+    """The adapter for PEFT and vLLM, merged weights for transformers, the heads and a model card; to a hub when asked."""
+    from warmline.export.folder import Options, vllm_command
+    from warmline.export.folder import export as export_run
+    from warmline.export.hub import Destination
+    from warmline.export.merge import known_dtype
+
+    options = Options(merged, known_dtype(dtype), base, overwrite)
+    destination = Destination.check(push, private) if push else None
+    described = export_run(run, out, options, print)
+    if described["adapter"].get("vllm"):
+        print(vllm_command(described["base"]["hub_id"], described["adapter"]["rank"], out.as_posix()))
+    print(f"written to {out}; its README.md is the model card")
+    if destination:
+        print(destination.upload(out))
+
+
 @app.command("run")
 def run_all(
     config: ConfigFile,
