@@ -288,6 +288,21 @@ def report(run: RunPath) -> None:
 
 
 @app.command()
+def chat(
+    run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or model folder, for an untuned model.", metavar="RUN")],
+    country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.7,
+    seed: Annotated[int | None, typer.Option(help="The same words get the same reply.")] = None,
+) -> None:
+    """Talk to a run in the terminal, or through a pipe; /help there lists commands."""
+    from warmline.serving.engine import Generation
+    from warmline.serving.terminal import chat as talk
+
+    talk(run, Generation(max_tokens=max_tokens, temperature=temperature, seed=seed), country)
+
+
+@app.command()
 def export(
     run: RunPath,
     out: Annotated[Path, typer.Option(help="Folder to write; new, or an earlier export with --overwrite.")],
