@@ -354,15 +354,22 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, max=256, help="Replies made at a time.")] = 16,
     queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused.")] = 256,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that replies have to end after SIGTERM or Ctrl-C.")] = 20.0,
+    generate_at: Annotated[str | None, typer.Option(help="Let this OpenAI-compatible server generate, such as vLLM's.")] = None,
+    generate_model: Annotated[str | None, typer.Option(help="What it calls the tuned model.")] = None,
+    generate_base: Annotated[str | None, typer.Option(help="What it calls the base; generated here by default.")] = None,
 ) -> None:
     """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
     from warmline.serving import require_extra
 
     require_extra()
+    from warmline.serving.relay import Remote
     from warmline.serving.server import Options
     from warmline.serving.server import serve as serve_run
 
-    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace))
+    if (generate_at is None) != (generate_model is None):
+        raise WarmlineError("--generate-at and --generate-model go together; give both or neither")
+    remote = Remote(generate_at, generate_model, generate_base) if generate_at and generate_model else None
+    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace, remote))
 
 
 @app.command()
