@@ -153,7 +153,7 @@ class Engine:
         Raises:
             WarmlineError: nothing there that can be loaded.
         """
-        if path.is_dir() and not (path / "config.json").is_file():
+        if path.is_dir() and ((path / "config.yaml").is_file() or not (path / "config.json").is_file()):
             folder = RunFolder.open(path)
             place = choose_place(load_config(folder.config).training)
             config, model, template = load_artifact(folder, place.device, place.dtype)

@@ -13,6 +13,7 @@ from warmline.safety.crisis import COUNTRIES
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
 from warmline.serving.http import is_loopback
+from warmline.serving.relay import Relay, Remote
 
 
 class Options(NamedTuple):
@@ -26,6 +27,7 @@ class Options(NamedTuple):
         slots: Replies made at a time.
         queue: Requests that may wait.
         grace: Seconds that replies have to end after SIGTERM or Ctrl-C.
+        remote: Who generates; None for this process.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +37,7 @@ class Options(NamedTuple):
     slots: int = 16
     queue: int = 256
     grace: float = 20.0
+    remote: Remote | None = None
 
 
 def serve(path: Path, options: Options) -> None:
@@ -45,7 +48,10 @@ def serve(path: Path, options: Options) -> None:
     """
     _check(options)
     listener = _listen(options)
-    engine = Engine.open(path, options.slots, options.queue)
+    if options.remote is None:
+        engine = Engine.open(path, options.slots, options.queue)
+    else:
+        engine = Relay.connect(path, options.remote, options.slots, options.queue)
     app = create_app(engine, options.api_key, options.country)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
