@@ -9,7 +9,7 @@ from torch import Tensor
 
 from warmline.config import load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.data.template import ChatTemplate, Message
+from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Sampling
 from warmline.model.multitask import MultiTaskModel
@@ -70,16 +70,15 @@ class Companion:
         """
         ids = self._prompt(messages)
         tokens = torch.tensor(ids, device=self._place.device)
-        last_turn = max(at for at, token in enumerate(ids) if token == self._template.layout.end_of_turn)
         with self._place.autocast():
             bounds = torch.tensor([0, len(ids)], dtype=torch.int32, device=self._place.device)
             states = self._model.backbone.hidden(tokens, torch.arange(len(ids), device=self._place.device), bounds, len(ids))
-        emotion = torch.tensor([last_turn], device=self._place.device)
-        strategy = torch.tensor([len(ids) - 1], device=self._place.device)
-        logits = self._model.heads(states, emotion, strategy)
+        places = reading_places(ids, self._template.layout)
+        emotion = self._model.heads.emotion.read(states, tokens.new_tensor([places.turn_start]), tokens.new_tensor([places.turn_end]))
+        strategy = self._model.heads.strategy.by_own_choices(states[tokens.new_tensor(places.headers)])[-1]
         return Reading(
-            _distribution(emotion_probabilities(logits.emotion)[0], EMOTIONS_AND_NEUTRAL),
-            _distribution(logits.strategy.softmax(dim=1)[0], STRATEGIES),
+            _distribution(emotion_probabilities(emotion)[0], EMOTIONS_AND_NEUTRAL),
+            _distribution(strategy.softmax(dim=0), STRATEGIES),
         )
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
@@ -129,6 +128,33 @@ class Companion:
         if not messages or messages[-1]["role"] != "user":
             raise ValueError("the last message must be the user's: that is the turn to read and to answer")
         return self._template.prompt_ids(messages)
+
+
+class ReadingPlaces(NamedTuple):
+    """Where the heads read in a prompt.
+
+    Attributes:
+        turn_start: First token of the last user turn.
+        turn_end: Its end-of-turn token.
+        headers: Last token of every assistant header, that of the reply to come last.
+    """
+
+    turn_start: int
+    turn_end: int
+    headers: list[int]
+
+
+def reading_places(ids: list[int], layout: Layout) -> ReadingPlaces:
+    """Where the heads read in a prompt that ends with the header of the reply to come.
+
+    Args:
+        ids: Token ids of the prompt.
+        layout: Of the template that rendered it.
+    """
+    ends = [at for at, token in enumerate(ids) if token == layout.end_of_turn]
+    header, length = list(layout.reply_header), len(layout.reply_header)
+    headers = [at + length - 1 for at in range(len(ids) - length + 1) if ids[at : at + length] == header]
+    return ReadingPlaces(ends[-2] + 1 if len(ends) > 1 else 0, ends[-1], headers)
 
 
 def emotion_probabilities(logits: Tensor) -> Tensor:
