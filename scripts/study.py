@@ -259,9 +259,11 @@ class Study:
         self.main = RunFolder(config.output_dir / config.name)
 
     def jobs(self, replies: int, eqbench_tokens: int, bench_dir: Path | None) -> Iterator[Job]:
-        """Trainings first, longest first; then what reads them."""
+        """The main run and what reads it stand first: the longest chain."""
         main = f"train-{FULL}-seed{self._config.seed}"
         yield Job(main, _warmline("train", str(self._path), *self._own(), "--resume"), self.main.heads_description)
+        yield self._evaluation(f"full-seed{self._config.seed}", self.main, main, replies, baselines=True)
+        yield from self._benchmarks(main, eqbench_tokens, bench_dir)
         for seed in self._seeds:
             for name in VARIANTS:
                 taken_over = name == FULL and seed == self._config.seed
@@ -275,11 +277,9 @@ class Study:
             folder = self._other(label)
             yield Job(f"train-{label}", _warmline("train", str(self._path), *self._own(more), "--resume"), folder.heads_description)
             yield self._evaluation(label, folder, f"train-{label}", 0, baselines=False)
-        yield self._evaluation(f"full-seed{self._config.seed}", self.main, main, replies, baselines=True)
         for seed in self._seeds:
             if seed != self._config.seed:
                 yield self._evaluation(f"full-seed{seed}", self._variant(FULL, seed), f"variant-full-seed{seed}", 0, baselines=False)
-        yield from self._benchmarks(main, eqbench_tokens, bench_dir)
         every = tuple(f"variant-{name}-seed{seed}" for seed in self._seeds for name in VARIANTS)
         command = _warmline("ablate", str(self._path), *self._own(), "--seeds", ",".join(map(str, self._seeds)))
         yield Job("ablate", command, self.main.ablation_picture, every)
