@@ -37,7 +37,7 @@ Only = Annotated[str, typer.Option(help="Only jobs whose name holds this text.")
 Seeds = Annotated[str, typer.Option(help="With commas between.")]
 
 _ALONE = {name: f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")}
-_EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.epochs=3", "training.rows_per_micro_batch=1")
+_EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.epochs=3", "training.rows_per_micro_batch=2")
 _STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.epochs=5", "training.rows_per_micro_batch=3",
              "data.sources.esconv.objectives=[strategy]")  # fmt: skip
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false", "heads.strategy.class_weights=none")

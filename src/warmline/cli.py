@@ -287,6 +287,15 @@ def report(run: RunPath) -> None:
     print(write_report(run))
 
 
+@app.command()
+def summary(folder: Annotated[Path, typer.Argument(help="Results of a study, such as results/gemma3-270m.", metavar="FOLDER")]) -> None:
+    """Write summary.json: a study's headline figures with intervals, from the results files in a folder."""
+    from warmline.reporting.summary import SUMMARY, write_summary
+
+    write_summary(folder)
+    print(folder / SUMMARY)
+
+
 @app.command("run")
 def run_all(
     config: ConfigFile,

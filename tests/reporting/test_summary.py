@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from warmline.cli import app
 from warmline.errors import WarmlineError
 from warmline.reporting.summary import FIGURES, Measured, over_seeds, summarise, write_summary
 from warmline.runs import read_json, write_json
@@ -142,6 +144,13 @@ def test_other_data_are_refused(study: Path) -> None:
 def test_nothing_to_summarise_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WarmlineError, match=r"no seed-\*\.json"):
         summarise(tmp_path)
+
+
+def test_command(study: Path) -> None:
+    found = CliRunner().invoke(app, ["summary", str(study)])
+    assert found.exit_code == 0
+    assert found.stdout.strip() == str(study / "summary.json")
+    assert read_json(study / "summary.json") == summarise(study)
 
 
 def test_twice_gives_the_same_bytes(study: Path) -> None:
