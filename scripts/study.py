@@ -41,7 +41,6 @@ _EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], 
 _STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.epochs=5", "training.rows_per_micro_batch=3",
              "data.sources.esconv.objectives=[strategy]")  # fmt: skip
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false", "heads.strategy.class_weights=none")
-_FULL_WEIGHTS = ("lora=null", "training.learning_rate=5e-5")
 
 TRIALS: dict[str, tuple[str, ...]] = {
     # one head alone: half a minute each
@@ -57,7 +56,6 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "emotion-head3e-3": (*_EMOTION, "training.head_learning_rate=3e-3"),
     "emotion-28": (*_EMOTION, "data.sources.goemotions.labels=28"),
     "emotion-28-long": (*_EMOTION, "data.sources.goemotions.labels=28", "training.epochs=5"),
-    "emotion-weights": (*_EMOTION, *_FULL_WEIGHTS),
     "emotion-situations": (
         *_EMOTION, "data.sources.empathetic_dialogues.enabled=true", "data.sources.empathetic_dialogues.situation_as_emotion=true",
         "data.sources.empathetic_dialogues.objectives=[emotion]",
