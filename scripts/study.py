@@ -392,9 +392,11 @@ def _last_line(job: Job, logs: Path) -> str:
 
 
 def _show_trials(paths: Sequence[Path]) -> None:
-    columns = ("emotion_accuracy", "emotion_macro_f1", "emotion_28_macro_f1", "strategy_accuracy", "strategy_macro_f1",
-               "strategy_own_accuracy", "strategy_own_macro_f1", "lm")  # fmt: skip
-    table = Table("trial", *(name.replace("_", " ") for name in columns), "seconds", title="validation", title_justify="left", box=None)
+    columns = {
+        "emotion_accuracy": "emotion", "emotion_macro_f1": "F1", "emotion_28_macro_f1": "28 F1", "strategy_accuracy": "strategy",
+        "strategy_macro_f1": "F1", "strategy_own_accuracy": "own", "strategy_own_macro_f1": "own F1", "lm": "lm",
+    }  # fmt: skip
+    table = Table("trial", *columns.values(), "seconds", title="validation", title_justify="left", box=None)
     for path in paths:
         if path.is_file():
             one = read_json(path)
