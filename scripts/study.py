@@ -236,8 +236,8 @@ def collect(
     summary = write_summary(out)
     table = Table("figure", "mean", "low", "high", "seeds", title="summary.json", title_justify="left", box=None)
     for name, one in summary["figures"].items():
-        numbers = [f"{one[key]:.4f}" for key in ("mean", "low", "high")] if one.get("mean") is not None else ["-", one["absent"][:60], ""]
-        table.add_row(name, *numbers, ", ".join(map(str, one.get("seeds") or ())))
+        numbers = ["-" if one[key] is None else f"{one[key]:.4f}" for key in ("mean", "low", "high")]
+        table.add_row(name, *numbers, one.get("absent") or ", ".join(map(str, one["seeds"])))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
