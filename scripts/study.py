@@ -158,7 +158,7 @@ def tune(
     ]  # fmt: skip
     run_jobs(found, jobs, minutes, folder / "logs")
     _show_trials([job.done for job in found])
-    write_json(folder / "tuning.json", [read_json(job.done) for job in found if job.done.is_file()])
+    write_json(folder / "tuning.json", [read_json(path) for path in sorted(folder.glob("*/results/validation.json"))])
 
 
 @app.command(hidden=True)
