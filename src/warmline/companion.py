@@ -1,5 +1,6 @@
 """The public way into a finished run: read what a user feels, choose a strategy, reply."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Sampling
+from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
 from warmline.safety.crisis import fill_slots
@@ -69,17 +71,9 @@ class Companion:
             ValueError: no message, an unknown role, empty content, or the last message is not the user's.
         """
         ids = self._prompt(messages)
-        tokens = torch.tensor(ids, device=self._place.device)
         with self._place.autocast():
-            bounds = torch.tensor([0, len(ids)], dtype=torch.int32, device=self._place.device)
-            states = self._model.backbone.hidden(tokens, torch.arange(len(ids), device=self._place.device), bounds, len(ids))
-        places = reading_places(ids, self._template.layout)
-        emotion = self._model.heads.emotion.read(states, tokens.new_tensor([places.turn_start]), tokens.new_tensor([places.turn_end]))
-        strategy = self._model.heads.strategy.by_own_choices(states[tokens.new_tensor(places.headers)])[-1]
-        return Reading(
-            _distribution(emotion_probabilities(emotion)[0], EMOTIONS_AND_NEUTRAL),
-            _distribution(strategy.softmax(dim=0), STRATEGIES),
-        )
+            prefilled = self._model.backbone.prefill(torch.tensor(ids, device=self._place.device))
+        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
         """The next reply.
@@ -119,15 +113,24 @@ class Companion:
         return [fill_slots(text, country) for text in texts]
 
     def _prompt(self, messages: list[Message]) -> list[int]:
-        for at, message in enumerate(messages):
-            role, content = message.get("role"), message.get("content")
-            if role not in _ROLES:
-                raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
-            if not isinstance(content, str) or not content.strip():
-                raise ValueError(f"message {at}: content is empty or no text")
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("the last message must be the user's: that is the turn to read and to answer")
+        check_messages(messages)
         return self._template.prompt_ids(messages)
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuse what cannot be read and answered.
+
+    Raises:
+        ValueError: no message, an unknown role, empty content, or the last message is not the user's.
+    """
+    for at, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in _ROLES:
+            raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
+        if not isinstance(content, str) or not content.strip():
+            raise ValueError(f"message {at}: content is empty or no text")
+    if not messages or messages[-1]["role"] != "user":
+        raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 
 
 class ReadingPlaces(NamedTuple):
@@ -144,17 +147,37 @@ class ReadingPlaces(NamedTuple):
     headers: list[int]
 
 
-def reading_places(ids: list[int], layout: Layout) -> ReadingPlaces:
-    """Where the heads read in a prompt that ends with the header of the reply to come.
+def reading_places(prompt: list[int], layout: Layout) -> ReadingPlaces:
+    """Where the heads read in a prompt.
 
     Args:
-        ids: Token ids of the prompt.
+        prompt: Token ids, ending with the header of the reply to come.
         layout: Of the template that rendered it.
     """
-    ends = [at for at, token in enumerate(ids) if token == layout.end_of_turn]
+    ends = [at for at, token in enumerate(prompt) if token == layout.end_of_turn]
     header, length = list(layout.reply_header), len(layout.reply_header)
-    headers = [at + length - 1 for at in range(len(ids) - length + 1) if ids[at : at + length] == header]
+    headers = [at + length - 1 for at in range(len(prompt) - length + 1) if prompt[at : at + length] == header]
     return ReadingPlaces(ends[-2] + 1 if len(ends) > 1 else 0, ends[-1], headers)
+
+
+def take_reading(heads: Heads, states: Tensor, prompt: list[int], layout: Layout) -> Reading:
+    """Emotion and strategy from the states of a prompt, wherever it was computed: the one place that reads them for a person.
+
+    Args:
+        heads: Of the tuned model.
+        states: [tokens, hidden], the tuned model's, of the whole prompt.
+        prompt: Token ids, ending with the header of the reply to come.
+        layout: Of the template that rendered it.
+    """
+    places = reading_places(prompt, layout)
+    asked = places.headers if heads.strategy.sees_earlier else places.headers[-1:]
+    start, end, headers = (torch.tensor(at, device=states.device) for at in ([places.turn_start], [places.turn_end], asked))
+    emotion = heads.emotion.read(states, start, end)
+    strategy = heads.strategy.by_own_choices(states[headers])[-1:]
+    return Reading(
+        _distribution(emotion_probabilities(emotion)[0], EMOTIONS_AND_NEUTRAL),
+        _distribution(strategy.softmax(dim=1)[0], STRATEGIES),
+    )
 
 
 def emotion_probabilities(logits: Tensor) -> Tensor:

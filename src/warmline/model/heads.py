@@ -30,6 +30,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, hidden_size: int, classes: int, config: HeadConfig, features: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
         width = hidden_size + features
         if config.hidden_size is not None:
@@ -70,11 +71,10 @@ class AttentionPooling(nn.Module):
         Returns:
             [turns, hidden].
         """
-        scores = self.score(states)[:, 0]
-        largest = scores.new_full((turns,), -torch.inf).scatter_reduce(0, turn, scores.detach(), "amax")
-        weights = (scores - largest[turn]).exp()
-        totals = weights.new_zeros(turns).index_add(0, turn, weights)
-        return states.new_zeros(turns, states.shape[1]).index_add(0, turn, states * (weights / totals[turn])[:, None])
+        # a product of matrices, since index_add on CUDA adds in no fixed order and a reading would differ from itself
+        others = turn != torch.arange(turns, device=turn.device)[:, None]
+        scores: Tensor = self.score(states)[:, 0].expand(turns, -1).masked_fill(others, -torch.inf)
+        return scores.softmax(dim=1) @ states
 
 
 class TurnTokens(NamedTuple):
@@ -119,12 +119,12 @@ class EmotionHead(ClassificationHead):
             ends: [turns], its last, the end-of-turn token. No later token is looked at.
         """
         if self.pooling is None:
-            own: Tensor = self(states[ends])
-            return own
+            last: Tensor = self(states[ends])
+            return last
+        tokens = turn_tokens(starts, ends)
         with torch.autocast(states.device.type, enabled=False):
-            tokens = turn_tokens(starts, ends)
-            logits: Tensor = self.layers(self.pooling(states[tokens.at].float(), tokens.turn, len(ends)))
-        return logits
+            pooled: Tensor = self(self.pooling(states[tokens.at].float(), tokens.turn, len(ends)))
+        return pooled
 
 
 class StrategyHead(ClassificationHead):
@@ -136,8 +136,9 @@ class StrategyHead(ClassificationHead):
     """
 
     def __init__(self, hidden_size: int, config: HeadsConfig) -> None:
-        self.sees_earlier = config.strategy.earlier_strategies
-        super().__init__(hidden_size, len(STRATEGIES), config.strategy, FEATURES if self.sees_earlier else 0)
+        sees_earlier = config.strategy.earlier_strategies
+        super().__init__(hidden_size, len(STRATEGIES), config.strategy, FEATURES if sees_earlier else 0)
+        self.sees_earlier = sees_earlier
 
     def read(self, states: Tensor, earlier: Tensor) -> Tensor:
         """Logits of replies to come, [replies, 8].
@@ -161,13 +162,11 @@ class StrategyHead(ClassificationHead):
         Returns:
             [replies, 8], logits.
         """
-        if not self.sees_earlier:
-            return self.read(states, states)
-        found: list[Tensor] = []
+        found = chosen = states.new_zeros(0, len(STRATEGIES), dtype=torch.float32)
         for at in range(len(states)):
-            before = torch.stack([logits.softmax(dim=0) for logits in found]) if found else states.new_zeros(0, len(STRATEGIES)).float()
-            found.append(self.read(states[at : at + 1], earlier_features(before)[None])[0])
-        return torch.stack(found) if found else states.new_zeros(0, len(STRATEGIES)).float()
+            logits = self.read(states[at : at + 1], earlier_features(chosen)[None])
+            found, chosen = torch.cat([found, logits]), torch.cat([chosen, logits.softmax(dim=1)])
+        return found
 
 
 class Heads(nn.Module):
