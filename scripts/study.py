@@ -335,31 +335,32 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, minutes: float, logs: Path) ->
     logs.mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if not job.done.is_file()]
     outcome = {job.name: "done before" for job in jobs if job.done.is_file()}
+    done, asked = set(outcome), {job.name for job in jobs}
     running: dict[int, tuple[Job, subprocess.Popen[bytes], float]] = {}
-    asked = {job.name for job in jobs}
     while waiting or running:
-        late = time.monotonic() - began > 60 * minutes
-        if late:
+        if time.monotonic() - began > 60 * minutes:
             break
         for slot in range(at_a_time):
-            job = next((one for one in waiting if _ready(one, asked, outcome)), None) if slot not in running else None
+            job = next((one for one in waiting if _ready(one, asked, done)), None) if slot not in running else None
             if job is not None:
                 waiting.remove(job)
                 running[slot] = job, _start(job, slot, logs), time.monotonic()
         for slot, (job, process, started) in list(running.items()):
             if process.poll() is not None:
                 seconds = time.monotonic() - started
-                outcome[job.name] = (
-                    f"{seconds:.0f} s" if process.returncode == 0 else f"FAILED after {seconds:.0f} s: {_last_line(job, logs)}"
-                )
+                if process.returncode == 0:
+                    done.add(job.name)
+                    outcome[job.name] = f"{seconds:.0f} s"
+                else:
+                    outcome[job.name] = f"FAILED after {seconds:.0f} s: {_last_line(job, logs)}"
                 console.print(f"{job.name}: {outcome[job.name]}", highlight=False)
                 del running[slot]
-        stuck = not running and waiting and not any(_ready(one, asked, outcome) for one in waiting)
-        if stuck:
+        if not running and not any(_ready(one, asked, done) for one in waiting):
             break
         time.sleep(0.5)
     for job, process, _ in running.values():
         process.terminate()
+        process.wait()  # so that the next call does not meet it
         outcome[job.name] = "stopped: out of time"
     table = Table("job", "outcome", title=f"{time.monotonic() - began:.0f} s", title_justify="left", box=None)
     for job in jobs:
@@ -367,9 +368,9 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, minutes: float, logs: Path) ->
     console.print(table)
 
 
-def _ready(job: Job, asked: set[str], outcome: dict[str, str]) -> bool:
+def _ready(job: Job, asked: set[str], done: set[str]) -> bool:
     """Whether what it needs is done; a job that was not asked for is taken as done earlier."""
-    return all(name not in asked or outcome.get(name, "FAILED").startswith(("done", *"0123456789")) for name in job.after)
+    return all(name in done or name not in asked for name in job.after)
 
 
 def _start(job: Job, slot: int, logs: Path) -> "subprocess.Popen[bytes]":

@@ -117,15 +117,18 @@ class _Scorer:
 
     @torch.no_grad()
     def _head_says(self, head: HeadName) -> np.ndarray:
-        """Its guess on every row of `_read("test", head)`."""
+        """Its guess on every row of `_read("test", head)`, [rows]."""
         found = [np.zeros(0, np.int64)]
         sources = self._splits["test"]
         for row in sequential_rows(sources, self._draws("test", head), self._row_tokens):
             batch = collate(sources, [row]).to(self._model.backbone.device)
             with self._place.autocast():
                 states = self._model.states(batch)
-            logits = getattr(self._model.heads(states, batch), head)[:, : len(EMOTIONS)].argmax(dim=1).cpu().numpy()
-            found.append(logits[known_emotions(batch) >= 0] if head == "emotion" else logits)
+            said = self._model.heads(states, batch)
+            if head == "emotion":
+                found.append(said.emotion[:, : len(EMOTIONS)].argmax(dim=1).cpu().numpy()[known_emotions(batch) >= 0])
+            else:
+                found.append(said.strategy.argmax(dim=1).cpu().numpy())
         return np.concatenate(found)
 
     def _probe(self, test: Readings, head: HeadName) -> Items:

@@ -6,7 +6,7 @@ the gap. So a row is nearly full, no conversation waits for long, and the shares
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from warmline.data.conversation import OBJECTIVES, Objective
 from warmline.data.earlier import FEATURES, features_of_labels
-from warmline.data.encoding import Encoded, EncodedSource
+from warmline.data.encoding import Encoded, EncodedSource, Int32
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw, MixtureSampler, SamplerState
 
@@ -198,12 +198,15 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
     )
 
 
-def turn_starts(tokens: npt.NDArray[Any], ends: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def turn_starts(tokens: Int32, ends: Int32) -> npt.NDArray[np.int64]:
     """First token of each turn: one past the end-of-turn token before its own, or 0.
 
     Args:
         tokens: [tokens], of one conversation.
         ends: [turns], where end-of-turn tokens stand.
+
+    Returns:
+        [turns].
     """
     if not len(ends):
         return np.zeros(0, np.int64)

@@ -151,7 +151,7 @@ def strategy_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PL
         targets: [rows], places in STRATEGIES.
         settings: Smoothing and weights.
     """
-    if settings == PLAIN:
+    if settings.smoothing == 0 and settings.weights is None:
         return cross_entropy(logits, targets, reduction="sum")
     return _soft_cross_entropy(logits, one_hot(targets, logits.shape[1]).float(), settings)
 
@@ -159,8 +159,10 @@ def strategy_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PL
 def _soft_cross_entropy(logits: Tensor, targets: Tensor, settings: TargetSettings) -> Tensor:
     """Sum over rows; both [rows, classes]."""
     smooth = targets * (1 - settings.smoothing) + settings.smoothing / logits.shape[1]
-    each = -(smooth * log_softmax(logits, dim=1)).sum(dim=1)
-    return each.sum() if settings.weights is None else (each * (targets @ settings.weights)).sum()
+    each = smooth * log_softmax(logits, dim=1)
+    if settings.weights is not None:
+        each = each * (targets @ settings.weights)[:, None]
+    return -each.sum()
 
 
 def _chunks(tokens: int, vocabulary: int) -> range:

@@ -1,10 +1,4 @@
-"""`summary.json`: the study's headline figures, flat, each from the results files that lie beside it.
-
-A figure's interval holds what is known to vary. `seeds and items`: half the width is the root of two squares, the mean half width of the
-seeds' own bootstrap intervals over test items (all seeds share the test split, so more seeds do not shrink it) and Student's half width of
-the mean over seeds. `seeds`: Student's alone. `items`: the file's own bootstrap interval, of one run. What was not measured has no numbers
-and says why.
-"""
+"""`summary.json`: the study's headline figures, flat, each from the results files that lie beside it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +14,15 @@ FULL, LABELS_28 = "full", "labels-28"
 """Folders of evaluation.json files, one a seed, `seed-13.json`: of the study's runs, and of those with 28 labels."""
 
 ABLATION, EQ_BENCH, SUMMARY = "ablation_results.json", "eq_bench_results.json", "summary.json"
+
+
+INTERVALS = (
+    "A figure's interval holds what is known to vary. `seeds and items`: half the width is the root of two squares, the mean half width "
+    "of the seeds' own bootstrap intervals over test items (all seeds share the test split, so more seeds do not shrink it) and Student's "
+    "half width of the mean over seeds. `seeds`: Student's alone. `items`: the file's own bootstrap interval, of one run. What was not "
+    "measured has no numbers and says why."
+)
+"""What `summary.json` says of its own intervals."""
 
 
 class Measured(NamedTuple):
@@ -104,12 +107,9 @@ def summarise(folder: Path) -> dict[str, Any]:
     first = next(iter(evaluations[FULL].values()))["context"]
     kept = ("base_model", "base_revision", "base_random_init_seed", "data_sha256", "split", "dtype", "loss_weights")
     return {
-        "context": {"run": first["run"], **{key: first.get(key) for key in kept}, "intervals": " ".join(_METHOD.split())},
+        "context": {"run": first["run"], **{key: first.get(key) for key in kept}, "intervals": INTERVALS},
         "figures": figures,
     }
-
-
-_METHOD = (__doc__ or "").partition("\n\n")[2]
 
 
 def write_summary(folder: Path) -> dict[str, Any]:
