@@ -7,16 +7,20 @@ import pytest
 import torch
 
 import warmline
+from tests.conftest import ConfigFactory
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, ESCONV, GOEMOTIONS, one_of_each, pack
 from warmline.companion import Companion
-from warmline.data.encoding import EncodedSource, encode_split
+from warmline.data.conversation import Conversation, Turn
+from warmline.data.encoding import EncodedSource, encode, encode_split
 from warmline.data.labels import EMOTIONS, STRATEGIES
+from warmline.data.mixture import Draw
 from warmline.data.sources import enabled_sources, load_source
-from warmline.data.template import Message, as_messages
+from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
-from warmline.model.artifacts import load_artifact
+from warmline.model.artifacts import build_model, load_artifact
 from warmline.model.backbone import Sampling
+from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder
 
 SAD = [Message(role="user", content="My cat ran away and I keep looking at her bowl.")]
@@ -66,7 +70,7 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
         last_turn = max(where for where, token in enumerate(prompt) if token == template.layout.end_of_turn)
         emotion = torch.tensor([start + last_turn])
         reading = companion.read(messages[: at + 1])
-        logits = model.heads(states, emotion, emotion).emotion[0]
+        logits = model.heads.emotion(states[emotion])[0]
         assert list(reading.emotion.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
         if turn.emotions:
             assert start + last_turn in batch.emotion_positions.tolist()
@@ -74,11 +78,38 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
             assert batch.tokens[start : start + len(prompt)].tolist() == prompt
             strategy = torch.tensor([start + len(prompt) - 1])
             assert int(strategy) in batch.strategy_positions.tolist()
-            logits = model.heads(states, emotion, strategy).strategy[0]
+            logits = model.heads.strategy(states[strategy])[0]
             assert list(reading.strategy.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
         compared += 1
     assert compared > (2 if place == ESCONV else 0)
     assert end <= len(batch.tokens)
+
+
+@torch.no_grad()
+def test_pooled_turns_and_own_choices_are_read_as_in_training(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """With attention pooling and earlier strategies: serving reads the tokens that training read, and the head's own choices."""
+    heads = {"emotion": {"pooling": "attention"}, "strategy": {"earlier_strategies": True}}
+    config = tiny_config(tmp_path, heads=heads, data={"row_tokens": 2048})
+    model, template = build_model(config, CPU.device, CPU.dtype).eval(), ChatTemplate(load_tokenizer(config.model))
+    torch.nn.init.normal_(model.heads.emotion.pooling.score.weight)
+    turns = [Turn("user", "My dog died.", emotions=("grief",)), Turn("assistant", "Oh no.", strategy="Question"),
+             Turn("assistant", "I am here.", strategy="Others"), Turn("user", "I miss her so much.", emotions=("sadness",)),
+             Turn("assistant", "Tell me about her.", strategy="Question")]  # fmt: skip
+    conversation = Conversation("1", tuple(turns))
+    encoded = [encode("made", [conversation], ("lm", "emotion", "strategy"), template, 512)]
+    batch = pack(encoded, [Draw(0, 0)])
+    states = model.states(batch)
+    reading = Companion(model, template, CPU).read(as_messages(conversation)[:4])
+    emotion = model.heads(states, batch).emotion[1].softmax(0)
+    assert list(reading.emotion.values()) == pytest.approx(emotion.tolist(), abs=1e-6)
+    own = model.heads.strategy.by_own_choices(states[batch.strategy_positions])[-1].softmax(0)
+    assert list(reading.strategy.values()) == pytest.approx(own.tolist(), abs=1e-6)
+    starts = batch.emotion_starts.tolist()
+    assert starts[0] == 0
+    assert "My dog" in template.tokenizer.decode(batch.tokens[starts[0] : int(batch.emotion_positions[0]) + 1])
+    second = template.tokenizer.decode(batch.tokens[starts[1] : int(batch.emotion_positions[1]) + 1])
+    assert "I miss her so much." in second
+    assert "I am here" not in second
 
 
 def test_served_prompt_is_the_training_prefix(parts: Any) -> None:

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmline.config import RunConfig, dump_config, load_config, parse_config
+from warmline.config import RunConfig, StrategyHeadConfig, dump_config, load_config, parse_config
 from warmline.errors import WarmlineError
 
 MINIMAL = "name: trial\nmodel:\n  name: nano\n"
@@ -163,7 +163,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(config_file, more, key
 def test_a_merged_key_may_be_overridden(config_file):
     heads = "heads:\n  emotion: &head {dropout: 0.2, hidden_size: 8}\n  strategy: {<<: *head, dropout: 0.3}\n"
     config_file.write_text(MINIMAL + heads, encoding="utf-8")
-    assert load_config(config_file).heads.strategy.model_dump() == {"hidden_size": 8, "dropout": 0.3}
+    assert load_config(config_file).heads.strategy == StrategyHeadConfig(hidden_size=8, dropout=0.3)
 
 
 @pytest.mark.parametrize("text", ["", "just words\n", "- a\n- b\n"])

@@ -288,6 +288,15 @@ def report(run: RunPath) -> None:
 
 
 @app.command()
+def summary(folder: Annotated[Path, typer.Argument(help="Results of a study, such as results/gemma3-270m.", metavar="FOLDER")]) -> None:
+    """Write summary.json: a study's headline figures with intervals, from the results files in a folder."""
+    from warmline.reporting.summary import SUMMARY, write_summary
+
+    write_summary(folder)
+    print(folder / SUMMARY)
+
+
+@app.command()
 def chat(
     run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or model folder, for an untuned model.", metavar="RUN")],
     country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")] = None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warmline.config import load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.data.template import ChatTemplate, Message
+from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Sampling
 from warmline.model.heads import Heads
@@ -73,7 +73,7 @@ class Companion:
         ids = self._prompt(messages)
         with self._place.autocast():
             prefilled = self._model.backbone.prefill(torch.tensor(ids, device=self._place.device))
-        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout.end_of_turn)
+        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
         """The next reply.
@@ -133,21 +133,50 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 
 
-def take_reading(heads: Heads, states: Tensor, prompt: list[int], end_of_turn: int) -> Reading:
+class ReadingPlaces(NamedTuple):
+    """Where the heads read in a prompt.
+
+    Attributes:
+        turn_start: First token of the last user turn.
+        turn_end: Its end-of-turn token.
+        headers: Last token of every assistant header, that of the reply to come last.
+    """
+
+    turn_start: int
+    turn_end: int
+    headers: list[int]
+
+
+def reading_places(prompt: list[int], layout: Layout) -> ReadingPlaces:
+    """Where the heads read in a prompt.
+
+    Args:
+        prompt: Token ids, ending with the header of the reply to come.
+        layout: Of the template that rendered it.
+    """
+    ends = [at for at, token in enumerate(prompt) if token == layout.end_of_turn]
+    header, length = list(layout.reply_header), len(layout.reply_header)
+    headers = [at + length - 1 for at in range(len(prompt) - length + 1) if prompt[at : at + length] == header]
+    return ReadingPlaces(ends[-2] + 1 if len(ends) > 1 else 0, ends[-1], headers)
+
+
+def take_reading(heads: Heads, states: Tensor, prompt: list[int], layout: Layout) -> Reading:
     """Emotion and strategy from the states of a prompt, wherever it was computed: the one place that reads them for a person.
 
     Args:
         heads: Of the tuned model.
-        states: [tokens, hidden], the tuned model's.
-        prompt: Token ids, ending with the assistant's header.
-        end_of_turn: Token id that closes a turn; the last one closes the user's.
+        states: [tokens, hidden], the tuned model's, of the whole prompt.
+        prompt: Token ids, ending with the header of the reply to come.
+        layout: Of the template that rendered it.
     """
-    last_turn = len(prompt) - 1 - prompt[::-1].index(end_of_turn)
-    emotion, strategy = (torch.tensor([at], device=states.device) for at in (last_turn, len(prompt) - 1))
-    logits = heads(states, emotion, strategy)
+    places = reading_places(prompt, layout)
+    asked = places.headers if heads.strategy.sees_earlier else places.headers[-1:]
+    start, end, headers = (torch.tensor(at, device=states.device) for at in ([places.turn_start], [places.turn_end], asked))
+    emotion = heads.emotion.read(states, start, end)
+    strategy = heads.strategy.by_own_choices(states[headers])[-1:]
     return Reading(
-        _distribution(emotion_probabilities(logits.emotion)[0], EMOTIONS_AND_NEUTRAL),
-        _distribution(logits.strategy.softmax(dim=1)[0], STRATEGIES),
+        _distribution(emotion_probabilities(emotion)[0], EMOTIONS_AND_NEUTRAL),
+        _distribution(strategy.softmax(dim=1)[0], STRATEGIES),
     )
 
 

@@ -126,17 +126,43 @@ class DataConfig(_Section):
 
 
 class HeadConfig(_Section):
-    """One classification head on the final hidden state; its weights stay in fp32."""
+    """One classification head on the final hidden states; its weights stay in fp32."""
 
     hidden_size: Count | None = Field(None, description="Width of one hidden layer; null for a linear head.")
     dropout: Share = Field(0.1, description="Dropout on the state that the head reads.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target's mass that is spread evenly over the classes.")
+    class_weights: Literal["none", "sqrt", "balanced"] = Field(
+        "none",
+        description="Weight of a class's targets in its loss: 1, or proportional to 1 / sqrt(n) or 1 / n of its training targets n, with "
+        "mean 1 over these. Lifts rare classes (macro-F1) and costs accuracy. 28 labels have thresholds for that and take none.",
+    )
+
+
+class EmotionHeadConfig(HeadConfig):
+    """The emotion head."""
+
+    pooling: Literal["last", "attention"] = Field(
+        "last",
+        description="What it reads. last: the state at the user turn's last token. attention: a learned mean of the states of that turn, "
+        "up to and with its last token.",
+    )
+
+
+class StrategyHeadConfig(HeadConfig):
+    """The strategy head."""
+
+    earlier_strategies: bool = Field(
+        False,
+        description="It also sees which strategies the earlier replies had: as annotated in training; when serving, as the head itself "
+        "chose them, since nobody annotates.",
+    )
 
 
 class HeadsConfig(_Section):
     """The two heads."""
 
-    emotion: HeadConfig = HeadConfig()
-    strategy: HeadConfig = HeadConfig()
+    emotion: EmotionHeadConfig = EmotionHeadConfig()
+    strategy: StrategyHeadConfig = StrategyHeadConfig()
 
 
 class LossWeights(_Section):
@@ -226,6 +252,8 @@ class RunConfig(_Section):
             raise ValueError("data.sources: every source is disabled")
         if self.model.random_init_seed is not None and self.model.load_in_4bit:
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
+        if sources.goemotions.labels == 28 and self.heads.emotion.class_weights != "none":
+            raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to none")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self

@@ -225,3 +225,18 @@ def test_other_data_since_then_is_refused(done: tuple[RunConfig, dict[str, Any]]
         write_json(folder.manifest, {**read_json(folder.manifest), "data_sha256": {"esconv/ESConv.json": "0"}})
     with pytest.raises(WarmlineError, match="was trained on other data"):
         quiet_ablate(copied, variants=["lm-only"])
+
+
+@pytest.mark.slow
+def test_variants_run_apart_are_found_done(done: tuple[RunConfig, dict[str, Any]], tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """One by one, as several processes would, and then together: the same numbers, and nothing is trained twice."""
+    config = quick(tiny_config, tmp_path)
+    quiet_train(config)
+    for name in ("full", *VARIANTS):
+        path = study.run_variant(config, name, 13, FEW, StudyView(quiet=True))
+        assert path == variant(config, name).path
+        assert not variant(config, name).checkpoints.exists()
+    written = {name: variant(config, name).ablation_scores.stat().st_mtime_ns for name in ("full", *VARIANTS)}
+    result = quiet_ablate(config, variants=VARIANTS)
+    assert {name: variant(config, name).ablation_scores.stat().st_mtime_ns for name in written} == written
+    assert [row["metrics"] for row in result["rows"]] == [row["metrics"] for row in done[1]["rows"]]

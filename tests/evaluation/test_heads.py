@@ -11,14 +11,17 @@ import warmline
 from tests.conftest import ConfigFactory
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, perturb
+from warmline.companion import Companion
 from warmline.config import dump_config, load_config
 from warmline.data.conversation import Conversation
+from warmline.data.earlier import earlier_features
 from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
 from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.evaluate import HeldOut, score_heads
 from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.heads import predict
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import load_tokenizer
@@ -112,6 +115,41 @@ def test_strategy_by_hand(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     assert scores["macro_f1"] == pytest.approx(macro_f1(pairs, STRATEGIES))
     train = Counter(turn.strategy for one in conversations(run, "esconv", "train") for turn in one.turns if turn.strategy)
     assert scores["majority"]["label"] == train.most_common(1)[0][0]
+
+
+def test_earlier_strategies_annotated_and_own(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """Both inputs of a head that sees earlier strategies, worked out turn by turn."""
+    heads = {"strategy": {"earlier_strategies": True}}
+    run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096}, heads=heads)
+    scores = heads_of(run)["strategy"]
+    _, model, template = load_artifact(run, CPU.device, CPU.dtype)
+    companion, annotated, own = Companion(model, template, CPU), [], []
+    for one in conversations(run, "esconv", "test"):
+        used: list[int] = []
+        for at, turn in enumerate(one.turns):
+            if turn.strategy is None:
+                continue
+            before = as_messages(one)[:at]
+            if before and before[-1]["role"] == "user":
+                read = companion.read(before).strategy
+                own.append((at, one.id, turn.strategy, max(read, key=lambda name: read[name])))
+            states = states_alone(model, torch.tensor(template.prompt_ids(before)))
+            earlier = earlier_features(torch.eye(8)[torch.tensor(used, dtype=torch.int64)])
+            annotated.append((turn.strategy, STRATEGIES[int(model.heads.strategy.read(states[-1:], earlier[None]).argmax())]))
+            used.append(STRATEGIES.index(turn.strategy))
+    assert scores["accuracy"] == pytest.approx(accuracy(annotated))
+    assert scores["macro_f1"] == pytest.approx(macro_f1(annotated, STRATEGIES))
+    held = HeldOut.of(FinishedRun.open(run.path))
+    said = predict(model, [held.encoded["esconv"]["test"]], CPU, 4096)
+    assert scores["own_choices"]["accuracy"] == pytest.approx(
+        float((said.strategy_by_own_choices.argmax(1) == said.strategy_targets).float().mean())
+    )
+    guesses = iter(said.strategy_by_own_choices.argmax(1).tolist())
+    rows = {
+        (one.id, at): next(guesses) for one in conversations(run, "esconv", "test") for at, turn in enumerate(one.turns) if turn.strategy
+    }
+    assert len(own) > 10
+    assert all(STRATEGIES[rows[conversation, at]] == guess for at, conversation, _, guess in own)
 
 
 def test_batch_size_does_not_matter(tiny_config: ConfigFactory, tmp_path: Path) -> None:

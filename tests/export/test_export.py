@@ -218,6 +218,15 @@ def on_official_data(finished_copy: RunFolder) -> RunFolder:
     return finished_copy
 
 
+def test_the_card_s_strategy_scores_are_as_when_serving(on_official_data: RunFolder, tmp_path: Path) -> None:
+    found = read_json(on_official_data.evaluation)
+    found["heads"]["strategy"]["own_choices"] = {"protocol": "by itself", **results.baseline(0.287, 0.019, 0.01, 0.03)}
+    write_json(on_official_data.evaluation, found)
+    export(on_official_data.path, tmp_path / "out", Options(base="Qwen/Qwen3-8B"), quiet)
+    scores = ModelCard.load(tmp_path / "out" / "README.md").data.eval_results
+    assert [one.metric_value for one in scores if one.dataset_name == "ESConv" and one.metric_name == "macro-F1"] == [0.287]
+
+
 def test_the_card(on_official_data: RunFolder, tmp_path: Path) -> None:
     export(on_official_data.path, tmp_path / "out", Options(base="Qwen/Qwen3-8B"), quiet)
     card = ModelCard.load(tmp_path / "out" / "README.md")

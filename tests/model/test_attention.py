@@ -73,14 +73,18 @@ def test_refuses_what_would_leak() -> None:
 @pytest.mark.parametrize("kernel", ["flash", "memory-efficient"])
 @pytest.mark.parametrize("window", [None, 9])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_kernels_agree_with_fp32(kernel: str, window: int | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("heads", "key_heads", "head_size"), [(8, 2, 64), (4, 1, 256)], ids=["qwen3", "gemma3-270m"])
+def test_kernels_agree_with_fp32(
+    kernel: str, window: int | None, dtype: torch.dtype, heads: int, key_heads: int, head_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forward and backward, with grouped heads; both kernels are there on a card that has FlashAttention."""
     if kernel == "memory-efficient":
         monkeypatch.setattr(attention, "FLASH_CAPABILITY", (99, 0))
     bounds = torch.tensor([0, 40, 57, 300], dtype=torch.int32, device="cuda")
     generator = torch.Generator("cuda").manual_seed(0)
-    inputs = [torch.randn(300, heads, 64, device="cuda", generator=generator).to(dtype) for heads in (8, 2, 2)]
-    outer = torch.randn(300, 8, 64, device="cuda", generator=generator).to(dtype)
+    shapes = [(300, number, head_size) for number in (heads, key_heads, key_heads)]
+    inputs = [torch.randn(shape, device="cuda", generator=generator).to(dtype) for shape in shapes]
+    outer = torch.randn(300, heads, head_size, device="cuda", generator=generator).to(dtype)
     found = _with_gradients([each.requires_grad_() for each in inputs], outer, window, bounds)
     wide = [each.detach().float().requires_grad_() for each in inputs]
     for own, reference in zip(found, _with_gradients(wide, outer.float(), window, bounds), strict=True):

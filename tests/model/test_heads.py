@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from warmline.config import HeadConfig, HeadsConfig
+from warmline.config import EmotionHeadConfig, HeadConfig, HeadsConfig, StrategyHeadConfig
+from warmline.data.earlier import FEATURES, earlier_features
+from warmline.data.packing import Batch
 from warmline.model.heads import ClassificationHead, Heads
 
 
@@ -40,28 +42,106 @@ def test_dropout_only_in_training() -> None:
     assert torch.equal(head.eval()(states), head(states))
 
 
+def batch_of(emotion: list[tuple[int, int]], strategy: list[int], earlier: torch.Tensor | None = None) -> Batch:
+    """Ten tokens of one conversation; emotion rows as (first token, last token) of their turns."""
+    places = torch.tensor(emotion, dtype=torch.int64).reshape(-1, 2)
+    none = torch.zeros(0, dtype=torch.int64)
+    return Batch(
+        tokens=torch.arange(10),
+        position_ids=torch.arange(10),
+        bounds=torch.tensor([0, 10]),
+        longest=10,
+        lm_positions=none,
+        lm_targets=none,
+        emotion_positions=places[:, 1],
+        emotion_starts=places[:, 0],
+        emotion_targets=torch.zeros(len(places), 28),
+        strategy_positions=torch.tensor(strategy, dtype=torch.int64),
+        strategy_targets=torch.zeros(len(strategy), dtype=torch.int64),
+        strategy_earlier=torch.zeros(len(strategy), FEATURES) if earlier is None else earlier,
+        safety_positions=none,
+        safety_weights=torch.zeros(0),
+        safety_draws=(),
+    )
+
+
 @pytest.mark.parametrize("emotions", [27, 28])
 def test_reads_only_its_positions(emotions: int) -> None:
     heads = Heads(16, emotions, HeadsConfig()).eval()
     states = torch.randn(10, 16)
-    emotion, strategy = torch.tensor([2, 7]), torch.tensor([4])
-    logits = heads(states, emotion, strategy)
+    batch = batch_of([(0, 2), (5, 7)], [4])
+    logits = heads(states, batch)
     assert (logits.emotion.shape, logits.strategy.shape) == ((2, emotions), (1, 8))
     others = [at for at in range(10) if at not in (2, 4, 7)]
     states[others] += 1
-    again = heads(states, emotion, strategy)
+    again = heads(states, batch)
     assert torch.equal(again.emotion, logits.emotion)
     assert torch.equal(again.strategy, logits.strategy)
     states[2] += 1
     states[4] += 1
-    moved = heads(states, emotion, strategy)
+    moved = heads(states, batch)
     assert not torch.equal(moved.emotion[0], logits.emotion[0])
     assert not torch.equal(moved.strategy, logits.strategy)
 
 
-def test_no_rows() -> None:
-    none = torch.zeros(0, dtype=torch.int64)
-    heads = Heads(16, 27, HeadsConfig())
-    logits = heads(torch.randn(10, 16), none, none)
+POOLED = HeadsConfig(emotion=EmotionHeadConfig(pooling="attention", dropout=0), strategy=StrategyHeadConfig(earlier_strategies=True))
+
+
+def test_pooling_is_a_weighted_mean_of_the_turn() -> None:
+    """Against softmax over each turn by itself."""
+    heads = Heads(16, 27, POOLED).eval()
+    states = torch.randn(10, 16)
+    torch.nn.init.normal_(heads.emotion.pooling.score.weight)
+    found = heads.emotion.read(states, torch.tensor([0, 5]), torch.tensor([2, 8]))
+    for row, turn in enumerate((states[0:3], states[5:9])):
+        weights = heads.emotion.pooling.score(turn)[:, 0].softmax(0)
+        torch.testing.assert_close(found[row], heads.emotion(weights @ turn))
+
+
+def test_pooling_sees_its_turn_and_nothing_else() -> None:
+    heads = Heads(16, 27, POOLED).eval()
+    torch.nn.init.normal_(heads.emotion.pooling.score.weight)
+    states, batch = torch.randn(10, 16), batch_of([(3, 6)], [])
+    before = heads(states, batch).emotion
+    for at in range(10):
+        changed = states.clone()
+        changed[at] += 1
+        assert torch.equal(heads(changed, batch).emotion, before) == (at not in (3, 4, 5, 6))
+
+
+def test_pooling_begins_as_the_plain_mean() -> None:
+    heads = Heads(16, 27, POOLED).eval()
+    states = torch.randn(10, 16)
+    torch.testing.assert_close(
+        heads.emotion.read(states, torch.tensor([1]), torch.tensor([4])), heads.emotion(states[1:5].mean(dim=0)[None])
+    )
+
+
+def test_earlier_strategies_are_an_input() -> None:
+    states = torch.randn(10, 16)
+    for config, matters in ((POOLED, True), (HeadsConfig(), False)):
+        heads = Heads(16, 27, config).eval()
+        one, other = (heads(states, batch_of([], [4], earlier)).strategy for earlier in (torch.zeros(1, FEATURES), torch.ones(1, FEATURES)))
+        assert torch.equal(one, other) != matters
+
+
+def test_own_choices_stand_in_for_annotated_ones() -> None:
+    """One reply after the other, each with what the head said of those before."""
+    head = Heads(16, 27, POOLED).eval().strategy
+    states = torch.randn(4, 16)
+    said: list[torch.Tensor] = []
+    for state in states:
+        before = torch.stack(said) if said else torch.zeros(0, 8)
+        said.append(head.read(state[None], earlier_features(before)[None])[0].softmax(0).detach())
+    torch.testing.assert_close(head.by_own_choices(states).softmax(1), torch.stack(said))
+    assert head.by_own_choices(states[:0]).shape == (0, 8)
+    plain = Heads(16, 27, HeadsConfig()).eval().strategy
+    assert torch.equal(plain.by_own_choices(states), torch.cat([plain(state[None]) for state in states]))
+
+
+@pytest.mark.parametrize("config", [HeadsConfig(), POOLED])
+def test_no_rows(config: HeadsConfig) -> None:
+    heads = Heads(16, 27, config)
+    logits = heads(torch.randn(10, 16), batch_of([], []))
     (logits.emotion.sum() + logits.strategy.sum()).backward()
     assert all(parameter.grad is not None and not bool(parameter.grad.any()) for parameter in heads.parameters())

@@ -1,7 +1,7 @@
 """The chunked losses against the dense ones, and what each objective's sum means."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,10 +11,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.reference.losses import dense_cross_entropy, dense_kl
-from warmline.config import LossWeights
+from tests.tools import ESCONV
+from warmline.config import HeadsConfig, LossWeights, StrategyHeadConfig
+from warmline.data.encoding import EncodedSource
 from warmline.model import losses
 from warmline.model.logits_kernel import cross_entropy_rows
-from warmline.model.losses import LossTerms, Term, chunked_cross_entropy, chunked_kl, emotion_loss, strategy_loss, weighted_loss
+from warmline.model.losses import (
+    LossTerms,
+    TargetSettings,
+    Term,
+    chunked_cross_entropy,
+    chunked_kl,
+    class_weights,
+    emotion_loss,
+    strategy_loss,
+    weighted_loss,
+)
+from warmline.model.multitask import head_targets
 
 TOKENS, VOCABULARY, HIDDEN = 23, 50, 16
 CHUNKS = (1, VOCABULARY, 3 * VOCABULARY + 7, 7 * VOCABULARY, 23 * VOCABULARY, 2**26)
@@ -145,6 +158,48 @@ def test_strategy_loss_is_a_sum() -> None:
     targets = torch.tensor([0, 7, 3, 3, 1])
     expected = -log_softmax(logits, dim=1)[range(5), targets].sum()
     torch.testing.assert_close(strategy_loss(logits, targets), expected)
+
+
+def test_smoothing_spreads_the_mass() -> None:
+    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 7, 3, 3])
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.2)
+    torch.testing.assert_close(strategy_loss(logits, targets, TargetSettings(0.2)), expected)
+
+
+def test_class_weights_count_targets() -> None:
+    logits = torch.randn(3, 27, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(3, 28)
+    targets[0, 3] = targets[1, 4] = targets[2, 3] = targets[2, 4] = 1
+    weights = torch.ones(27)
+    weights[3], weights[4] = 0.5, 2.0
+    scores = log_softmax(logits, dim=1)
+    expected = -0.5 * scores[0, 3] - 2 * scores[1, 4] - 1.25 * (scores[2, 3] + scores[2, 4]) / 2
+    torch.testing.assert_close(emotion_loss(logits, targets, TargetSettings(0.0, weights)), expected)
+    of_eight = torch.arange(1.0, 9.0)
+    mine = strategy_loss(logits[:, :8], torch.tensor([0, 7, 3]), TargetSettings(0.0, of_eight))
+    torch.testing.assert_close(mine, torch.nn.functional.cross_entropy(logits[:, :8], torch.tensor([0, 7, 3]), of_eight, reduction="sum"))
+
+
+@pytest.mark.parametrize(("how", "power"), [("sqrt", -0.5), ("balanced", -1.0)])
+def test_mean_class_weight_over_the_targets_is_1(how: Literal["sqrt", "balanced"], power: float) -> None:
+    counts = [100.0, 25.0, 4.0]
+    weights = class_weights(counts, how)
+    assert weights is not None
+    assert sum(weight * count for weight, count in zip(weights, counts, strict=True)) / sum(counts) == pytest.approx(1)
+    assert weights[2] / weights[0] == pytest.approx(25**-power)
+    assert class_weights(counts, "none") is None
+
+
+def test_head_targets_count_the_training_data(sources: list[EncodedSource]) -> None:
+    config = HeadsConfig(strategy=StrategyHeadConfig(class_weights="balanced", label_smoothing=0.1))
+    found = head_targets(config, sources, 27, torch.device("cpu"))
+    assert found.emotion == TargetSettings()
+    labels = sources[ESCONV].strategy[:, 1]
+    counts = torch.bincount(torch.from_numpy(labels.astype("int64")), minlength=8).clamp(min=1)
+    assert found.strategy.smoothing == 0.1
+    assert found.strategy.weights is not None
+    torch.testing.assert_close(found.strategy.weights * counts, (found.strategy.weights * counts)[0].expand(8))
 
 
 def test_weighted_loss_divides_by_the_whole_step() -> None:

@@ -50,7 +50,7 @@ def read_with(reply: str, tiny: Tiny) -> tuple[HeadLogits, Tensor]:
     """What the heads say, and all states."""
     batch = pack(with_reply(reply, tiny), [Draw(0, 0)])
     states = tiny.model.states(batch)
-    return tiny.model.heads(states, batch.emotion_positions, batch.strategy_positions), states
+    return tiny.model.heads(states, batch), states
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def test_heads_do_see_the_user(tiny: Tiny) -> None:
     last = int(batch.emotion_positions[-1])
     changed = replace(batch, tokens=batch.tokens.clone())
     changed.tokens[last - 2] += 1
-    before, after = (model.heads(model.states(one), one.emotion_positions, one.strategy_positions) for one in (batch, changed))
+    before, after = (model.heads(model.states(one), one) for one in (batch, changed))
     assert torch.equal(before.emotion[0], after.emotion[0])
     assert not torch.equal(before.emotion[1], after.emotion[1])
     assert not torch.equal(before.strategy[1], after.strategy[1])

@@ -1,5 +1,6 @@
 """What `warmline.data.packing.collate` must give, one token at a time."""
 
+import math
 from collections.abc import Sequence
 
 from warmline.data.encoding import EncodedSource
@@ -11,8 +12,8 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
     batch: dict[str, list] = {
         name: []
         for name in (
-            "tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "emotion_targets",
-            "strategy_positions", "strategy_targets", "safety_positions", "safety_weights", "safety_draws",
+            "tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "emotion_starts", "emotion_targets",
+            "strategy_positions", "strategy_targets", "strategy_earlier", "safety_positions", "safety_weights", "safety_draws",
         )
     }  # fmt: skip
     batch["bounds"] = [0]
@@ -36,8 +37,17 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
                 batch["safety_draws"].append(draw)
             for place, bits in conversation.emotion.tolist():
                 batch["emotion_positions"].append(start + place)
+                first = place
+                while first > 0 and conversation.tokens[first - 1] != conversation.tokens[place]:
+                    first -= 1
+                batch["emotion_starts"].append(start + first)
                 batch["emotion_targets"].append([float(bits // 2**label % 2) for label in range(28)])
+            used: list[int] = []
             for place, label in conversation.strategy.tolist():
+                slots = [float(strategy == before) for before in [*used[::-1], None, None, None][:3] for strategy in range(8)]
+                shares = [used.count(strategy) / max(len(used), 1) for strategy in range(8)]
+                batch["strategy_earlier"].append([*slots, *shares, math.log(1 + len(used))])
+                used.append(label)
                 batch["strategy_positions"].append(start + place)
                 batch["strategy_targets"].append(label)
             batch["bounds"].append(len(batch["tokens"]))

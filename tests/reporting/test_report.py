@@ -70,6 +70,19 @@ def test_everything_measured(measured: RunFolder) -> None:
         assert reason in missing
 
 
+def test_a_head_that_sees_earlier_strategies_is_shown_as_it_serves(measured: RunFolder) -> None:
+    found = read_json(measured.evaluation)
+    found["heads"]["strategy"]["own_choices"] = {"protocol": "by itself", **results.baseline(0.287, 0.019, 0.01, 0.03)}
+    write_json(measured.evaluation, found)
+    text = text_of(measured)
+    (glance,) = [line for line in text.splitlines() if "strategy head, as when serving?" in line]
+    assert "0.287" in glance
+    (row,) = [line for line in text.splitlines() if line.startswith("| head, as when serving")]
+    assert "0.287" in row
+    assert "higher by 0.019" in row
+    assert "As when serving: by itself." in text
+
+
 def test_without_a_judge(measured: RunFolder) -> None:
     write_json(measured.eq_bench, results.eq_bench(read_json(measured.evaluation)["context"], judged=False))
     text = text_of(measured)

@@ -10,9 +10,12 @@ import pytest
 import uvicorn
 from openai import OpenAI
 
+from tests.conftest import ConfigFactory
 from warmline.runs import RunFolder
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
+from warmline.training.loop import train
+from warmline.training.view import View
 
 Serve = Callable[..., str]
 
@@ -50,6 +53,19 @@ def fresh(finished: RunFolder) -> Iterator[Callable[..., Engine]]:
             return engine
 
         yield open_one
+
+
+@pytest.fixture(scope="session")
+def far_reader(tiny_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run whose heads read more than two states: attention pooling, and earlier strategies."""
+    config = tiny_config(
+        tmp_path_factory.mktemp("far"),
+        name="far",
+        data={"row_tokens": 2048},
+        heads={"emotion": {"pooling": "attention"}, "strategy": {"earlier_strategies": True}},
+        training={"max_steps": 6, "head_learning_rate": 3e-2},
+    )
+    return train(config, view=View(quiet=True))
 
 
 @pytest.fixture(scope="session")

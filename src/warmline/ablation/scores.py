@@ -17,7 +17,7 @@ from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
 from warmline.data.sources import data_checksums
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.probe import HeadName, Readings, fit_probe, read_states, some_draws
+from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
 from warmline.model.losses import chunked_cross_entropy, chunked_kl
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
@@ -97,7 +97,7 @@ class _Scorer:
                 found["heads"][head] = None
                 found["absent"][head] = "its loss was off, so that the head is untrained; the probe reads the same states"
             else:
-                found["heads"][head] = _guesses(test, self._head_says(test, head))
+                found["heads"][head] = _guesses(test, self._head_says(head))
             if is_full or found["heads"][head] is None:
                 found["probes"][head] = self._probe(test, head)
         found |= language_items(self._model, self._splits["test"], self._test, self._place, self._row_tokens)
@@ -108,16 +108,28 @@ class _Scorer:
         return found
 
     def _read(self, split: str, head: HeadName) -> Readings:
+        return read_states(self._model, self._splits[split], self._draws(split, head), head, self._place, self._row_tokens)
+
+    def _draws(self, split: str, head: HeadName) -> list[Draw]:
         sources = self._splits[split]
         draws = self._test if split == "test" else some_draws(sources, head, self._settings.probe_rows)
-        draws = [draw for draw in draws if len(getattr(sources[draw.source][draw.conversation], head))]
-        return read_states(self._model, sources, draws, head, self._place, self._row_tokens)
+        return [draw for draw in draws if len(getattr(sources[draw.source][draw.conversation], head))]
 
     @torch.no_grad()
-    def _head_says(self, test: Readings, head: HeadName) -> np.ndarray:
-        layers = self._model.heads.emotion if head == "emotion" else self._model.heads.strategy
-        logits = layers(torch.from_numpy(test.states).to(self._model.backbone.device))
-        return np.asarray((logits[:, : len(EMOTIONS)]).argmax(dim=1).cpu().numpy())
+    def _head_says(self, head: HeadName) -> np.ndarray:
+        """Its guess on every row of `_read("test", head)`, [rows]."""
+        found = [np.zeros(0, np.int64)]
+        sources = self._splits["test"]
+        for row in sequential_rows(sources, self._draws("test", head), self._row_tokens):
+            batch = collate(sources, [row]).to(self._model.backbone.device)
+            with self._place.autocast():
+                states = self._model.states(batch)
+            said = self._model.heads(states, batch)
+            if head == "emotion":
+                found.append(said.emotion[:, : len(EMOTIONS)].argmax(dim=1).cpu().numpy()[known_emotions(batch) >= 0])
+            else:
+                found.append(said.strategy.argmax(dim=1).cpu().numpy())
+        return np.concatenate(found)
 
     def _probe(self, test: Readings, head: HeadName) -> Items:
         probe = fit_probe(self._read("train", head), self._read("valid", head), test)

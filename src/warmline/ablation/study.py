@@ -86,15 +86,48 @@ def ablate(
     scored: list[dict[str, Any]] = []
     for number, one in enumerate(study, start=1):
         view.begin(number, len(study), one.variant, one.seed)
-        folder = _train(one, main, view)
-        view.say("scoring the test splits")
-        scored.append(_alone_on_a_gpu(score_run, folder.path, settings, one.variant == FULL))
-        _prune(folder)
+        scored.append(_train_and_score(one, main, settings, view, _alone_on_a_gpu))
     result = _results(study, scored, choice, config, shortened)
     write_json(main.ablation_results, result)
     draw_ablation(result, main.ablation_picture)
     view.finish(main)
     return result
+
+
+def run_variant(config: RunConfig, variant: str, seed: int, settings: ScoreSettings | None = None, view: StudyView | None = None) -> Path:
+    """Train and score one run of a study in this process, so that several can run at a time; `ablate` then finds them done.
+
+    Args:
+        config: Of the run whose losses are switched off one by one.
+        variant: A key of VARIANTS.
+        seed: Of this run.
+        settings: As `ablate` will be told.
+        view: What a person sees; None prints to the terminal.
+
+    Returns:
+        Its run folder.
+
+    Raises:
+        WarmlineError: as `ablate`.
+    """
+    one = StudyRun(variant, seed, variant_config(config, variant, seed))
+    _refuse_other_configurations([one])
+    main = RunFolder(config.output_dir / config.name)
+    _train_and_score(one, main, settings or ScoreSettings(), view or StudyView(), _here)
+    return _folder(one).path
+
+
+def _train_and_score(one: StudyRun, main: RunFolder, settings: ScoreSettings, view: StudyView, call: Callable[..., Any]) -> dict[str, Any]:
+    """The scores of a variant; what is done already is not done again."""
+    folder = _train(one, main, view, call)
+    view.say("scoring the test splits")
+    scores: dict[str, Any] = call(score_run, folder.path, settings, one.variant == FULL)
+    _prune(folder)
+    return scores
+
+
+def _here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 def _folder(one: StudyRun) -> RunFolder:
@@ -114,7 +147,7 @@ def _refuse_other_configurations(study: list[StudyRun]) -> None:
             )
 
 
-def _train(one: StudyRun, main: RunFolder, view: StudyView) -> RunFolder:
+def _train(one: StudyRun, main: RunFolder, view: StudyView, call: Callable[..., Any]) -> RunFolder:
     """The finished run of a variant."""
     folder = _folder(one)
     if folder.heads_description.is_file():
@@ -125,7 +158,7 @@ def _train(one: StudyRun, main: RunFolder, view: StudyView) -> RunFolder:
     if not folder.steps() and same_training(main, one.config):
         view.say(f"taking the last step of {main.path}, which trained alike")
         _adopt(main, folder, one.config)
-    _alone_on_a_gpu(train_variant, one.config, view.quiet)
+    call(train_variant, one.config, view.quiet)
     return folder
 
 

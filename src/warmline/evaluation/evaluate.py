@@ -14,13 +14,12 @@ from warmline.evaluation import emotion, strategy
 from warmline.evaluation.baselines import Fitted
 from warmline.evaluation.figures import draw_confusion, draw_reliability
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.heads import base_states, predict
+from warmline.evaluation.heads import HeadPredictions, base_states, predict
 from warmline.evaluation.language import reply_losses, score_language
 from warmline.evaluation.leak import hidden_reply_agreement
 from warmline.evaluation.replies import draw_prompts, generate, score_replies
 from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.evaluation.scores import METHOD
-from warmline.evaluation.statistics import FloatArray
 from warmline.runs import write_json
 
 READ_FOR: dict[str, tuple[Objective, ...]] = {
@@ -134,7 +133,9 @@ def score_heads(finished: FinishedRun, held: HeldOut, baselines: bool = True) ->
 def _emotion(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str, Any]:
     encoded = held.encoded["goemotions"]
     rows = {split: emotion_rows(found) for split, found in held.conversations["goemotions"].items()}
-    logits = _logits(finished, held, "goemotions", {split: rows[split].labels for split in rows})
+    said = _said(finished, held, "goemotions")
+    logits = {split: one.emotion_logits.double().numpy() for split, one in said.items()}
+    _check_rows("goemotions", {split: (one.emotion_targets, rows[split].labels) for split, one in said.items()})
     single: dict[str, Fitted] = {}
     multi: dict[str, Fitted] = {}
     if baselines:
@@ -152,12 +153,15 @@ def _emotion(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str,
 def _strategy(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str, Any]:
     encoded = held.encoded["esconv"]
     rows = {split: strategy_rows(found) for split, found in held.conversations["esconv"].items()}
-    logits = _logits(finished, held, "esconv", {split: rows[split].targets for split in rows})
+    said = _said(finished, held, "esconv")
+    logits = {split: one.strategy_logits.double().numpy() for split, one in said.items()}
+    _check_rows("esconv", {split: (one.strategy_targets, rows[split].targets) for split, one in said.items()})
+    own = said["test"].strategy_by_own_choices.double().numpy() if finished.model.heads.strategy.sees_earlier else None
     fitted = {}
     if baselines:
         states = {split: base_states(finished.model, [encoded[split]], finished.place, held.data.row_tokens).strategy for split in SPLITS}
         fitted = {**strategy.text_baselines(rows, _checksums(held, "esconv")), **strategy.probe_baselines(rows, states)}
-    scores = strategy.score_strategy(rows, logits, fitted, finished.config.seed)
+    scores = strategy.score_strategy(rows, logits, fitted, finished.config.seed, own)
     same, asked = hidden_reply_agreement(finished.model, encoded["test"], logits["test"], finished.place, finished.config.seed)
     scores["hidden_reply"] = {"asked": asked, "same_guess": same}
     if same < AGREEMENT * asked:
@@ -167,22 +171,21 @@ def _strategy(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str
     return scores
 
 
-def _logits(finished: FinishedRun, held: HeldOut, source: str, truth: Mapping[Split, Any]) -> dict[Split, FloatArray]:
-    """The head's logits on valid and test.
+def _said(finished: FinishedRun, held: HeldOut, source: str) -> dict[Split, HeadPredictions]:
+    """What the heads say on valid and test."""
+    splits: tuple[Split, ...] = ("valid", "test")
+    return {split: predict(finished.model, [held.encoded[source][split]], finished.place, held.data.row_tokens) for split in splits}
+
+
+def _check_rows(source: str, pairs: Mapping[Split, tuple[Any, Any]]) -> None:
+    """Refuse when the rows of the loaded data are not those of the encoded ones.
 
     Raises:
-        RuntimeError: the rows of the loaded data are not those of the encoded ones.
+        RuntimeError: they differ.
     """
-    found: dict[Split, FloatArray] = {}
-    for split in ("valid", "test"):
-        said = predict(finished.model, [held.encoded[source][split]], finished.place, held.data.row_tokens)
-        logits, targets = (
-            (said.emotion_logits, said.emotion_targets) if source == "goemotions" else (said.strategy_logits, said.strategy_targets)
-        )
-        if not np.array_equal(targets.numpy().astype(truth[split].dtype), truth[split]):
+    for split, (encoded, loaded) in pairs.items():
+        if not np.array_equal(encoded.numpy().astype(loaded.dtype), loaded):
             raise RuntimeError(f"{source}, {split}: encoded targets and loaded rows differ")
-        found[split] = logits.double().numpy()
-    return found
 
 
 def _replies(finished: FinishedRun, held: HeldOut, number: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
-from warmline.data.packing import collate, sequential_rows
+from warmline.data.packing import Batch, collate, sequential_rows
 from warmline.evaluation.progress import watched
 from warmline.evaluation.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
@@ -21,12 +21,15 @@ class HeadPredictions(NamedTuple):
         emotion_targets: [emotion rows, 28].
         strategy_logits: [strategy rows, 8].
         strategy_targets: [strategy rows].
+        strategy_by_own_choices: [strategy rows, 8], with the head's own probabilities in place of annotated earlier strategies; the same
+            as `strategy_logits` where it sees none.
     """
 
     emotion_logits: torch.Tensor
     emotion_targets: torch.Tensor
     strategy_logits: torch.Tensor
     strategy_targets: torch.Tensor
+    strategy_by_own_choices: torch.Tensor
 
 
 class BaseStates(NamedTuple):
@@ -56,9 +59,17 @@ def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, r
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
             states = model.states(batch)
-        logits = model.heads(states, batch.emotion_positions, batch.strategy_positions)
-        parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets))
+        logits = model.heads(states, batch)
+        own = _own_choices(model, states, batch) if model.heads.strategy.sees_earlier else logits.strategy
+        parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets, own))
     return HeadPredictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def _own_choices(model: MultiTaskModel, states: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """[strategy rows, 8], conversation by conversation."""
+    edges = torch.searchsorted(batch.strategy_positions, batch.bounds.to(batch.strategy_positions.dtype)).tolist()
+    places = [batch.strategy_positions[first:end] for first, end in zip(edges[:-1], edges[1:], strict=True)]
+    return torch.cat([model.heads.strategy.by_own_choices(states[at]) for at in places])
 
 
 def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Place, row_tokens: int) -> BaseStates:

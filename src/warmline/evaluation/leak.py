@@ -8,6 +8,7 @@ a reason to look for a leak, and a head can be asked directly: hide the reply an
 import numpy as np
 import torch
 
+from warmline.data.earlier import features_of_labels
 from warmline.data.encoding import EncodedSource
 from warmline.evaluation.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
@@ -68,13 +69,15 @@ def hidden_reply_agreement(
     for row in chosen.tolist():
         conversation = int(np.searchsorted(ends, row, side="right"))
         encoded = source[conversation]
-        position = int(encoded.strategy[row - int(ends[conversation] - len(encoded.strategy)), 0])
+        own = row - int(ends[conversation] - len(encoded.strategy))
+        position = int(encoded.strategy[own, 0])
         start = _reply_start(encoded.replies, position)
         tokens = torch.from_numpy(encoded.tokens[:start].astype(np.int64)).to(model.backbone.device)
         bounds = torch.tensor([0, start], dtype=torch.int32, device=tokens.device)
         with place.autocast():
             states = model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start)
-        same += int(model.heads.strategy(states[-1:]).argmax()) == int(logits[row].argmax())
+        earlier = torch.from_numpy(features_of_labels(encoded.strategy[: own + 1, 1])[-1:]).to(states.device)
+        same += int(model.heads.strategy.read(states[-1:], earlier).argmax()) == int(logits[row].argmax())
     return same, len(chosen)
 
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from warmline.data.encoding import EncodedSource
 from warmline.data.labels import EMOTIONS
 from warmline.data.mixture import Draw
-from warmline.data.packing import collate, sequential_rows
+from warmline.data.packing import Batch, collate, sequential_rows
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
 
@@ -73,8 +73,7 @@ def read_states(
         with place.autocast():
             final = model.states(batch)
         if head == "emotion":
-            bits = (batch.emotion_targets.long() << torch.arange(batch.emotion_targets.shape[1], device=final.device)).sum(dim=1)
-            known = sole_emotions(bits.cpu().numpy())
+            known = known_emotions(batch)
             positions = batch.emotion_positions[torch.from_numpy(known >= 0).to(final.device)]
             labels.append(known[known >= 0])
         else:
@@ -107,6 +106,12 @@ def fit_probe(train: Readings, valid: Readings, test: Readings) -> Probe:
             best = accuracy, Probe(model.predict(test.states), strength, len(train.labels))
     assert best is not None  # noqa: S101 - STRENGTHS is not empty
     return best[1]
+
+
+def known_emotions(batch: Batch) -> IntArray:
+    """`sole_emotions` of a batch's emotion rows."""
+    labels = torch.arange(batch.emotion_targets.shape[1], device=batch.emotion_targets.device)
+    return sole_emotions((batch.emotion_targets.long() << labels).sum(dim=1).cpu().numpy())
 
 
 def sole_emotions(bits: IntArray) -> IntArray:

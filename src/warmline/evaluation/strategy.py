@@ -16,6 +16,8 @@ from warmline.evaluation.scores import compared, confusion, per_class, single_la
 from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
 
 PROTOCOL = "8-way, reply unseen; earlier strategies are an input of the history baselines only"
+WITH_EARLIER = "8-way, reply unseen; the head, too, sees the annotated strategies of earlier replies"
+OWN_CHOICES = "the same head with its own probabilities in place of annotated earlier strategies: all that is known when serving"
 NO_PREFERENCE = "its errors do not connect all strategies, so that no Bradley-Terry strengths follow from them"
 HISTORY = ("history", "history_in_order")
 
@@ -53,7 +55,7 @@ def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> Baselines
     return {"linear_probe": fit_dense(scaled_features(states), _targets(rows), len(STRATEGIES))}
 
 
-def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int) -> dict[str, Any]:
+def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, by_own_choices: FloatArray | None = None) -> dict[str, Any]:
     """Scores of head and baselines.
 
     Args:
@@ -61,6 +63,7 @@ def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int) 
         logits: The head's on valid and test, [rows, 8].
         baselines: Fitted on train.
         seed: Of the bootstrap.
+        by_own_choices: [test rows, 8], of a head that sees earlier strategies, with its own in place of the annotated.
 
     Returns:
         `leak_warnings` holds a line for each predictor whose accuracy is too good to be honest.
@@ -70,10 +73,17 @@ def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int) 
     guess = own.argmax(axis=1)
     head = single_label_statistics(truth, own)
     found: dict[str, Any] = {
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOL if by_own_choices is None else WITH_EARLIER,
         "dialogues": len(np.unique(test.dialogues)),
         **with_intervals(head, test.dialogues, seed),
     }
+    if by_own_choices is not None:
+        own_choices = single_label_statistics(truth, by_own_choices)
+        found["own_choices"] = {
+            "protocol": OWN_CHOICES,
+            **with_intervals(own_choices, test.dialogues, seed),
+            "head_minus_this": compared(head, own_choices, test.dialogues, seed),
+        }
     majority = int(np.bincount(rows["train"].targets, minlength=len(STRATEGIES)).argmax())
     always = np.tile(np.arange(len(STRATEGIES)) == majority, (len(truth), 1)).astype(float)
     found["majority"] = {"label": STRATEGIES[majority], **with_intervals(single_label_statistics(truth, always), test.dialogues, seed)}

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 _NAMES = {
+    "own_choices": "as when serving",
     "majority": "majority class",
     "history": "history",
     "history_in_order": "history in order",
@@ -48,7 +49,7 @@ def _heads(heads: dict[str, Any]) -> Table:
         calibration = scores.get("calibration")
         ece = "" if calibration is None else f"{calibration['raw']['ece']:.3f}"
         table.add_row(Text(title, style="bold"), f"{scores['n']:,}", *_scores(scores), ece)
-        others = {**({"majority": scores["majority"]} if "majority" in scores else {}), **scores["baselines"]}
+        others = {**{name: scores[name] for name in ("own_choices", "majority") if name in scores}, **scores["baselines"]}
         for name, baseline in others.items():
             table.add_row(f"  {_NAMES[name]}", "", *_scores(baseline), "")
     return table

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from warmline.config import RunConfig, load_config
+from warmline.config import HeadsConfig, RunConfig, load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
@@ -24,10 +24,6 @@ from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write
 ADAPTER = "adapter"
 MODEL = "model"
 FORMAT = 1
-READS = {
-    "emotion": "final hidden state at the last token (end of turn) of the user's turn",
-    "strategy": "final hidden state at the last token of the assistant's header, before the reply",
-}
 
 
 def build_model(
@@ -95,11 +91,22 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
         "weights_sha256": weights_hash(run, config),
         "heads_sha256": hashlib.sha256(run.heads.read_bytes()).hexdigest(),
         "dtype": "float32",
-        "reads": READS,
+        "reads": reads(config.heads),
         "emotions": list(EMOTIONS_AND_NEUTRAL[:labels]),
         "strategies": list(STRATEGIES),
         "template": template.name,
         "system_prompt": config.data.system_prompt,
+    }
+
+
+def reads(heads: HeadsConfig) -> dict[str, str]:
+    """What each head reads, in words."""
+    last, header = "at the last token (end of turn) of the user's turn", "at the last token of the assistant's header, before the reply"
+    pooled = "learned mean of the final hidden states of the user's turn, up to and with its last token (end of turn)"
+    earlier = "; and the earlier replies' strategies: annotated, or where nobody annotates the head's own probabilities"
+    return {
+        "emotion": pooled if heads.emotion.pooling == "attention" else f"final hidden state {last}",
+        "strategy": f"final hidden state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
 
 

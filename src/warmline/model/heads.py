@@ -1,4 +1,4 @@
-"""The emotion and strategy heads: small, in fp32, on the final hidden state."""
+"""The emotion and strategy heads: small, in fp32, on the final hidden states."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from warmline.config import HeadConfig, HeadsConfig
+from warmline.data.earlier import FEATURES, earlier_features
 from warmline.data.labels import STRATEGIES
+from warmline.data.packing import Batch
 
 
 class HeadLogits(NamedTuple):
@@ -23,13 +25,14 @@ class ClassificationHead(nn.Module):
         hidden_size: Width of the states it reads.
         classes: Number of labels.
         config: Hidden layer and dropout.
+        features: Further numbers it sees beside the state.
     """
 
-    def __init__(self, hidden_size: int, classes: int, config: HeadConfig) -> None:
+    def __init__(self, hidden_size: int, classes: int, config: HeadConfig, features: int = 0) -> None:
         super().__init__()
         self.classes = classes
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
-        width = hidden_size
+        width = hidden_size + features
         if config.hidden_size is not None:
             layers += [nn.Linear(width, config.hidden_size), nn.GELU(), nn.Dropout(config.dropout)]
             width = config.hidden_size
@@ -38,11 +41,132 @@ class ClassificationHead(nn.Module):
         nn.init.normal_(output.weight, std=0.02)
         self.layers = nn.Sequential(*layers, output)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """[rows, hidden] of any dtype to logits [rows, classes] in fp32."""
+    def forward(self, states: Tensor, features: Tensor | None = None) -> Tensor:
+        """[rows, hidden] of any dtype, and [rows, features] where it takes them, to logits [rows, classes] in fp32."""
         with torch.autocast(states.device.type, enabled=False):
-            logits: Tensor = self.layers(states.float())
+            logits: Tensor = self.layers(states.float() if features is None else torch.cat([states.float(), features], dim=1))
         return logits
+
+
+class AttentionPooling(nn.Module):
+    """A learned weighted mean of a turn's states. At the start every token weighs the same.
+
+    Args:
+        hidden_size: Width of the states.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(hidden_size, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, states: Tensor, turn: Tensor, turns: int) -> Tensor:
+        """Pool each turn.
+
+        Args:
+            states: [tokens of all turns, hidden], fp32.
+            turn: [tokens of all turns], the turn of each.
+            turns: How many there are, each with a token.
+
+        Returns:
+            [turns, hidden].
+        """
+        # a product of matrices, since index_add on CUDA adds in no fixed order and a reading would differ from itself
+        others = turn != torch.arange(turns, device=turn.device)[:, None]
+        scores: Tensor = self.score(states)[:, 0].expand(turns, -1).masked_fill(others, -torch.inf)
+        return scores.softmax(dim=1) @ states
+
+
+class TurnTokens(NamedTuple):
+    """The tokens of some turns, one turn after the other.
+
+    Attributes:
+        at: [tokens], where each stands in the flat sequence.
+        turn: [tokens], which turn it belongs to.
+    """
+
+    at: Tensor
+    turn: Tensor
+
+
+def turn_tokens(starts: Tensor, ends: Tensor) -> TurnTokens:
+    """Every token from each start to its end, both included; [turns] each."""
+    lengths = ends - starts + 1
+    turn = torch.repeat_interleave(torch.arange(len(ends), device=ends.device), lengths)
+    before = lengths.cumsum(0) - lengths
+    return TurnTokens(torch.arange(len(turn), device=ends.device) - before[turn] + starts[turn], turn)
+
+
+class EmotionHead(ClassificationHead):
+    """Reads a user's turn: its last state, or a learned mean of its states.
+
+    Args:
+        hidden_size: Width of the states it reads.
+        classes: 27 classes, or 28 labels with neutral.
+        config: As of the configuration.
+    """
+
+    def __init__(self, hidden_size: int, classes: int, config: HeadsConfig) -> None:
+        super().__init__(hidden_size, classes, config.emotion)
+        self.pooling = AttentionPooling(hidden_size) if config.emotion.pooling == "attention" else None
+
+    def read(self, states: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+        """Logits of user turns, [turns, classes].
+
+        Args:
+            states: [tokens, hidden].
+            starts: [turns], first token of each turn.
+            ends: [turns], its last, the end-of-turn token. No later token is looked at.
+        """
+        if self.pooling is None:
+            last: Tensor = self(states[ends])
+            return last
+        tokens = turn_tokens(starts, ends)
+        with torch.autocast(states.device.type, enabled=False):
+            pooled: Tensor = self(self.pooling(states[tokens.at].float(), tokens.turn, len(ends)))
+        return pooled
+
+
+class StrategyHead(ClassificationHead):
+    """Reads the state that will predict a reply's first token, and what is known of earlier replies if it is told.
+
+    Args:
+        hidden_size: Width of the states it reads.
+        config: As of the configuration.
+    """
+
+    def __init__(self, hidden_size: int, config: HeadsConfig) -> None:
+        sees_earlier = config.strategy.earlier_strategies
+        super().__init__(hidden_size, len(STRATEGIES), config.strategy, FEATURES if sees_earlier else 0)
+        self.sees_earlier = sees_earlier
+
+    def read(self, states: Tensor, earlier: Tensor) -> Tensor:
+        """Logits of replies to come, [replies, 8].
+
+        Args:
+            states: [replies, hidden].
+            earlier: [replies, FEATURES]; a head that does not see them ignores them.
+        """
+        logits: Tensor = self(states, earlier if self.sees_earlier else None)
+        return logits
+
+    @torch.no_grad()
+    def by_own_choices(self, states: Tensor) -> Tensor:
+        """The replies of one conversation in order, each with the head's own probabilities in place of annotated earlier strategies.
+
+        This is what can be known when serving.
+
+        Args:
+            states: [replies, hidden], of every reply of the conversation so far.
+
+        Returns:
+            [replies, 8], logits.
+        """
+        found = chosen = states.new_zeros(0, len(STRATEGIES), dtype=torch.float32)
+        for at in range(len(states)):
+            logits = self.read(states[at : at + 1], earlier_features(chosen)[None])
+            found, chosen = torch.cat([found, logits]), torch.cat([chosen, logits.softmax(dim=1)])
+        return found
 
 
 class Heads(nn.Module):
@@ -56,15 +180,17 @@ class Heads(nn.Module):
 
     def __init__(self, hidden_size: int, emotions: int, config: HeadsConfig) -> None:
         super().__init__()
-        self.emotion = ClassificationHead(hidden_size, emotions, config.emotion)
-        self.strategy = ClassificationHead(hidden_size, len(STRATEGIES), config.strategy)
+        self.emotion = EmotionHead(hidden_size, emotions, config)
+        self.strategy = StrategyHead(hidden_size, config)
 
-    def forward(self, states: Tensor, emotion_positions: Tensor, strategy_positions: Tensor) -> HeadLogits:
-        """Logits at the reading positions.
+    def forward(self, states: Tensor, batch: Batch) -> HeadLogits:
+        """Logits at a batch's reading positions.
 
         Args:
             states: [tokens, hidden].
-            emotion_positions: [emotion rows], the last token of a user's turn.
-            strategy_positions: [strategy rows], the last token of an assistant's header.
+            batch: Says where emotion and strategy are read, and which strategies came earlier.
         """
-        return HeadLogits(self.emotion(states[emotion_positions]), self.strategy(states[strategy_positions]))
+        return HeadLogits(
+            self.emotion.read(states, batch.emotion_starts, batch.emotion_positions),
+            self.strategy.read(states[batch.strategy_positions], batch.strategy_earlier),
+        )

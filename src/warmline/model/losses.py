@@ -4,11 +4,12 @@ A full [tokens, vocabulary] tensor at 8B costs 0.6 MB a token in fp32, several G
 tokens in chunks, compute loss and gradient together, and keep only the gradient of the hidden states, which is as large as these.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
 
 from warmline.config import LossWeights
 from warmline.data.conversation import OBJECTIVES, Objective
@@ -82,32 +83,86 @@ def chunked_kl(hidden: Tensor, unembedding: Tensor, base_hidden: Tensor, base_un
     return _ChunkedKL.apply(hidden, unembedding, base_hidden, base_unembedding, weights, torch.is_grad_enabled())  # type: ignore[no-untyped-call,no-any-return]
 
 
-def emotion_loss(logits: Tensor, targets: Tensor) -> Tensor:
+class TargetSettings(NamedTuple):
+    """How one head's targets enter its loss.
+
+    Attributes:
+        smoothing: Share of each target's mass that is spread evenly over the classes.
+        weights: [classes], what a target of each class counts; None counts each once.
+    """
+
+    smoothing: float = 0.0
+    weights: Tensor | None = None
+
+
+class HeadTargets(NamedTuple):
+    """The settings of both heads."""
+
+    emotion: TargetSettings = TargetSettings()
+    strategy: TargetSettings = TargetSettings()
+
+
+PLAIN = TargetSettings()
+
+
+def class_weights(counts: Sequence[float], how: Literal["none", "sqrt", "balanced"]) -> list[float] | None:
+    """What a target of each class counts, so that the mean over the training targets is 1.
+
+    Args:
+        counts: Training targets of each class; a class without any counts as one.
+        how: In proportion to 1, 1 / sqrt(n) or 1 / n.
+
+    Returns:
+        [classes], or None where each counts once.
+    """
+    if how == "none":
+        return None
+    own = [max(count, 1.0) for count in counts]
+    raw = [count ** (-0.5 if how == "sqrt" else -1.0) for count in own]
+    mean = sum(weight * count for weight, count in zip(raw, own, strict=True)) / sum(own)
+    return [weight / mean for weight in raw]
+
+
+def emotion_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLAIN) -> Tensor:
     """Sum over rows of the emotion loss.
 
     Args:
         logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the mean
             over labels.
         targets: [rows, 28], 1 where a label applies.
+        settings: Smoothing; with 27 also weights. A row of several labels has the mean of their weights.
 
     Returns:
         Scalar, fp32, nats.
     """
     if logits.shape[1] == targets.shape[1]:
-        return binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1).sum()
+        smooth = targets * (1 - settings.smoothing) + settings.smoothing / 2
+        return binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(dim=1).sum()
     among = targets[:, : logits.shape[1]]
     shared = among / among.sum(dim=1, keepdim=True)
-    return -(shared * log_softmax(logits, dim=1)).sum()
+    return _soft_cross_entropy(logits, shared, settings)
 
 
-def strategy_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def strategy_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLAIN) -> Tensor:
     """Sum over rows of the cross-entropy.
 
     Args:
         logits: [rows, 8].
         targets: [rows], places in STRATEGIES.
+        settings: Smoothing and weights.
     """
-    return cross_entropy(logits, targets, reduction="sum")
+    if settings.smoothing == 0 and settings.weights is None:
+        return cross_entropy(logits, targets, reduction="sum")
+    return _soft_cross_entropy(logits, one_hot(targets, logits.shape[1]).float(), settings)
+
+
+def _soft_cross_entropy(logits: Tensor, targets: Tensor, settings: TargetSettings) -> Tensor:
+    """Sum over rows; both [rows, classes]."""
+    smooth = targets * (1 - settings.smoothing) + settings.smoothing / logits.shape[1]
+    each = smooth * log_softmax(logits, dim=1)
+    if settings.weights is not None:
+        each = each * (targets @ settings.weights)[:, None]
+    return -each.sum()
 
 
 def _chunks(tokens: int, vocabulary: int) -> range:

@@ -1,16 +1,30 @@
 """The one outer module: backbone and heads, a packed batch in, four loss terms out."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from warmline.config import HeadsConfig
 from warmline.data.encoding import EncodedSource
+from warmline.data.labels import STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, reply_states, sequential_rows
 from warmline.model.backbone import Backbone
 from warmline.model.heads import HeadLogits, Heads
-from warmline.model.losses import LossTerms, Term, chunked_cross_entropy, chunked_kl, emotion_loss, strategy_loss
+from warmline.model.losses import (
+    HeadTargets,
+    LossTerms,
+    TargetSettings,
+    Term,
+    chunked_cross_entropy,
+    chunked_kl,
+    class_weights,
+    emotion_loss,
+    strategy_loss,
+)
 
 
 class MultiTaskModel(nn.Module):
@@ -19,10 +33,13 @@ class MultiTaskModel(nn.Module):
     Args:
         backbone: A `Backbone` that is an `nn.Module`.
         heads: Made for the backbone's hidden size.
+
+    `targets` says how the heads' targets enter their losses; training sets it from its data (`head_targets`).
     """
 
     def __init__(self, backbone: Backbone, heads: Heads) -> None:
         super().__init__()
+        self.targets = HeadTargets()
         self.backbone = backbone
         self.heads = heads
 
@@ -41,17 +58,38 @@ class MultiTaskModel(nn.Module):
 
     def terms(self, states: Tensor, batch: Batch, base_states: Tensor) -> tuple[LossTerms, HeadLogits]:
         """The loss terms and head logits of given states, [tokens, hidden]."""
-        logits = self.heads(states, batch.emotion_positions, batch.strategy_positions)
+        logits = self.heads(states, batch)
         unembedding = self.backbone.unembedding
         lm = chunked_cross_entropy(states[batch.lm_positions], unembedding, batch.lm_targets)
         safety = chunked_kl(states[batch.safety_positions], unembedding, base_states, self.backbone.base_unembedding, batch.safety_weights)
         terms = LossTerms(
             lm=Term(lm, len(batch.lm_targets)),
-            emotion=Term(emotion_loss(logits.emotion, batch.emotion_targets), len(batch.emotion_targets)),
-            strategy=Term(strategy_loss(logits.strategy, batch.strategy_targets), len(batch.strategy_targets)),
+            emotion=Term(emotion_loss(logits.emotion, batch.emotion_targets, self.targets.emotion), len(batch.emotion_targets)),
+            strategy=Term(strategy_loss(logits.strategy, batch.strategy_targets, self.targets.strategy), len(batch.strategy_targets)),
             safety=Term(safety, len(batch.safety_draws)),
         )
         return terms, logits
+
+
+def head_targets(config: HeadsConfig, sources: Sequence[EncodedSource], emotions: int, device: torch.device) -> HeadTargets:
+    """How the heads' targets enter their losses, with class weights counted on the training data.
+
+    Args:
+        config: Of the heads.
+        sources: Training data; each conversation counts once, whatever the mixture draws.
+        emotions: 27 or 28.
+        device: Of the weights.
+    """
+    bits = np.concatenate([source.emotion[:, 1] for source in sources])[:, None] >> np.arange(emotions) & 1
+    shares = bits / np.maximum(bits.sum(axis=1, keepdims=True), 1)
+    strategies = np.concatenate([source.strategy[:, 1] for source in sources])
+    counts = {"emotion": shares.sum(axis=0), "strategy": np.bincount(strategies, minlength=len(STRATEGIES))}
+    found = {}
+    for name, of_head in (("emotion", config.emotion), ("strategy", config.strategy)):
+        weights = class_weights(counts[name].tolist(), of_head.class_weights)
+        tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+        found[name] = TargetSettings(of_head.label_smoothing, tensor)
+    return HeadTargets(**found)
 
 
 _BASE_TOKENS = 2048  # of one forward pass over the safety set

@@ -56,18 +56,24 @@ def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
     emotion, strategy = found["heads"]["emotion"], found["heads"]["strategy"]
     for question, scores in (("emotion head?", emotion and emotion["single_label_27"]), ("strategy head?", strategy)):
         lines.append((question, "not measured: its data are not enabled" if scores is None else _head(scores)))
+    if strategy is not None and "own_choices" in strategy:
+        lines.append(("strategy head, as when serving?", _figures(strategy["own_choices"])))
     for source, losses in found["language"]["sources"].items():
         ratio = losses["perplexity_ratio"]
         lines.append((f"perplexity of {source} replies, beside the base?", ratio_verdict(ratio["value"], ratio["interval"], "lower")))
     return lines
 
 
-def _head(scores: dict[str, Any]) -> str:
-    """Accuracy and macro-F1, and the comparison with the baseline of the highest macro-F1."""
-    own = (
+def _figures(scores: dict[str, Any]) -> str:
+    return (
         f"accuracy {with_interval(scores['accuracy'], scores['intervals']['accuracy'], percent)}, "
         f"macro-F1 {with_interval(scores['macro_f1'], scores['intervals']['macro_f1'], number)}"
     )
+
+
+def _head(scores: dict[str, Any]) -> str:
+    """Accuracy and macro-F1, and the comparison with the baseline of the highest macro-F1."""
+    own = _figures(scores)
     if not scores["baselines"]:
         return f"{own}; no baseline was fitted but the majority class, accuracy {percent(scores['majority']['accuracy'])}"
     name = max(scores["baselines"], key=lambda one: scores["baselines"][one]["macro_f1"])

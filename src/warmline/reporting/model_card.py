@@ -158,7 +158,7 @@ def _evaluated(evaluation: dict[str, Any]) -> list[EvalResult]:
     emotion, strategy = evaluation["heads"]["emotion"], evaluation["heads"]["strategy"]
     for source, task, scores in (
         ("goemotions", "emotion of the user's turn", emotion and emotion["single_label_27"]),
-        ("esconv", "support strategy of the reply to come", strategy),
+        ("esconv", "support strategy of the reply to come", strategy and strategy.get("own_choices", strategy)),  # as when serving
     ):
         if scores is not None and scores.get("accuracy") is not None:
             found += [

@@ -23,7 +23,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
-from warmline.model.multitask import BaseStates, MultiTaskModel
+from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint
@@ -105,6 +105,8 @@ class _Training:
         view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
         self.model = _build(config, way, place, accelerator.num_processes)
+        emotions = config.data.sources.goemotions.labels
+        self.model.targets = head_targets(config.heads, self.sources, emotions, self.model.backbone.device)
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, held_out, place)

@@ -1,0 +1,223 @@
+"""`summary.json`: the study's headline figures, flat, each from the results files that lie beside it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from warmline.ablation.summary import LEAST_SEEDS, spread
+from warmline.errors import WarmlineError
+from warmline.runs import read_json, write_json
+
+FULL, LABELS_28 = "full", "labels-28"
+"""Folders of evaluation.json files, one a seed, `seed-13.json`: of the study's runs, and of those with 28 labels."""
+
+ABLATION, EQ_BENCH, SUMMARY = "ablation_results.json", "eq_bench_results.json", "summary.json"
+
+
+INTERVALS = (
+    "A figure's interval holds what is known to vary. `seeds and items`: half the width is the root of two squares, the mean half width "
+    "of the seeds' own bootstrap intervals over test items (all seeds share the test split, so more seeds do not shrink it) and Student's "
+    "half width of the mean over seeds. `seeds`: Student's alone. `items`: the file's own bootstrap interval, of one run. What was not "
+    "measured has no numbers and says why."
+)
+"""What `summary.json` says of its own intervals."""
+
+
+class Measured(NamedTuple):
+    """A value and its interval over test items; None where there is none."""
+
+    value: float
+    interval: Sequence[float] | None
+    n: int
+
+
+Read = Callable[[dict[str, Any]], Measured | None]
+"""From an evaluation file to a figure; None where the file does not have it."""
+
+
+def _head(*keys: str, metric: str) -> Read:
+    def read(result: dict[str, Any]) -> Measured | None:
+        found = _at(result, "heads", *keys)
+        if found is None or found.get(metric) is None:
+            return None
+        return Measured(found[metric], found["intervals"][metric], found["n"])
+
+    return read
+
+
+def _ece(*keys: str) -> Read:
+    def read(result: dict[str, Any]) -> Measured | None:
+        found = _at(result, "heads", *keys)
+        if found is None or found["calibration"] is None:
+            return None
+        return Measured(found["calibration"]["scaled"]["ece"], None, found["n"])
+
+    return read
+
+
+def _perplexity_ratio(source: str) -> Read:
+    def read(result: dict[str, Any]) -> Measured | None:
+        found = _at(result, "language", "sources", source)
+        if found is None:
+            return None
+        return Measured(found["perplexity_ratio"]["value"], found["perplexity_ratio"]["interval"], found["conversations"])
+
+    return read
+
+
+FIGURES: dict[str, tuple[str, Read]] = {
+    "emotion_27_accuracy": (FULL, _head("emotion", "single_label_27", metric="accuracy")),
+    "emotion_27_macro_f1": (FULL, _head("emotion", "single_label_27", metric="macro_f1")),
+    "emotion_28_macro_f1": (LABELS_28, _head("emotion", "multi_label_28", metric="macro_f1")),
+    "strategy_accuracy": (FULL, _head("strategy", metric="accuracy")),
+    "strategy_macro_f1": (FULL, _head("strategy", metric="macro_f1")),
+    "strategy_own_choices_accuracy": (FULL, _head("strategy", "own_choices", metric="accuracy")),
+    "strategy_own_choices_macro_f1": (FULL, _head("strategy", "own_choices", metric="macro_f1")),
+    "perplexity_ratio_empathetic_dialogues": (FULL, _perplexity_ratio("empathetic_dialogues")),
+    "perplexity_ratio_esconv": (FULL, _perplexity_ratio("esconv")),
+    "ece_emotion": (FULL, _ece("emotion", "single_label_27")),
+    "ece_strategy": (FULL, _ece("strategy")),
+}
+"""What is read from the evaluations of several seeds, and from which folder."""
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """The headline figures of a study whose results files lie in a folder.
+
+    Args:
+        folder: Holds `full/seed-*.json`, `labels-28/seed-*.json` (as `warmline evaluate` writes them), `ablation_results.json` and
+            `eq_bench_results.json`; any may be missing.
+
+    Returns:
+        `context`, and `figures`: by name `mean`, `low`, `high`, `n` (test items), `seeds`, `source` (files, relative to the folder) and
+        `interval` (what it covers); or `mean` null and the reason in `absent`.
+
+    Raises:
+        WarmlineError: a damaged file, files of different base models or data, or no file at all.
+    """
+    evaluations = {kind: _evaluations(folder / kind) for kind in (FULL, LABELS_28)}
+    if not evaluations[FULL]:
+        raise WarmlineError(f"{folder / FULL}: no seed-*.json; `python scripts/study.py collect` puts the runs' evaluation.json there")
+    _same_study(folder, [one for found in evaluations.values() for one in found.values()])
+    figures: dict[str, Any] = {name: _over_seeds(kind, evaluations[kind], read) for name, (kind, read) in FIGURES.items()}
+    figures["safety_kl_ratio"] = _safety_ratio(folder)
+    figures |= {f"eqbench_v2_{model}": _eq_bench(folder, model) for model in ("base", "tuned")}
+    first = next(iter(evaluations[FULL].values()))["context"]
+    kept = ("base_model", "base_revision", "base_random_init_seed", "data_sha256", "split", "dtype", "loss_weights")
+    return {
+        "context": {"run": first["run"], **{key: first.get(key) for key in kept}, "intervals": INTERVALS},
+        "figures": figures,
+    }
+
+
+def write_summary(folder: Path) -> dict[str, Any]:
+    """`summarise`, written to `summary.json` in the same folder; the same files give the same bytes."""
+    found = summarise(folder)
+    write_json(folder / SUMMARY, found)
+    return found
+
+
+def over_seeds(values: Sequence[Measured]) -> dict[str, Any]:
+    """Mean and interval of one figure that several seeds measured on the same test items.
+
+    Args:
+        values: One a seed, at least one.
+
+    Returns:
+        `mean`, `low`, `high` and `interval`; low and high are null where neither seeds nor items say how far it may be off.
+    """
+    over = spread([one.value for one in values])
+    widths = [(one.interval[1] - one.interval[0]) / 2 for one in values if one.interval is not None]
+    of_items = float(np.mean(widths)) if len(widths) == len(values) else None
+    of_seeds = None if over.interval is None else over.interval[1] - over.mean
+    parts = [width for width in (of_items, of_seeds) if width is not None]
+    covered = " and ".join(name for name, width in (("seeds", of_seeds), ("items", of_items)) if width is not None)
+    reach = float(np.hypot.reduce(parts)) if parts else None
+    return {
+        "mean": over.mean,
+        "low": None if reach is None else over.mean - reach,
+        "high": None if reach is None else over.mean + reach,
+        "interval": covered or f"none: {len(values)} of {LEAST_SEEDS} seeds, and no interval over items",
+    }
+
+
+def _over_seeds(kind: str, found: dict[int, dict[str, Any]], read: Read) -> dict[str, Any]:
+    if not found:
+        return _absent(f"no evaluation in {kind}/", f"{kind}/")
+    values = {seed: read(result) for seed, result in found.items()}
+    measured = {seed: value for seed, value in values.items() if value is not None}
+    files = [f"{kind}/seed-{seed}.json" for seed in found]
+    if len(measured) < len(values):
+        return _absent("not measured in every one of these files", *files)
+    own = list(measured.values())
+    return {**over_seeds(own), "n": own[0].n, "seeds": list(measured), "source": files}
+
+
+def _safety_ratio(folder: Path) -> dict[str, Any]:
+    """Drift on held-out safety replies with the safety term over that without, geometric mean over seeds."""
+    path = folder / ABLATION
+    if not path.is_file():
+        return _absent("the ablation was not run", ABLATION)
+    result = read_json(path)
+    drift = {(row["variant"], row["seed"]): row["metrics"]["kl_safety"] for row in result["rows"]}
+    ratios = {
+        seed: drift["full", seed] / drift["no-safety", seed]
+        for seed in result["context"]["seeds"]
+        if drift.get(("full", seed)) is not None and drift.get(("no-safety", seed))
+    }
+    if not ratios:
+        return _absent("no seed has a run without the safety term", ABLATION)
+    over = spread([float(np.log(ratio)) for ratio in ratios.values()])
+    low, high = (None, None) if over.interval is None else (float(np.exp(end)) for end in over.interval)
+    return {
+        "mean": float(np.exp(over.mean)),
+        "low": low,
+        "high": high,
+        "interval": "seeds" if over.interval is not None else f"none: {len(ratios)} of {LEAST_SEEDS} seeds",
+        "n": result["context"]["n"]["safety_replies"],
+        "seeds": list(ratios),
+        "source": [ABLATION],
+    }
+
+
+def _eq_bench(folder: Path, model: str) -> dict[str, Any]:
+    path = folder / EQ_BENCH
+    if not path.is_file():
+        return _absent("EQ-Bench was not run", EQ_BENCH)
+    result = read_json(path)
+    second = result["eq_bench_v2"]
+    if second is None:
+        return _absent(result["eq_bench_v2_reason"], EQ_BENCH)
+    found, questions = second[model], second["context"]["questions"]
+    parsed = {"parse_rate": found["parse_rate"], "n": questions, "seeds": [result["context"]["seed"]], "source": [EQ_BENCH]}
+    if found["score"] is None:
+        return {**_absent(found["reason"], EQ_BENCH), **parsed}
+    low, high = found["interval"]
+    return {"mean": found["score"], "low": low, "high": high, "interval": "items", **parsed}
+
+
+def _evaluations(folder: Path) -> dict[int, dict[str, Any]]:
+    """By seed, as each file names it."""
+    found = [read_json(path) for path in sorted(folder.glob("seed-*.json"))]
+    return {result["context"]["seed"]: result for result in sorted(found, key=lambda one: int(one["context"]["seed"]))}
+
+
+def _same_study(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    for key in ("base_model", "base_revision", "base_random_init_seed", "data_sha256"):
+        first = results[0]["context"].get(key)
+        if any(result["context"].get(key) != first for result in results):
+            raise WarmlineError(f"{folder}: the evaluations differ in their {key}; collect runs of one base model on the same data")
+
+
+def _absent(reason: str, *source: str) -> dict[str, Any]:
+    return {"mean": None, "low": None, "high": None, "absent": reason, "n": None, "seeds": [], "source": list(source)}
+
+
+def _at(content: dict[str, Any], *keys: str) -> Any:
+    """The value under nested keys; None where one is missing or null."""
+    found: Any = content
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found

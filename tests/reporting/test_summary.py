@@ -1,0 +1,161 @@
+"""summary.json from made-up results: the arithmetic of its intervals, and what is said where something was not measured."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from warmline.cli import app
+from warmline.errors import WarmlineError
+from warmline.reporting.summary import FIGURES, Measured, over_seeds, summarise, write_summary
+from warmline.runs import read_json, write_json
+
+KEYS = {
+    "emotion_27_accuracy", "emotion_27_macro_f1", "emotion_28_macro_f1", "strategy_accuracy", "strategy_macro_f1",
+    "perplexity_ratio_empathetic_dialogues", "perplexity_ratio_esconv", "ece_emotion", "ece_strategy", "safety_kl_ratio",
+    "eqbench_v2_base", "eqbench_v2_tuned",
+}  # fmt: skip
+
+
+def evaluation(seed: int, shift: float = 0.0, labels: int = 27) -> dict[str, Any]:
+    def scored(accuracy: float, macro: float, n: int) -> dict[str, Any]:
+        values = {"accuracy": accuracy + shift, "macro_f1": macro + shift}
+        return {"n": n, **values, "intervals": {name: [value - 0.02, value + 0.02] for name, value in values.items()}}
+
+    calibrated = {"calibration": {"scaled": {"ece": 0.03 + shift}}}
+    single = {**scored(0.66, 0.6, 2984), "calibration": calibrated["calibration"] if labels == 27 else None}
+    multi = scored(0.4, 0.54, 5427) if labels == 28 else {"n": 5427, "accuracy": None, "macro_f1": None, "absent": {"head": "27"}}
+    ratio = {"conversations": 195, "perplexity_ratio": {"value": 0.7 + shift, "interval": [0.69 + shift, 0.71 + shift]}}
+    return {
+        "context": {"run": "made", "seed": seed, "base_model": "gemma", "base_revision": None, "data_sha256": {"a": "1"}},
+        "heads": {
+            "emotion": {"single_label_27": single, "multi_label_28": multi},
+            "strategy": {**scored(0.38, 0.3, 2895), **calibrated, "own_choices": scored(0.37, 0.28, 2895)},
+        },
+        "language": {"sources": {"empathetic_dialogues": ratio, "esconv": ratio}},
+    }
+
+
+def ablation(drift: dict[tuple[str, int], float | None]) -> dict[str, Any]:
+    rows = [{"variant": name, "seed": seed, "metrics": {"kl_safety": value}} for (name, seed), value in drift.items()]
+    return {"context": {"seeds": sorted({seed for _, seed in drift}), "n": {"safety_replies": 30}}, "rows": rows}
+
+
+def eq_bench(tuned: float | None) -> dict[str, Any]:
+    def model(score: float | None) -> dict[str, Any]:
+        interval = None if score is None else [score - 3, score + 3]
+        return {
+            "score": score,
+            "interval": interval,
+            "parse_rate": 0.9 if score else 0.1,
+            "reason": None if score else "17 of 171 parseable",
+        }
+
+    second = {"context": {"questions": 171}, "base": model(20.0), "tuned": model(tuned)}
+    return {"context": {"seed": 13}, "eq_bench_v2": second, "eq_bench_v2_reason": None}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for seed, shift in ((13, -0.01), (14, 0.0), (15, 0.01)):
+        write_json(tmp_path / "full" / f"seed-{seed}.json", evaluation(seed, shift))
+        write_json(tmp_path / "labels-28" / f"seed-{seed}.json", evaluation(seed, shift, labels=28))
+    drift = {("full", seed): 0.1 * seed for seed in (13, 14, 15)} | {("no-safety", seed): 0.4 * seed for seed in (13, 14, 15)}
+    write_json(tmp_path / "ablation_results.json", ablation(drift))
+    write_json(tmp_path / "eq_bench_results.json", eq_bench(30.0))
+    return tmp_path
+
+
+def test_every_figure_names_its_files(study: Path) -> None:
+    figures = summarise(study)["figures"]
+    assert set(figures) >= KEYS
+    assert set(FIGURES) <= set(figures)
+    for one in figures.values():
+        assert one["low"] <= one["mean"] <= one["high"]
+        assert all((study / name).is_file() for name in one["source"])
+        assert one["n"] > 0
+    assert figures["emotion_27_accuracy"]["mean"] == pytest.approx(0.66)
+    assert figures["emotion_28_macro_f1"]["mean"] == pytest.approx(0.54)
+    assert figures["strategy_accuracy"]["seeds"] == [13, 14, 15]
+    assert figures["emotion_28_macro_f1"]["source"][0] == "labels-28/seed-13.json"
+
+
+def test_interval_over_seeds_and_items(study: Path) -> None:
+    """sd .01 over three seeds: Student's half width is 4.303 * .01 / sqrt(3); the items' is .02."""
+    found = summarise(study)["figures"]["emotion_27_accuracy"]
+    reach = math.hypot(0.02, 4.302653 * 0.01 / math.sqrt(3))
+    assert (found["low"], found["high"]) == pytest.approx((0.66 - reach, 0.66 + reach))
+    assert found["interval"] == "seeds and items"
+
+
+def test_what_an_interval_covers() -> None:
+    one = over_seeds([Measured(0.5, [0.4, 0.6], 10)])
+    assert (one["low"], one["high"], one["interval"]) == (pytest.approx(0.4), pytest.approx(0.6), "items")
+    assert over_seeds([Measured(0.5, None, 10)])["low"] is None
+    three = over_seeds([Measured(value, None, 10) for value in (0.1, 0.2, 0.3)])
+    assert three["interval"] == "seeds"
+    assert three["high"] - three["mean"] == pytest.approx(4.302653 * 0.1 / math.sqrt(3))
+
+
+def test_safety_ratio_is_of_the_same_seed(study: Path) -> None:
+    drift = {("full", 13): 0.1, ("no-safety", 13): 0.2, ("full", 14): 0.2, ("no-safety", 14): 0.8, ("full", 15): None}
+    write_json(study / "ablation_results.json", ablation(drift))
+    found = summarise(study)["figures"]["safety_kl_ratio"]
+    assert found["mean"] == pytest.approx(math.sqrt(0.5 * 0.25))
+    assert found["seeds"] == [13, 14]
+    assert found["low"] is None
+    assert "2 of 3 seeds" in found["interval"]
+
+
+def test_what_is_missing_has_its_reason(study: Path) -> None:
+    (study / "ablation_results.json").unlink()
+    write_json(study / "eq_bench_results.json", eq_bench(None))
+    for path in (study / "labels-28").iterdir():
+        path.unlink()
+    figures = summarise(study)["figures"]
+    for name, reason in (
+        ("safety_kl_ratio", "was not run"), ("eqbench_v2_tuned", "17 of 171"), ("emotion_28_macro_f1", "no evaluation in labels-28/"),
+    ):  # fmt: skip
+        assert figures[name]["mean"] is None
+        assert reason in figures[name]["absent"]
+    assert figures["eqbench_v2_tuned"]["parse_rate"] == 0.1
+    assert figures["eqbench_v2_base"]["mean"] == 20.0
+
+
+def test_a_head_that_one_seed_lacks_is_no_mean_of_the_others(study: Path) -> None:
+    lacking = evaluation(14)
+    lacking["heads"]["strategy"] = None
+    write_json(study / "full" / "seed-14.json", lacking)
+    found = summarise(study)["figures"]["strategy_accuracy"]
+    assert found["mean"] is None
+    assert "not measured in every" in found["absent"]
+
+
+def test_other_data_are_refused(study: Path) -> None:
+    other = evaluation(14)
+    other["context"]["data_sha256"] = {"a": "2"}
+    write_json(study / "full" / "seed-14.json", other)
+    with pytest.raises(WarmlineError, match="differ in their data_sha256"):
+        summarise(study)
+
+
+def test_nothing_to_summarise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WarmlineError, match=r"no seed-\*\.json"):
+        summarise(tmp_path)
+
+
+def test_command(study: Path) -> None:
+    found = CliRunner().invoke(app, ["summary", str(study)])
+    assert found.exit_code == 0
+    assert found.stdout.strip() == str(study / "summary.json")
+    assert read_json(study / "summary.json") == summarise(study)
+
+
+def test_twice_gives_the_same_bytes(study: Path) -> None:
+    first = write_summary(study)
+    written = (study / "summary.json").read_bytes()
+    write_summary(study)
+    assert (study / "summary.json").read_bytes() == written
+    assert read_json(study / "summary.json") == first
