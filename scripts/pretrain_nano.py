@@ -39,7 +39,8 @@ def main() -> None:
     build.add_argument("--limit", type=int, default=None, help="sampled texts of each kind to read; all by default")
     train.add_argument("--corpus", type=Path, required=True, help="what `build` wrote")
     train.add_argument("--seconds", type=float, default=300, help="spent training, compilation not counted")
-    train.add_argument("--rows", type=int, default=128, help="rows of 1,024 tokens a step")
+    train.add_argument("--rows", type=int, default=128, help="rows a step")
+    train.add_argument("--context", type=int, default=1024, help="tokens of a row")
     train.add_argument("--no-compile", action="store_true", help="run without torch.compile")
     card.add_argument("--model", type=Path, required=True, help="the finished model folder; its README.md and evaluation.json are written")
     card.add_argument("--limit", type=int, default=None, help="dialogues of each test set; all by default")
@@ -59,7 +60,7 @@ def main() -> None:
     elif options.stage == "train":
         from nano.train import train_stage
 
-        train_stage(options.corpus, options.out, options.seconds, options.rows, options.seed, not options.no_compile)
+        train_stage(options.corpus, options.out, options.seconds, options.rows, options.seed, not options.no_compile, options.context)
     else:
         from nano.card import card_stage
 

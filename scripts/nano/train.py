@@ -20,7 +20,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qw
 
 from nano.corpus import STREAMS
 
-CONTEXT = 1024
 PHASES = ((0.65, {"text": 0.55, "sampled": 0.40, "real": 0.05}), (1.0, {"text": 0.12, "sampled": 0.58, "real": 0.30}))
 """Up to this share of the time, these shares of the rows. `real` is small, so it is kept for when it counts."""
 LEARNING_RATE = 3e-3
@@ -87,7 +86,7 @@ def learning_rate(passed: float, step: int) -> float:
     return LEARNING_RATE * min(1.0, (step + 1) / 100, max(0.0, 1 - passed) / (1 - DECAY_FROM))
 
 
-def train_stage(corpus: Path, out: Path, seconds: float, rows: int, seed: int, compiled: bool, context: int = CONTEXT) -> None:
+def train_stage(corpus: Path, out: Path, seconds: float, rows: int, seed: int, compiled: bool, context: int) -> None:
     """Train and write the model folder: bfloat16 weights, config, tokenizer, `pretraining.json`; the corpus' record and proof go along."""
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
