@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from nano.gemma import GemmaSampler
 from warmline.config import DataConfig
@@ -177,6 +177,12 @@ def tune(
     return {name: tensor.detach() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
 
 
+def free_memory(device: str) -> None:
+    """Give back what the last stage's cache held: the next one needs blocks of other sizes."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
 def prompts(kind: str, count: int, documents: Sequence[str], rng: random.Random) -> list[str]:
     """What the model continues.
 
@@ -209,7 +215,7 @@ def sample_stage(gemma: Path, data: Path, out: Path, seconds: float, tune_second
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(gemma)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(gemma / "tokenizer.json"), bos_token="<bos>")
     documents = train_documents(data, "train")
     texts = [text for kind in documents.values() for text in kind]
     ids = plain_ids(tokenizer, texts)
@@ -224,17 +230,18 @@ def sample_stage(gemma: Path, data: Path, out: Path, seconds: float, tune_second
             held_out = [text for kind_texts in train_documents(data, "valid").values() for text in kind_texts]
             valid = packed_rows(tokenizer, rng.sample(held_out, 400), ids, 513)
             clock.say("rows packed")
-            rows_a_step = 64 if device == "cuda" else 2
+            rows_a_step = 32 if device == "cuda" else 2
+            free_memory(device)
             tuned = tune(gemma, rows, valid[: 2 * rows_a_step], sampler.ids, tune_seconds, rows_a_step, device, clock)
             sampler.load(tuned)
             del tuned
-            if device == "cuda":
-                torch.cuda.empty_cache()
+            free_memory(device)
         start, count, temperature, min_p = time.monotonic(), 0, *SETTINGS[kind]
         with gzip.open(out / f"sampled-{kind}.jsonl.gz", "wt", compresslevel=4) as file:
             while count == 0 or time.monotonic() - start < share * seconds:
                 asked = prompts(kind, batch, documents["dialogue"], rng)
-                written = sampler.sample(tokenizer(asked)["input_ids"], new_tokens, temperature, min_p, generator)
+                heads = [[tokenizer.bos_token_id, *tokens] for tokens in tokenizer(asked, add_special_tokens=False)["input_ids"]]
+                written = sampler.sample(heads, new_tokens, temperature, min_p, generator)
                 for prompt, text in zip(asked, tokenizer.backend_tokenizer.decode_batch(written.tolist()), strict=True):
                     file.write(json.dumps(prompt + text) + "\n")
                 count += written.numel()
