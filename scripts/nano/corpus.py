@@ -21,7 +21,7 @@ import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from nano.tutor import Clock
+from nano.tutor import FRAMES, Clock
 from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS
 from warmline.data.sources import enabled_sources, load_source, sample_dir
@@ -176,8 +176,9 @@ def whole_sentences(text: str) -> str:
 
 def read_prose(text: str) -> Iterable[Document]:
     """One document of a sampled text: cut where it repeats itself, back to a whole sentence; nothing when little is left."""
-    for end in ("<eos>", "<bos>"):
-        text = text.split(end)[0]
+    text = re.split(r"<bos>|<eos>", text)[0]
+    for frame in FRAMES:
+        text = text.removeprefix(frame.removesuffix("{}"))
     text = re.sub(r"[ \t]+", " ", whole_sentences(cut_at_repetition(text)))
     text = re.sub(r" ?\n ?", "\n", re.sub(r"\n{2,}", "\n", text))
     if len(WORDS.findall(text)) >= 25 and sound(text):
