@@ -186,9 +186,10 @@ def read_prose(text: str) -> Iterable[Document]:
 
 
 def read_dialogues(text: str, source: str) -> Iterable[Document]:
-    """Every whole dialogue of a sampled text (the last is cut off unless a blank line ends it)."""
+    """Every dialogue of a sampled text; the last, which the end of the text cut off, loses its last line."""
     roles = {"A": "user", "B": "assistant"}
-    for block in re.split(r"\n\n+|<bos>|<eos>", text)[:-1]:
+    *whole, last = re.split(r"\n\n+|<bos>|<eos>", text)
+    for block in [*whole, last.rpartition("\n")[0]]:
         turns: list[tuple[str, str]] = []
         for line in block.strip().split("\n")[1:]:
             speaker, _, said = line.partition(": ")
