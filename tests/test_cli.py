@@ -206,6 +206,10 @@ def test_bad_value_when_training(override: str, said: str, warmline: Warmline, c
         ("evaluate", "absent"),
         ("errors", "absent"),
         ("report", "absent"),
+        ("export", "absent", "--out", "out"),
+        ("chat", "absent"),
+        ("chat", "absent", "--country", "XX"),
+        ("chat", "absent", "--temperature", "9"),
         ("run", "absent.yaml"),
         ("evaluate", "."),
         ("data", "stats", "--data-dir", "absent"),
@@ -246,6 +250,19 @@ def test_report(warmline: Warmline, finished_copy: RunFolder) -> None:
     done = warmline("report", finished_copy.path)
     assert (done.status, done.out) == (0, f"{finished_copy.report}\n")
     assert finished_copy.report.read_text(encoding="utf-8").startswith("# tiny: what the tuning changed\n")
+
+
+def test_export(warmline: Warmline, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    assert "--dtype int8: expected one of bfloat16" in refusal(warmline("export", finished.path, "--out", out, "--dtype", "int8"))
+    monkeypatch.setattr("warmline.export.hub.get_token", lambda: None)
+    assert "no Hugging Face token" in refusal(warmline("export", finished.path, "--out", out, "--push", "me/friend"))
+    assert not out.exists()
+    done = warmline("export", finished.path, "--out", out, "--base", "me/base")
+    assert "random numbers" in refusal(done)
+    done = warmline("export", finished.path, "--out", out)
+    assert (done.status, done.out) == (0, f"writing\nwritten to {out}; its README.md is the model card\n")
+    assert "--overwrite replaces it" in refusal(warmline("export", finished.path, "--out", out))
 
 
 def test_run_does_every_step(warmline: Warmline, config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -296,6 +313,8 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
         ("redteam",),
         ("guard",),
         ("report",),
+        ("export",),
+        ("chat",),
         ("run",),
         ("data", "fetch"),
         ("data", "stats"),

@@ -287,6 +287,50 @@ def report(run: RunPath) -> None:
     print(write_report(run))
 
 
+@app.command()
+def chat(
+    run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or model folder, for an untuned model.", metavar="RUN")],
+    country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.7,
+    seed: Annotated[int | None, typer.Option(help="The same words get the same reply.")] = None,
+) -> None:
+    """Talk to a run in the terminal, or through a pipe; /help there lists commands."""
+    from warmline.serving.engine import Generation
+    from warmline.serving.terminal import chat as talk
+
+    talk(run, Generation(max_tokens=max_tokens, temperature=temperature, seed=seed), country)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="Folder to write; new, or an earlier export with --overwrite.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Also the whole model, the adapter merged into unquantised weights.")] = False,
+    dtype: Annotated[str, typer.Option(help="Of the merged weights: bfloat16, float16 or float32.")] = "bfloat16",
+    base: Annotated[
+        str | None, typer.Option(help="Hub id or folder of the base's unquantised weights; the run's own name by default.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    push: Annotated[str | None, typer.Option(help="Upload to this model repository, such as me/friend.", metavar="HUB_ID")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
+) -> None:
+    """The adapter for PEFT and vLLM, merged weights for transformers, the heads and a model card; to a hub when asked."""
+    from warmline.export.folder import Options, vllm_command
+    from warmline.export.folder import export as export_run
+    from warmline.export.hub import Destination
+    from warmline.export.merge import known_dtype
+
+    options = Options(merged, known_dtype(dtype), base, overwrite)
+    destination = Destination.check(push, private) if push else None
+    described = export_run(run, out, options, print)
+    if described["adapter"].get("vllm"):
+        print(vllm_command(described["base"]["hub_id"], described["adapter"]["rank"], out.as_posix()))
+    print(f"written to {out}; its README.md is the model card")
+    if destination:
+        print(destination.upload(out))
+
+
 @app.command("run")
 def run_all(
     config: ConfigFile,
@@ -298,6 +342,34 @@ def run_all(
     from warmline.pipeline import FULL, QUICK, run_steps
 
     run_steps(_config(config, overrides, data_dir), QUICK if quick else FULL)
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or a model, for a base alone.", metavar="RUN")],
+    host: Annotated[str, typer.Option(help="Address to listen on; any other than this machine's own needs an API key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[str | None, typer.Option(envvar="WARMLINE_API_KEY", help="Key that clients must send.")] = None,
+    country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Replies made at a time.")] = 16,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait; more are refused.")] = 256,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that replies have to end after SIGTERM or Ctrl-C.")] = 20.0,
+    generate_at: Annotated[str | None, typer.Option(help="Let this OpenAI-compatible server generate, such as vLLM's.")] = None,
+    generate_model: Annotated[str | None, typer.Option(help="What it calls the tuned model.")] = None,
+    generate_base: Annotated[str | None, typer.Option(help="What it calls the base; generated here by default.")] = None,
+) -> None:
+    """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
+    from warmline.serving import require_extra
+
+    require_extra()
+    from warmline.serving.relay import Remote
+    from warmline.serving.server import Options
+    from warmline.serving.server import serve as serve_run
+
+    if (generate_at is None) != (generate_model is None):
+        raise WarmlineError("--generate-at and --generate-model go together; give both or neither")
+    remote = Remote(generate_at, generate_model, generate_base) if generate_at and generate_model else None
+    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace, remote))
 
 
 @app.command()

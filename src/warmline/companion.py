@@ -1,5 +1,6 @@
 """The public way into a finished run: read what a user feels, choose a strategy, reply."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.template import ChatTemplate, Message
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Sampling
+from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
 from warmline.safety.crisis import fill_slots
@@ -69,18 +71,9 @@ class Companion:
             ValueError: no message, an unknown role, empty content, or the last message is not the user's.
         """
         ids = self._prompt(messages)
-        tokens = torch.tensor(ids, device=self._place.device)
-        last_turn = max(at for at, token in enumerate(ids) if token == self._template.layout.end_of_turn)
         with self._place.autocast():
-            bounds = torch.tensor([0, len(ids)], dtype=torch.int32, device=self._place.device)
-            states = self._model.backbone.hidden(tokens, torch.arange(len(ids), device=self._place.device), bounds, len(ids))
-        emotion = torch.tensor([last_turn], device=self._place.device)
-        strategy = torch.tensor([len(ids) - 1], device=self._place.device)
-        logits = self._model.heads(states, emotion, strategy)
-        return Reading(
-            _distribution(emotion_probabilities(logits.emotion)[0], EMOTIONS_AND_NEUTRAL),
-            _distribution(logits.strategy.softmax(dim=1)[0], STRATEGIES),
-        )
+            prefilled = self._model.backbone.prefill(torch.tensor(ids, device=self._place.device))
+        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout.end_of_turn)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
         """The next reply.
@@ -120,15 +113,42 @@ class Companion:
         return [fill_slots(text, country) for text in texts]
 
     def _prompt(self, messages: list[Message]) -> list[int]:
-        for at, message in enumerate(messages):
-            role, content = message.get("role"), message.get("content")
-            if role not in _ROLES:
-                raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
-            if not isinstance(content, str) or not content.strip():
-                raise ValueError(f"message {at}: content is empty or no text")
-        if not messages or messages[-1]["role"] != "user":
-            raise ValueError("the last message must be the user's: that is the turn to read and to answer")
+        check_messages(messages)
         return self._template.prompt_ids(messages)
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuse what cannot be read and answered.
+
+    Raises:
+        ValueError: no message, an unknown role, empty content, or the last message is not the user's.
+    """
+    for at, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in _ROLES:
+            raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
+        if not isinstance(content, str) or not content.strip():
+            raise ValueError(f"message {at}: content is empty or no text")
+    if not messages or messages[-1]["role"] != "user":
+        raise ValueError("the last message must be the user's: that is the turn to read and to answer")
+
+
+def take_reading(heads: Heads, states: Tensor, prompt: list[int], end_of_turn: int) -> Reading:
+    """Emotion and strategy from the states of a prompt, wherever it was computed: the one place that reads them for a person.
+
+    Args:
+        heads: Of the tuned model.
+        states: [tokens, hidden], the tuned model's.
+        prompt: Token ids, ending with the assistant's header.
+        end_of_turn: Token id that closes a turn; the last one closes the user's.
+    """
+    last_turn = len(prompt) - 1 - prompt[::-1].index(end_of_turn)
+    emotion, strategy = (torch.tensor([at], device=states.device) for at in (last_turn, len(prompt) - 1))
+    logits = heads(states, emotion, strategy)
+    return Reading(
+        _distribution(emotion_probabilities(logits.emotion)[0], EMOTIONS_AND_NEUTRAL),
+        _distribution(logits.strategy.softmax(dim=1)[0], STRATEGIES),
+    )
 
 
 def emotion_probabilities(logits: Tensor) -> Tensor:

@@ -87,6 +87,27 @@ def test_kernels_agree_with_fp32(kernel: str, window: int | None, dtype: torch.d
         assert float((own.float() - reference).abs().max() / reference.abs().max()) < (0.02 if dtype == torch.bfloat16 else 0.003)
 
 
-def _with_gradients(inputs: list[Tensor], outer: Tensor, window: int | None, bounds: Tensor) -> list[Tensor]:
-    out = attention.attend(*inputs, None, window, bounds, 243)
+@pytest.mark.gpu
+def test_rows_of_one_length_agree_with_fp32_and_with_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Hopper on another kernel takes them; values are a view of a larger tensor, as the fused decoder has them."""
+    if torch.cuda.get_device_capability() < attention.CUDNN_CAPABILITY:
+        pytest.skip("needs a card of compute capability 9.0 or later")
+    bounds = torch.tensor([0, 1024, 2048], dtype=torch.int32, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    joint = torch.randn(2048, 12, 128, device="cuda", generator=generator).to(torch.bfloat16)
+    inputs = [part.requires_grad_() for part in (joint[:, :8].contiguous(), joint[:, 8:10].contiguous(), joint[:, 10:].detach())]
+    outer = torch.randn(2048, 8, 128, device="cuda", generator=generator).to(torch.bfloat16)
+    assert attention._fills_rows(inputs[0], None, bounds, 1024)
+    rows = _with_gradients(inputs, outer, None, bounds, 1024)
+    monkeypatch.setattr(attention, "CUDNN_CAPABILITY", (99, 0))
+    flash = _with_gradients(inputs, outer, None, bounds, 1024)
+    wide = [each.detach().float().requires_grad_() for each in inputs]
+    for own, other, reference in zip(rows, flash, _with_gradients(wide, outer.float(), None, bounds, 1024), strict=True):
+        assert float((own.float() - reference).abs().max() / reference.abs().max()) < 0.02
+        assert own.is_contiguous()
+        assert not torch.equal(own, other)  # two kernels indeed
+
+
+def _with_gradients(inputs: list[Tensor], outer: Tensor, window: int | None, bounds: Tensor, longest: int = 243) -> list[Tensor]:
+    out = attention.attend(*inputs, None, window, bounds, longest)
     return [out, *torch.autograd.grad(out, inputs, outer)]

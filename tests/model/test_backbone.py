@@ -1,5 +1,6 @@
 """The transformers backbone: packed equals alone, adapter on and off, generation, and what it refuses."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,82 @@ def test_refuses_capped_logits(tmp_path: Path) -> None:
     Gemma2Config(**SMALL, final_logit_softcapping=30.0).save_pretrained(tmp_path)
     with pytest.raises(WarmlineError, match=r"^model\.name: gemma2 caps or shifts its logits"):
         open_backbone(tmp_path)
+
+
+# going on from a cache
+
+
+@torch.no_grad()
+def test_prefill_is_hidden_to_the_bit(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    for part in conversations():
+        states = packed_states(backbone, [part])
+        assert torch.equal(backbone.prefill(part).states, states)
+        with backbone.reference():
+            assert torch.equal(backbone.prefill(part).states, packed_states(backbone, [part]))
+            assert not torch.equal(backbone.prefill(part).states, states)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("base", [False, True])
+def test_steps_go_on_as_one_pass_over_everything_would(folder: Path, base: bool) -> None:
+    """Conversations of several lengths in one batch, beyond the sliding window, some padding rows beside them."""
+    backbone = noisy(open_backbone(folder))
+    parts = conversations()
+    with backbone.reference() if base else nullcontext():
+        begun = [backbone.prefill(part[: len(part) // 2]).cache for part in parts]
+        going = list(range(len(parts)))
+        for at in range(32):
+            going = [which for which in going if len(parts[which]) // 2 + at < len(parts[which])]
+            if not going:
+                break
+            newest = [int(parts[which][len(parts[which]) // 2 + at]) for which in going]
+            states = backbone.step(torch.tensor(newest + [0] * (8 - len(going))), [begun[which] for which in going])
+            assert states.shape == (8, backbone.hidden_size)
+            for row, which in enumerate(going):
+                whole = packed_states(backbone, [parts[which]])[len(parts[which]) // 2 + at]
+                torch.testing.assert_close(states[row], whole, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_step_of_as_many_rows_gives_the_same_bits_whoever_is_in_them(folder: Path) -> None:
+    backbone = noisy(open_backbone(folder))
+    parts = conversations()
+
+    def newest(which: list[int]) -> Tensor:
+        caches = [backbone.prefill(parts[one][:-1]).cache for one in which]
+        tokens = [int(parts[one][-1]) for one in which] + [0] * (8 - len(which))
+        return backbone.logits(backbone.step(torch.tensor(tokens), caches))
+
+    together = newest([0, 1, 2, 3, 4, 5])
+    for one in range(6):
+        assert torch.equal(newest([one])[0], together[one])
+    assert torch.equal(newest([5, 2])[1], together[2])
+
+
+@torch.no_grad()
+def test_logits_are_those_of_the_model_in_use(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    architecture(vocab_size=300).save_pretrained(folder)
+    config = ModelConfig(name=str(folder), random_init_seed=0)
+    full = TransformersBackbone(config, None, CPU.device, CPU.dtype).eval()
+    perturb(MultiTaskModel(full, torch.nn.Identity()))
+    states = torch.randn(3, full.hidden_size)
+    assert torch.equal(full.logits(states), states @ full.unembedding.T)
+    with full.reference():
+        assert torch.equal(full.logits(states), states @ full.base_unembedding.T)
+        assert not torch.equal(full.logits(states), states @ full.unembedding.T)
+
+
+@torch.no_grad()
+def test_a_base_alone_keeps_no_second_copy(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    architecture(vocab_size=300).save_pretrained(folder)
+    config = ModelConfig(name=str(folder), random_init_seed=0)
+    alone = TransformersBackbone(config, None, CPU.device, CPU.dtype, trainable=False)
+    both = TransformersBackbone(config, None, CPU.device, CPU.dtype)
+    assert 2 * len(list(alone.parameters())) == len(list(both.parameters()))
+    states = alone.prefill(torch.arange(20)).states
+    with alone.reference(), both.reference():
+        assert torch.equal(alone.prefill(torch.arange(20)).states, states)
+        assert torch.equal(both.prefill(torch.arange(20)).states, states)

@@ -137,7 +137,7 @@ def load_artifact(
     """
     config = load_config(run.config)
     description = read_json(run.heads_description)
-    _verify(run, config, description)
+    verify(run, config)
     try:
         saved = load_file(run.heads)
     except (OSError, SafetensorError) as error:
@@ -162,7 +162,13 @@ def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: 
     return TransformersBackbone(config.model, config.lora, device, dtype, **options)
 
 
-def _verify(run: RunFolder, config: RunConfig, description: Any) -> None:
+def verify(run: RunFolder, config: RunConfig) -> None:
+    """Check that weights and heads are those that `heads.json` names.
+
+    Raises:
+        WarmlineError: files are missing, changed, or do not belong together.
+    """
+    description = read_json(run.heads_description)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise WarmlineError(f"{run.heads_description}: format is not {FORMAT}; this warmline cannot read it")
     if not run.heads.is_file():

@@ -1,12 +1,13 @@
 """What the rest of warmline needs from a language model, whoever runs it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 
 class Sampling(NamedTuple):
@@ -25,6 +26,18 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     min_p: float = 0.05
     seed: int | None = None
+
+
+class Prefill(NamedTuple):
+    """One conversation after its forward pass.
+
+    Attributes:
+        states: [tokens, hidden], what `hidden` gives.
+        cache: Its keys and values.
+    """
+
+    states: Tensor
+    cache: DynamicCache
 
 
 class Backbone(Protocol):
@@ -65,6 +78,20 @@ class Backbone(Protocol):
 
     def reference(self) -> AbstractContextManager[None]:
         """Inside it, `hidden` is the base's: adapter off, evaluation mode, no gradient."""
+
+    def prefill(self, tokens: Tensor) -> Prefill:
+        """Final hidden states of one conversation, [tokens], and the cache from which its reply goes on."""
+
+    def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
+        """Go on by one token in many conversations: [rows] to [rows, hidden].
+
+        Args:
+            tokens: The newest token of each; rows beyond the last cache are padding.
+            caches: As `prefill` or an earlier step left them; each grows by one.
+        """
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token logits in fp32, [rows, hidden] to [rows, vocabulary]: the base's inside `reference()`."""
 
     def generate(self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling) -> list[list[int]]:
         """Token ids of one reply a prompt, without its end-of-turn token; the prompts, at least one, run as one batch."""

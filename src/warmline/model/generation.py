@@ -1,11 +1,16 @@
 """What generating a batch of replies needs, whoever runs the model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
 
 from warmline.model.backbone import Sampling
+
+_COLDEST = 1e-4
+"""Temperature below which the likeliest token is taken: logits divided by less may be infinite, and nothing could be drawn from them."""
 
 
 def pad_left(prompts: list[list[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -32,3 +37,46 @@ def generation_settings(sampling: Sampling, end_of_turn: int) -> dict[str, Any]:
 def until(reply: list[int], end_of_turn: int) -> list[int]:
     """The reply before its end of turn."""
     return reply[: reply.index(end_of_turn)] if end_of_turn in reply else reply
+
+
+class RowCaches:
+    """What a decoder takes for its cache while many conversations go on by one token each: every row has transformers' cache of its own.
+
+    Args:
+        caches: Of the first rows; rows beyond them are padding and leave nothing behind.
+    """
+
+    def __init__(self, caches: Sequence[DynamicCache]) -> None:
+        self._caches = caches
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, [1, heads, rows, head size], each row's into its own cache; returned as they came."""
+        for row, cache in enumerate(self._caches):
+            cache.update(keys[:, :, row : row + 1], values[:, :, row : row + 1], layer)
+        return keys, values
+
+
+def warpers(sampling: Sampling) -> LogitsProcessorList:
+    """What transformers' `generate` does to logits before it draws, in its order; empty takes the likeliest token."""
+    found = LogitsProcessorList()
+    if sampling.temperature >= _COLDEST:
+        found.append(TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_p < 1:
+            found.append(TopPLogitsWarper(sampling.top_p))
+        if sampling.min_p > 0:
+            found.append(MinPLogitsWarper(sampling.min_p))
+    return found
+
+
+def draw(logits: Tensor, warp: LogitsProcessorList, generator: torch.Generator | None) -> int:
+    """The next token.
+
+    Args:
+        logits: [vocabulary], fp32.
+        warp: From `warpers`; empty takes the likeliest token.
+        generator: On the logits' device; None draws from torch's own.
+    """
+    if not warp:
+        return int(logits.argmax())
+    scores = warp(torch.empty(1, 0, dtype=torch.long, device=logits.device), logits[None])
+    return int(torch.multinomial(scores.softmax(dim=-1), 1, generator=generator))

@@ -27,6 +27,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, hidden_size: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
+        self.classes = classes
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
         width = hidden_size
         if config.hidden_size is not None:

@@ -4,6 +4,8 @@ Three states of a layer at 8B take 24 KiB a token: 36 layers are 3.4 GiB for 4,0
 of the backward pass, on a stream of their own, they cost no time as long as a layer takes longer than its copy.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,8 @@ class HostStore:
         self._stream = torch.cuda.Stream(device)
         self._buffers: dict[tuple[int, int], Tensor] = {}
         self._shapes: dict[int, list[torch.Size]] = {}
-        self._leaving: tuple[torch.cuda.Event, tuple[Tensor, ...]] | None = None
-        self._arriving: dict[int, tuple[torch.cuda.Event, list[Tensor]]] = {}
+        self._leaving: tuple[int, torch.cuda.Event, tuple[Tensor, ...]] | None = None
+        self._arriving: dict[int, tuple[torch.cuda.Event, Sequence[Tensor]]] = {}
 
     def put(self, slot: int, states: tuple[Tensor, ...]) -> None:
         """Copy states out. They are held until the next slot's come, by when the copy has long ended."""
@@ -35,23 +37,31 @@ class HostStore:
         with torch.cuda.stream(self._stream):
             for place, state in enumerate(states):
                 self._buffer(slot, place, state)[: state.numel()].view(state.shape).copy_(state, non_blocking=True)
-        self._leaving = self._stream.record_event(), states
+        self._leaving = slot, self._stream.record_event(), states
 
-    def get(self, slot: int) -> list[Tensor]:
+    def get(self, slot: int) -> Sequence[Tensor]:
         """The states of a slot, on the device; those of the slot before start to come back meanwhile."""
-        self._let_go()
-        if slot not in self._arriving:
-            self._start(slot)
-        arrived, states = self._arriving.pop(slot)
-        torch.cuda.current_stream(self._device).wait_event(arrived)
+        states = self._let_go(slot)
+        if states is None:
+            if slot not in self._arriving:
+                self._start(slot)
+            arrived, states = self._arriving.pop(slot)
+            torch.cuda.current_stream(self._device).wait_event(arrived)
         if slot - 1 in self._shapes:
             self._start(slot - 1)
         return states
 
-    def _let_go(self) -> None:
-        if self._leaving is not None:
-            torch.cuda.current_stream(self._device).wait_event(self._leaving[0])
-            self._leaving = None
+    def _let_go(self, wanted: int | None = None) -> Sequence[Tensor] | None:
+        """Hold the last states no longer; they are the wanted slot's own where its backward pass follows at once, as the last layer's."""
+        if self._leaving is None:
+            return None
+        slot, copied, states = self._leaving
+        torch.cuda.current_stream(self._device).wait_event(copied)
+        self._leaving = None
+        if slot != wanted:
+            return None
+        del self._shapes[slot]
+        return states
 
     def _buffer(self, slot: int, place: int, state: Tensor) -> Tensor:
         buffer = self._buffers.get((slot, place))

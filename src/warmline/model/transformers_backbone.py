@@ -1,7 +1,7 @@
 """Plain transformers + PEFT: the decoder inside the PEFT model, on CPU or CUDA, in full, half or 4-bit precision."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    DynamicCache,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -24,9 +25,9 @@ from transformers import (
 from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
-from warmline.model.backbone import Sampling
+from warmline.model.backbone import Prefill, Sampling
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
-from warmline.model.generation import generation_settings, pad_left, until
+from warmline.model.generation import RowCaches, generation_settings, pad_left, until
 
 NANO = "nano"
 
@@ -67,7 +68,8 @@ class TransformersBackbone(nn.Module):
 
     Args:
         config: The base model.
-        lora: New adapter to add; None trains every weight and keeps a frozen copy as the base.
+        lora: New adapter to add; None trains every weight and keeps a frozen copy as the base. None, not trainable and with nothing tuned
+            is the base alone.
         device: Where it runs.
         dtype: Of the base weights; adapters stay in fp32 and autocast makes the products half precision.
         tuned: A folder that `save` wrote, to load instead of starting anew.
@@ -96,7 +98,8 @@ class TransformersBackbone(nn.Module):
         if lora is not None:
             self.model = _with_adapter(base, lora, tuned, trainable)
         else:
-            self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
+            if trainable or tuned is not None:
+                self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
             self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
         fused = config.fused and device.type == "cuda" and can_fuse(self.decoder)
         self._fused = FusedDecoder(self.decoder) if fused else None
@@ -162,11 +165,44 @@ class TransformersBackbone(nn.Module):
         states: Tensor = output.last_hidden_state[0]
         return states
 
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor) -> Prefill:
+        """One conversation's states, and the cache from which its reply goes on."""
+        cache, longest = DynamicCache(), len(tokens)
+        bounds = torch.tensor([0, longest], dtype=torch.int32, device=self.device)
+        output = self._in_use.get_decoder()(
+            input_ids=tokens[None],
+            position_ids=torch.arange(longest, device=self.device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            cu_seq_lens_q=bounds,
+            cu_seq_lens_k=bounds,
+            max_length_q=longest,
+            max_length_k=longest,
+        )
+        return Prefill(output.last_hidden_state[0], cache)
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
+        """States of one new token of each conversation; its keys and values go into the conversation's cache."""
+        lengths = [cache.get_seq_length() for cache in caches]
+        positions = torch.tensor(lengths + [0] * (len(tokens) - len(caches)), device=self.device)
+        output = self._in_use.get_decoder()(
+            input_ids=tokens[None], position_ids=positions[None], past_key_values=RowCaches(caches), use_cache=True, row_caches=caches
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token logits in fp32, [rows, hidden] to [rows, vocabulary]: the base's inside `reference()`."""
+        return nn.functional.linear(states, self.base_unembedding if self._using_base else self.unembedding).float()
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside it, `hidden` and `generate` are the base's: adapter off, evaluation mode, no gradient."""
         was_training, was_base = self.training, self._using_base
-        self.eval()
+        if was_training:  # walking over every module costs as much as a small model's token
+            self.eval()
         self._using_base = True
         try:
             with torch.no_grad():
@@ -177,7 +213,8 @@ class TransformersBackbone(nn.Module):
                     yield
         finally:
             self._using_base = was_base
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     def train(self, mode: bool = True) -> "TransformersBackbone":
         """Training mode for the tuned model only; the frozen copy stays in evaluation mode."""

@@ -13,21 +13,23 @@ Facts of Unsloth's source (2026.10.9) that this rests on:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from warmline.config import LoraSettings, ModelConfig
-from warmline.model.backbone import Sampling
+from warmline.model.backbone import Prefill, Sampling
 from warmline.model.choose import import_unsloth
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.generation import generation_settings, pad_left, until
 
 _RETURN_STATES = "UNSLOTH_RETURN_HIDDEN_STATES"
+_NO_CHAT = "Unsloth trains; load the run on transformers to read and to reply"
 
 
 class UnslothBackbone(nn.Module):
@@ -141,6 +143,18 @@ class UnslothBackbone(nn.Module):
         finally:
             self._arm(was_training)
         return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
+
+    def prefill(self, tokens: Tensor) -> Prefill:
+        """Not here: what Unsloth has trained is read and talked to on transformers, which loads the same adapter."""
+        raise NotImplementedError(_NO_CHAT)
+
+    def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
+        """As `prefill`."""
+        raise NotImplementedError(_NO_CHAT)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """As `prefill`."""
+        raise NotImplementedError(_NO_CHAT)
 
     def _arm(self, training: bool) -> None:
         """Put Unsloth's switches where training needs them, then the mode: evaluation mode alone already stops recomputation."""

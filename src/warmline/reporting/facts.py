@@ -78,8 +78,12 @@ def shape_errors(facts: Facts, name: str | None) -> Iterator[None]:
         raise WarmlineError(f"{facts.folder.path}: {place} lack what the report needs ({error!r}); make them again") from None
 
 
-def gather(path: Path) -> Facts:
-    """Read a finished run folder; write its data cards where they are missing and the data are there.
+def gather(path: Path, cards: bool = True) -> Facts:
+    """Read a finished run folder.
+
+    Args:
+        path: The folder.
+        cards: Write its data cards where they are missing and the data are there.
 
     Raises:
         WarmlineError: an unfinished run, a damaged file.
@@ -98,10 +102,10 @@ def gather(path: Path) -> Facts:
     results = {name: _result(file, commands[name], config, heads) for name, file in files.items()}
     training = summarise_training(folder, heads["step"])
     manifest, plan = read_json(folder.manifest), read_json(folder.plan)
-    reason = _write_missing_cards(folder, config)
-    cards = {card.stem: f"{folder.data_cards.name}/{card.name}" for card in sorted(folder.data_cards.glob("*.md"))}
+    reason = _write_missing_cards(folder, config) if cards else None
+    written = {card.stem: f"{folder.data_cards.name}/{card.name}" for card in sorted(folder.data_cards.glob("*.md"))}
     quick = folder.pipeline.is_file() and "quick" in read_json(folder.pipeline).values()
-    return Facts(folder, config, manifest, plan, heads, training, results, commands, cards, reason, quick)
+    return Facts(folder, config, manifest, plan, heads, training, results, commands, written, reason, quick)
 
 
 def commands_of(run: Path, config: Path | None = None, more: str = "") -> dict[str, str]:

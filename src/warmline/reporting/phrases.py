@@ -93,7 +93,7 @@ def verdict(
         return f"{signed(difference, form)}{unit}, {NO_INTERVAL}"
     low, high = interval
     direction: Better = "higher" if difference > 0 else "lower"
-    if not differs(interval) or (low > 0) != (direction == "higher"):
+    if difference == 0 or not differs(interval) or (low > 0) != (direction == "higher"):
         return f"no measurable difference ({signed(difference, form)}{unit}, 95 % interval {signed(low, form)} to {signed(high, form)})"
     judged = "" if better is None else ", which is better" if better == direction else ", which is worse"
     return f"{direction} by {form(abs(difference))}{unit} (95 % interval {between(sorted((abs(low), abs(high))), form)}){judged}"

@@ -66,7 +66,7 @@ def write_report(path: Path) -> Path:
         WarmlineError: an unfinished run, a damaged results file, a full disk.
     """
     facts = gather(path)
-    environment, values = _environment(), _values(facts)
+    templates, values = environment(), _values(facts)
     parts = []
     for template, needed, title in SECTIONS:
         found = facts.results[needed] if needed else None
@@ -74,7 +74,7 @@ def write_report(path: Path) -> Path:
             parts.append(f"## {title}\n\nNot measured: {found.why}; `{found.command}` would make it.\n")
         else:
             with shape_errors(facts, needed):
-                parts.append(tidy(environment.get_template(f"{template}.md.j2").render(values)))
+                parts.append(tidy(templates.get_template(f"{template}.md.j2").render(values)))
     write_text(facts.folder.report, "\n".join(part.strip("\n") + "\n" for part in parts))
     return facts.folder.report
 
@@ -97,25 +97,26 @@ def _joins(lines: list[str], at: int) -> bool:
     return (before.startswith("|") and after.startswith("|") and not new_table) or (before.startswith("- ") and after.startswith("- "))
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(  # noqa: S701 - Markdown; `quoted` escapes what people and models said
+def environment() -> jinja2.Environment:
+    """Where templates of reports and model cards are rendered: undefined names are errors, `phrases` format numbers."""
+    made = jinja2.Environment(  # noqa: S701 - Markdown; `quoted` escapes what people and models said
         loader=jinja2.PackageLoader("warmline.reporting"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         name: getattr(phrases, name)
         for name in ("number", "percent", "verdict", "ratio_verdict", "with_interval", "share", "quoted", "cell", "likeliest")
     }
-    environment.globals |= {
+    made.globals |= {
         "number": phrases.number,
         "percent": phrases.percent,
         "hundredths": phrases.hundredths,
         "tenths": phrases.tenths,
     }
-    environment.globals["whole"] = phrases.whole
-    return environment
+    made.globals["whole"] = phrases.whole
+    return made
 
 
 def _values(facts: Facts) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""`warmline export`: what a run folder holds, as PEFT, transformers, vLLM and a model hub want it.
+
+<folder>/
+  README.md              the model card
+  export.json            what was written from what, and how far merged logits are from the adapter's
+  adapter/               as PEFT wrote it, with tokenizer, chat template and how replies are drawn; absent when every weight was trained
+  heads.safetensors      the heads; heads.json says what they read
+  config.yaml            of the run, without places of the machine that trained it; with it `warmline.load` opens the folder
+  manifest.json          of the run
+  model*.safetensors ... with `merged`: a plain transformers model
+"""
+
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from warmline.config import RunConfig, dump_config
+from warmline.data.sources import SAMPLE
+from warmline.data.template import ChatTemplate
+from warmline.errors import WarmlineError
+from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
+from warmline.export.template import with_system_prompt
+from warmline.model.artifacts import verify, weights_folder
+from warmline.model.transformers_backbone import load_tokenizer
+from warmline.reporting.facts import Facts, gather
+from warmline.reporting.model_card import base_on_hub, model_card
+from warmline.runs import read_json, write_folder, write_json, write_text
+
+EXPORT = "export.json"
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM's --max-lora-rank takes (vllm/config/lora.py)."""
+_PACKAGES = ("torch", "transformers", "peft")
+
+
+class Options(NamedTuple):
+    """What to export.
+
+    Attributes:
+        merged: Also write the whole model, with the adapter merged into it.
+        dtype: Of the merged weights.
+        base: Hub id or folder under which others find the base, and into whose weights the adapter is merged; None is the run's own name.
+        overwrite: Replace an earlier export.
+    """
+
+    merged: bool = False
+    dtype: DType = "bfloat16"
+    base: str | None = None
+    overwrite: bool = False
+
+
+def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Export a finished run into a folder, which is complete or absent.
+
+    Args:
+        path: The run.
+        out: The folder; a new or empty one, unless `overwrite` finds an earlier export there.
+        options: What to write.
+        say: Takes a line about each step that takes time.
+
+    Returns:
+        What `export.json` holds.
+
+    Raises:
+        WarmlineError: an unfinished or damaged run, a folder that is taken, a base that cannot be loaded, a full disk.
+    """
+    _refuse_taken(out, options.overwrite)
+    facts = gather(path, cards=False)
+    run, config = facts.folder, facts.config
+    verify(run, config)
+    if config.lora is None and not options.merged:
+        raise WarmlineError(f"{path}: this run trained every weight, so there is no adapter to export; add --merged for the whole model")
+    if options.base and config.model.random_init_seed is not None:
+        raise WarmlineError(f"--base {options.base}: this run's base is random numbers, which no other model has; leave it out")
+    template = ChatTemplate(load_tokenizer(config.model), facts.heads["template"], facts.heads["system_prompt"])
+    merged = _merge(facts, options, template, say) if options.merged else None
+    described = _describe(facts, options, template, merged)
+
+    def fill(folder: Path) -> None:
+        template.tokenizer.chat_template = with_system_prompt(template)
+        if config.lora is not None:
+            _copy_adapter(weights_folder(run, config), folder, options.base)
+            template.tokenizer.save_pretrained(folder / "adapter")
+            generation_config(template).save_pretrained(folder / "adapter")
+            write_text(folder / "config.yaml", dump_config(_portable(config)))
+            shutil.copy(run.manifest, folder)
+        for file in (run.heads, run.heads_description):
+            shutil.copy(file, folder)
+        if merged is not None:
+            merged.model.save_pretrained(folder)
+            template.tokenizer.save_pretrained(folder)
+        write_json(folder / EXPORT, described)
+        write_text(folder / "README.md", model_card(facts, described, template))
+
+    say("writing")
+    write_folder(out, fill)
+    return described
+
+
+def vllm_command(base: str, rank: int, folder: str) -> str:
+    """The line that starts vLLM's OpenAI-compatible server with this adapter as the model `friend`.
+
+    Args:
+        base: Hub id or folder of the base.
+        rank: Of the adapter.
+        folder: The export.
+    """
+    allowed = next((each for each in VLLM_RANKS if each >= rank), rank)
+    return (
+        f"vllm serve {base} --enable-lora --lora-modules friend={folder}/adapter --max-lora-rank {allowed} "
+        f"--chat-template {folder}/adapter/chat_template.jinja --generation-config {folder}/adapter"
+    )
+
+
+def _refuse_taken(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / EXPORT).is_file():
+        raise WarmlineError(f"{out}: is there already and no earlier export; choose a new folder for --out")
+    if not overwrite:
+        raise WarmlineError(f"{out}: an earlier export is there; --overwrite replaces it, or choose another folder")
+
+
+def _merge(facts: Facts, options: Options, template: ChatTemplate, say: Callable[[str], None]) -> Merged:
+    config = facts.config
+    unquantised = " unquantised (it was trained in 4 bits)" if config.model.load_in_4bit else ""
+    model = config.model if options.base is None else config.model.model_copy(update={"name": options.base, "revision": None})
+    say(f"loading {model.name}{unquantised}, merging on the CPU in {options.dtype}, comparing logits")
+    return merge(model, config.lora, weights_folder(facts.folder, config), DTYPES[options.dtype], template)
+
+
+def _copy_adapter(source: Path, folder: Path, base: str | None) -> None:
+    target = folder / "adapter"
+    target.mkdir()
+    for file in source.glob("*.safetensors"):
+        shutil.copy(file, target)
+    settings = read_json(source / "adapter_config.json")
+    write_json(target / "adapter_config.json", settings if base is None else {**settings, "base_model_name_or_path": base})
+
+
+def _portable(config: RunConfig) -> RunConfig:
+    """The configuration without folders of this machine; the base keeps its name."""
+    safety = config.data.sources.safety.model_copy(update={"dir": None})
+    sources = config.data.sources.model_copy(update={"safety": safety})
+    data = config.data.model_copy(update={"dir": SAMPLE if config.data.dir == SAMPLE else None, "sources": sources})
+    return config.model_copy(update={"output_dir": RunConfig.model_fields["output_dir"].default, "data": data})
+
+
+def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Merged | None) -> dict[str, Any]:
+    config, heads = facts.config, facts.heads
+    base = base_on_hub(config.model, options.base)
+    adapter: dict[str, Any] = {"absent": "every weight was trained"}
+    if config.lora is not None:
+        adapter = {
+            "folder": "adapter",
+            "rank": config.lora.r,
+            "vllm": None if base.hub_id is None else vllm_command(base.hub_id, config.lora.r, "."),
+            "vllm_reason": base.reason,
+        }
+    return {
+        "context": {
+            **{key: heads[key] for key in ("run", "step", "base_model", "base_revision", "base_random_init_seed")},
+            "seed": config.seed,
+            "weights_sha256": heads["weights_sha256"],
+            "heads_sha256": heads["heads_sha256"],
+            "trained_on_sha256": facts.manifest["data_sha256"],
+            "versions": {name: version(name) for name in ("warmline", *_PACKAGES)},
+        },
+        "base": {"name": options.base or config.model.name, "hub_id": base.hub_id, "reason": base.reason},
+        "trained_in_4bit": config.model.load_in_4bit,
+        "end_of_turn": template.layout.end_of_turn,
+        "adapter": adapter,
+        "merged": {"absent": "not asked for; --merged writes it"}
+        if merged is None
+        else {"dtype": options.dtype, "check": merged.check._asdict()},
+    }

@@ -1,0 +1,18 @@
+"""Talk to a run: the engine, and what stands before it."""
+
+from importlib.util import find_spec
+
+from warmline.errors import WarmlineError
+
+_EXTRA = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def require_extra() -> None:
+    """Say how to install what the server needs.
+
+    Raises:
+        WarmlineError: it is not installed.
+    """
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise WarmlineError(f"serve: {', '.join(missing)} not installed; `pip install 'warmline[serve]'`")

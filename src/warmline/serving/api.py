@@ -1,0 +1,222 @@
+"""An OpenAI-compatible API, and the page, before an engine. Nothing of a conversation is logged or kept."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator
+from importlib import resources as package
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from warmline.data.template import Message
+from warmline.serving.about import Limits, about
+from warmline.serving.engine import BusyError, ClosedError, Engine, TooLongError
+from warmline.serving.exchange import Exchange
+from warmline.serving.http import ApiError, Gate
+from warmline.serving.metrics import Metrics
+from warmline.serving.schema import ChatRequest
+from warmline.serving.stream import Stream
+
+WEB = Path(str(package.files("warmline") / "serving" / "web"))
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["message", "type", "param", "code"]}},
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": "OpenAI's error object", "content": {"application/json": {"schema": _ERROR}}} for status in ("4XX", "5XX")
+}
+_REPLY: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's completion, or its chunks as server-sent events",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+    }
+}
+_RETRY_SECONDS = 2
+
+
+def create_app(engine: Engine, api_key: str | None = None, country: str | None = None, limits: Limits | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        engine: Who answers; the caller closes it.
+        api_key: Needed for `/v1` and `/metrics`; None asks for none, and answers only to names of this machine.
+        country: Whose hotlines are shown where a request names none.
+        limits: Of a request.
+    """
+    limits = limits or Limits()
+    metrics = Metrics(engine)
+    app = FastAPI(title="warmline", version="1", docs_url=None, redoc_url=None)
+    app.add_middleware(Gate, body_bytes=limits.body_bytes, body_seconds=limits.body_seconds, local_only=api_key is None)
+    _answer_errors(app, metrics)
+
+    async def authorised(request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if api_key is not None and not (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), api_key.encode())):
+            raise ApiError(401, "wrong or missing API key; send it as `Authorization: Bearer KEY`", "invalid_api_key")
+
+    async def sent_as_json(request: Request) -> None:  # which a form on another site cannot do
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise ApiError(415, "send JSON, with `Content-Type: application/json`")
+
+    @app.post(
+        "/v1/chat/completions", dependencies=[Depends(authorised), Depends(sent_as_json)], responses=_REPLY | _ERRORS, response_model=None
+    )
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """The next reply; what the heads read and what the guard heard stand under `warmline`."""
+        begun = time.perf_counter()
+        base = _is_base(engine, body.model)
+        place = body.warmline.country or country
+        stream = await _start(engine, body, _messages(body, limits), base, place)
+        model = engine.base_id if base else engine.models[0]
+        exchange = Exchange(stream, model, place, bool(body.stream_options and body.stream_options.include_usage))
+        watcher = asyncio.create_task(_cancel_when_gone(request, stream))
+
+        def ended() -> None:
+            watcher.cancel()
+            stream.cancel()
+            metrics.ended(model, stream, begun)
+
+        try:
+            extra = await exchange.extra()
+            metrics.began(begun)
+            if not body.stream:
+                whole = JSONResponse(await exchange.whole(extra))
+                ended()
+                return whole
+        except BaseException:
+            ended()
+            raise
+
+        async def events() -> AsyncIterator[str]:
+            try:
+                async for event in exchange.events(extra):
+                    yield event
+            finally:
+                ended()
+
+        return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    @app.get("/v1/models", dependencies=[Depends(authorised)], responses=_ERRORS)
+    async def models() -> dict[str, Any]:
+        """The tuned model, first, and its base."""
+        return {"object": "list", "data": [_model(name) for name in engine.models]}
+
+    @app.get("/v1/models/{model:path}", dependencies=[Depends(authorised)], responses=_ERRORS)
+    async def model(model: str) -> dict[str, Any]:
+        """One of them."""
+        _is_base(engine, model)
+        return _model(model)
+
+    @app.get("/metrics", dependencies=[Depends(authorised)], response_class=PlainTextResponse, responses=_ERRORS)
+    async def prometheus() -> Response:
+        """Counts for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/about")
+    async def introduce() -> dict[str, Any]:
+        """What a page needs to introduce the model."""
+        return about(engine, limits, country, api_key is not None)
+
+    @app.get("/health", responses=_ERRORS)
+    async def health() -> dict[str, Any]:
+        """Whether requests are taken."""
+        if not engine.alive:
+            raise ApiError(503, "the server is shutting down", "shutting_down", retry_after=_RETRY_SECONDS)
+        return {"status": "ok", "active": engine.active, "waiting": engine.waiting}
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html")
+
+    app.mount("/static", StaticFiles(directory=WEB))
+    return app
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "warmline"}
+
+
+def _is_base(engine: Engine, model: str | None) -> bool:
+    """Whether the base is asked for.
+
+    Raises:
+        ApiError: neither it nor the tuned model.
+    """
+    if model is not None and model not in engine.models:
+        raise ApiError(404, f"no model {model!r} here; there is {' and '.join(engine.models)}", "model_not_found", "model")
+    return model == engine.base_id
+
+
+def _messages(body: ChatRequest, limits: Limits) -> list[Message]:
+    """The conversation, within the limits.
+
+    Raises:
+        ApiError: which limit it is over.
+    """
+    for at, message in enumerate(body.messages):
+        if len(message.content) > limits.message_characters:
+            words = f"message {at} has {len(message.content)} characters, expected at most {limits.message_characters}"
+            raise ApiError(400, words, "message_too_long", f"messages.{at}.content")
+    longest = body.generation.max_tokens
+    if longest is not None and longest > limits.max_tokens:
+        raise ApiError(400, f"max_tokens is {longest}, expected at most {limits.max_tokens}", "max_tokens_too_large", "max_tokens")
+    return [Message(role="system" if one.role == "developer" else one.role, content=one.content) for one in body.messages]
+
+
+async def _start(engine: Engine, body: ChatRequest, messages: list[Message], base: bool, country: str | None) -> Stream:
+    try:
+        return await run_in_threadpool(engine.start, messages, body.generation, base, country, body.warmline.crisis_message)
+    except TooLongError as error:
+        raise ApiError(400, str(error), "context_length_exceeded", "messages") from None
+    except ValueError as error:
+        raise ApiError(400, str(error), "invalid_value") from None
+    except BusyError as error:
+        raise ApiError(429, str(error), "server_busy", retry_after=_RETRY_SECONDS) from None
+    except ClosedError as error:
+        raise ApiError(503, str(error), "shutting_down", retry_after=_RETRY_SECONDS) from None
+
+
+async def _cancel_when_gone(request: Request, stream: Stream) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    stream.cancel()
+
+
+def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
+    """Every error as OpenAI's error object."""
+
+    def answer(error: ApiError) -> JSONResponse:
+        metrics.refused(error.status)
+        return error.response
+
+    @app.exception_handler(ApiError)
+    async def ours(_: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:])
+        words = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            field, words = "", f"the body is not JSON: {first.get('ctx', {}).get('error', words)}"
+        return answer(ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None))
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> JSONResponse:
+        response = answer(ApiError(error.status_code, str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return answer(ApiError(500, f"unexpected {type(error).__name__}"))

@@ -1,0 +1,137 @@
+"""What stands around every request: headers, hosts, a limit on bodies; and errors as OpenAI's clients expect them."""
+
+import asyncio
+import ipaddress
+import re
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SECURITY = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+_DRAINED = 64 * 2**20
+"""Bytes of a body that is too long after which its connection is closed instead."""
+
+
+class ApiError(Exception):
+    """What a client is told.
+
+    Args:
+        status: HTTP status.
+        message: One line.
+        code: OpenAI's word for it.
+        param: The field it is about.
+        retry_after: Seconds until another attempt makes sense.
+    """
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        kind = "server_error" if self.status >= 500 else "rate_limit_error" if self.status == 429 else "invalid_request_error"
+        message = str(self).encode("utf-8", "replace").decode()
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def response(self) -> JSONResponse:
+        """The whole response."""
+        headers = {"retry-after": str(self.retry_after)} if self.retry_after is not None else None
+        return JSONResponse(self.body, self.status, headers)
+
+
+class Gate:
+    """Reads a request's body up to a limit before the application sees it, and puts the same headers on every response.
+
+    A body that is too long is read on without being kept, so that a client that sends first and reads later gets its answer.
+
+    Args:
+        app: What it stands before.
+        body_bytes: Longest body.
+        body_seconds: Longest time that sending it may take.
+        local_only: Refuse a `Host` that is not this machine: a page elsewhere could otherwise reach a server without a key by giving its
+            own name this machine's address.
+    """
+
+    def __init__(self, app: ASGIApp, body_bytes: int, body_seconds: float, local_only: bool) -> None:
+        self._app, self._bytes, self._seconds, self._local_only = app, body_bytes, body_seconds, local_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            if self._local_only and not _is_local(Headers(scope=scope).get("host", "")):
+                raise ApiError(421, "this server answers on this machine only; start it with --host and an API key for others")
+            body = await asyncio.wait_for(self._body(scope, receive), self._seconds)
+        except ApiError as error:
+            await error.response(scope, receive, send_with_headers)
+            return
+        except asyncio.TimeoutError:
+            await ApiError(408, f"the body took longer than {self._seconds:g} seconds").response(scope, receive, send_with_headers)
+            return
+        if body is None:
+            return
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send_with_headers)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body, or None from a client that has gone."""
+        length = Headers(scope=scope).get("content-length", "0")
+        too_long = ApiError(413, f"the body is longer than {self._bytes} bytes", "request_too_large")
+        if not length.isdecimal() or len(length) > 18 or int(length) > _DRAINED:
+            raise too_long
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._bytes:
+                parts.append(part)
+            if size > _DRAINED or (size > self._bytes and not message.get("more_body", False)):
+                raise too_long
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or a name is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_local(header: str) -> bool:
+    """The same of a Host header, which may end with a port."""
+    return is_loopback(re.sub(r":\d*$", "", header))

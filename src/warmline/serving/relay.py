@@ -1,0 +1,252 @@
+"""An engine that reads in this process and lets an OpenAI-compatible server generate, such as vLLM: `warmline serve --generate-at`.
+
+The prompt runs here once, for the heads alone; the words come from the server, asked with the same messages. Its template must render what
+ours renders: an export's `chat_template.jinja` does.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+from warmline.data.template import Message
+from warmline.errors import WarmlineError
+from warmline.serving.engine import LONGEST_REPLY, BusyError, ClosedError, Engine, Generation, Show, TooLongError
+from warmline.serving.stream import FinishReason, Stream
+from warmline.serving.text import ReplyText
+
+KEYS = ("WARMLINE_GENERATE_KEY", "OPENAI_API_KEY")
+"""Environment variables that may hold the server's key, in order."""
+
+_SECONDS_TO_CUT = 5.0
+"""That cancelled requests have to end."""
+
+
+class Remote(NamedTuple):
+    """Who generates.
+
+    Attributes:
+        url: Its base, such as http://localhost:8000/v1.
+        model: What it calls the tuned model.
+        base: What it calls the base; None lets this process answer as the base.
+        timeout: Seconds that it may be silent.
+    """
+
+    url: str
+    model: str
+    base: str | None = None
+    timeout: float = 120.0
+
+
+class _Pieces:
+    """Stands for a tokenizer where pieces of text come instead of tokens."""
+
+    def decode(self, pieces: list[str], skip_special_tokens: bool = True) -> str:  # noqa: ARG002 - a tokenizer's signature
+        """The text so far."""
+        return "".join(pieces)
+
+
+class Relay(Engine):
+    """An `Engine` whose replies come from elsewhere; readings, guard, hotlines and limits are as ever. Made by `Relay.connect`."""
+
+    _remote: Remote
+    _client: AsyncOpenAI
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._refusing = self._cutting = False
+        self._relayed: dict[Stream, asyncio.Task[None] | None] = {}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="warmline-relay", daemon=True).start()
+
+    @classmethod
+    def connect(cls, path: Path, remote: Remote, slots: int = 16, queue: int = 256) -> "Relay":
+        """Load a run, and make sure that the server knows the model.
+
+        Args:
+            path: The run.
+            remote: Who generates.
+            slots: Prompts and base replies made here at a time.
+            queue: With `slots`, the most requests under way.
+
+        Raises:
+            WarmlineError: nothing there that can be loaded, a server that does not answer, or one without that model.
+        """
+        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
+        _check(remote, key)
+        relay = cls.open(path, slots, queue)
+        if not isinstance(relay, cls) or relay.tuned_id is None:
+            relay.close()
+            raise WarmlineError(f"{path}: holds no heads, so there is nothing to read beside {remote.url}; use that server directly")
+        relay._remote = remote
+        relay._client = AsyncOpenAI(base_url=remote.url, api_key=key, timeout=remote.timeout, max_retries=0)
+        return relay
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes requests."""
+        return not self._refusing and super().alive
+
+    @property
+    def active(self) -> int:
+        """Replies under way."""
+        return len(self._relayed) + super().active
+
+    def start(
+        self,
+        messages: list[Message],
+        settings: Generation | None = None,
+        base: bool = False,
+        country: str | None = None,
+        crisis_message: Show = "inline",
+    ) -> Stream:
+        """As `Engine.start`."""
+        settings = settings or Generation()
+        model = self._remote.base if base else self._remote.model
+        if self._refusing:
+            raise ClosedError("the server is shutting down; try again later")
+        if model is None:
+            return super().start(messages, settings, base, country, crisis_message)
+        if len(self._relayed) >= self.slots + self._queue:
+            raise BusyError("too many requests are waiting; try again in a moment")
+        settings.check()
+        reading = super().start(messages, Generation(max_tokens=1, temperature=0), base, country, "card")
+        room = self.context - reading.usage.prompt
+        if room < (settings.max_tokens or 1):
+            reading.cancel()
+            raise TooLongError(
+                f"the conversation has {reading.usage.prompt} tokens and its reply up to {settings.max_tokens}; "
+                f"the model's context is {self.context} tokens"
+            )
+        settings = settings._replace(max_tokens=settings.max_tokens or min(LONGEST_REPLY, room))
+        shown = reading.message if reading.message and crisis_message == "inline" else ""
+        stream = Stream(reading.usage.prompt, reading.risk, reading.message, lambda: self._cancel(stream))
+        job = self._relay(reading, stream, self._request(messages, settings, model), ReplyText(_Pieces(), country, settings.stop), shown)
+        self._relayed[stream] = None
+        self._loop.call_soon_threadsafe(self._begin, stream, reading, job)
+        return stream
+
+    def close(self, grace: float = 0.0) -> None:
+        """As `Engine.close`."""
+        self._refusing = True
+        with self._changed:
+            self._changed.wait_for(lambda: not self._relayed, timeout=grace)
+        self._cutting = True
+        for stream in [*self._relayed]:
+            self._cancel(stream)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._relayed, timeout=_SECONDS_TO_CUT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        super().close()
+
+    def _request(self, messages: list[Message], settings: Generation, model: str) -> dict[str, Any]:
+        system = self._template.system_prompt
+        if system and messages[0]["role"] != "system":
+            messages = [Message(role="system", content=system), *messages]
+        return {
+            "model": model,
+            "messages": [Message(role=one["role"], content=self._template.clean(one["content"])) for one in messages],
+            "max_tokens": settings.max_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "seed": settings.seed,
+            "stop": list(settings.stop) or None,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "extra_body": {"min_p": settings.min_p} if settings.min_p else None,
+        }
+
+    async def _relay(self, reading: Stream, stream: Stream, request: dict[str, Any], text: ReplyText, message: str) -> None:
+        """Fill a stream: the reading from here, then the server's words between what the guard says."""
+        say = _Speaker(stream, message, before=stream.risk.level == "red")
+        reason: FinishReason | None = None
+        try:
+            stream.put_reading(await reading.ready())
+            say.begin()
+            pieces: list[Any] = []
+            async with await self._client.chat.completions.create(**request) as chunks:
+                async for chunk in chunks:
+                    for choice in chunk.choices:
+                        pieces.append(choice.delta.content or "")
+                        reason = "length" if choice.finish_reason == "length" else "stop" if choice.finish_reason else reason
+                        say.more(text.grow(pieces), len(pieces))
+                    if chunk.usage is not None:
+                        stream.put("", chunk.usage.completion_tokens)
+            say.end(text.grow(pieces, last=True))
+            stream.finish(reason or "length")
+        except (openai.OpenAIError, RuntimeError, ValueError, OSError) as error:
+            stream.finish(None, RuntimeError(f"{self._remote.url}: {' '.join(str(error).split())[:200]}"))
+
+    # on the loop's own thread
+
+    def _begin(self, stream: Stream, reading: Stream, job: Coroutine[Any, Any, None]) -> None:
+        def ended(task: "asyncio.Task[None]") -> None:
+            reading.cancel()
+            if task.cancelled():
+                stream.finish("length" if self._cutting else None)
+            with self._changed:
+                del self._relayed[stream]
+                self._changed.notify_all()
+
+        task = self._relayed[stream] = self._loop.create_task(job)
+        task.add_done_callback(ended)
+
+    def _cancel(self, stream: Stream) -> None:
+        def cancel() -> None:
+            task = self._relayed.get(stream)
+            if task is not None:
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(cancel)  # after `_begin`
+
+
+class _Speaker:
+    """Puts the guard's message before or after the reply, as the engine does, and counts.
+
+    Args:
+        stream: Where to.
+        message: Empty for none.
+        before: Whether it stands before the reply.
+    """
+
+    def __init__(self, stream: Stream, message: str, before: bool) -> None:
+        self._stream, self._message, self._before = stream, message, before
+        self._said = False
+
+    def begin(self) -> None:
+        """Nothing of the reply is there yet."""
+        if self._message and self._before:
+            self._stream.put(self._message, 0)
+
+    def more(self, piece: str, tokens: int) -> None:
+        """A piece of the reply."""
+        if piece and not self._said:
+            self._said = True
+            piece = f"\n\n{piece}" if self._message and self._before else piece
+        self._stream.put(piece, tokens)
+
+    def end(self, piece: str) -> None:
+        """The last piece."""
+        self.more(piece, self._stream.usage.completion)
+        if self._message and not self._before:
+            self._stream.put(f"\n\n{self._message}" if self._said else self._message, self._stream.usage.completion)
+
+
+def _check(remote: Remote, key: str) -> None:
+    try:
+        with OpenAI(base_url=remote.url, api_key=key, timeout=20, max_retries=0) as client:
+            known = [model.id for model in client.models.list()]
+    except (openai.OpenAIError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WarmlineError(
+            f"--generate-at {remote.url}: no OpenAI-compatible server answers there ({reason}); expected something like "
+            f"http://localhost:8000/v1, and its key in {' or '.join(KEYS)}"
+        ) from None
+    for name in (remote.model, remote.base):
+        if name is not None and name not in known:
+            raise WarmlineError(f"--generate-at {remote.url}: knows no model `{name}`; it has {', '.join(known)}")

@@ -1,0 +1,311 @@
+"""`warmline chat`: a conversation in a terminal, or through a pipe."""
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from warmline import __version__
+from warmline.errors import WarmlineError
+from warmline.safety.crisis import ANYWHERE, COUNTRIES, fill_slots, resources
+from warmline.safety.guard import Risk, crisis_message
+from warmline.serving.engine import LONGEST_REPLY, Engine, Generation, TooLongError
+from warmline.serving.keyboard import piped, typed
+from warmline.serving.stream import Stream
+from warmline.serving.transcript import Conversation, Turn, in_words
+
+_TICK = 0.03
+"""Seconds between two looks at a growing reply."""
+
+
+class Command(NamedTuple):
+    """Something that begins with a slash."""
+
+    usage: str
+    what: str
+    act: Callable[["Terminal", str], None]
+
+
+class Terminal:
+    """One conversation and its commands.
+
+    Args:
+        engine: Who answers.
+        console: Where to; a terminal gets colours and replies that grow, anything else plain lines.
+        ask: Gives the next thing the user says.
+        settings: How replies are made.
+        country: ISO 3166 code of the user's country, whose hotlines are shown.
+
+    Attributes:
+        conversation: So far.
+        country: As given, or as the user changed it.
+        beside_base: Whether the untuned model answers too.
+    """
+
+    def __init__(self, engine: Engine, console: Console, ask: Callable[[], str], settings: Generation, country: str | None) -> None:
+        self._engine, self._console, self._ask = engine, console, ask
+        longest = settings.max_tokens or LONGEST_REPLY
+        self._settings = settings._replace(max_tokens=max(1, min(longest, engine.context // 2)))
+        self.conversation = Conversation()
+        self.country = country
+        self.beside_base = False
+        self._shown: tuple[tuple[str, ...], str | None] | None = None
+
+    def run(self) -> None:
+        """Talk until the user leaves, by command, Ctrl-C or Ctrl-D at the prompt, or the end of the input."""
+        tuned = (
+            f"{self._engine.name}, tuned from {self._engine.base_model}" if self._engine.tuned_id else f"{self._engine.base_model}, untuned"
+        )
+        self._say(f"You are talking to an AI, not a person and not a therapist: {tuned}. /help lists what else there is.", "bold")
+        try:
+            while True:
+                said = self._ask().strip()
+                if said.startswith("/"):
+                    self._command(said)
+                elif said:
+                    self._answer(said)
+        except (EOFError, KeyboardInterrupt):
+            self._console.print()
+        self._say("Take care.")
+
+    # replies
+
+    def _answer(self, said: str) -> None:
+        turn = Turn(said)
+        self.conversation.turns.append(turn)
+        before = self.conversation.left_out
+        try:
+            streams = [self._start(base) for base in ([False, True] if self.beside_base else [False])]
+        except (ValueError, RuntimeError) as error:
+            self.conversation.undo()
+            self.conversation.left_out = before
+            self._say(f"Not sent: {error}.", "yellow")
+            return
+        if self.conversation.left_out > before:
+            self._say(f"(Longer than the model's context: turns left out from here on, oldest first: {self.conversation.left_out}.)", "dim")
+        growing = [_Growing(stream) for stream in streams]
+        risk = self.conversation.risk
+        try:
+            turn.reading = streams[0].reading
+            if turn.reading is not None:
+                self._say(f"  {in_words(turn.reading)}", "dim italic")
+            if risk.level == "red":
+                self._show_help(risk)
+            self._watch(growing)
+        except KeyboardInterrupt:
+            turn.stopped = True
+            for stream in streams:
+                stream.cancel()
+        except RuntimeError as error:
+            self.conversation.undo()
+            self._say(f"Not answered: {error}.", "red")
+            return
+        self._finish(turn, growing)
+        if risk.level == "yellow":
+            self._show_help(risk)
+
+    def _start(self, base: bool) -> Stream:
+        while True:
+            try:
+                return self._engine.start(self.conversation.messages(), self._settings, base, self.country, "card")
+            except TooLongError:
+                if not self.conversation.leave_out_oldest():
+                    raise
+
+    def _watch(self, growing: list["_Growing"]) -> None:
+        """Show replies as they grow, until all have ended."""
+        if self._console.is_terminal:
+            with Live(console=self._console, transient=True, refresh_per_second=15) as live:
+                while any(reply.alive for reply in growing):
+                    live.update(self._side_by_side([reply.text for reply in growing]))
+                    time.sleep(_TICK)
+        else:
+            while any(reply.alive for reply in growing):
+                time.sleep(_TICK)
+        for reply in growing:
+            if reply.error is not None:
+                raise reply.error
+
+    def _finish(self, turn: Turn, growing: list["_Growing"]) -> None:
+        texts = [reply.end() for reply in growing]
+        turn.reply, turn.base_reply = texts[0].strip(), texts[1].strip() if len(texts) > 1 else None
+        shown = [text.strip() or "(it said nothing)" for text in texts]
+        if self._console.is_terminal:
+            self._console.print(self._side_by_side(shown))
+        else:
+            for name, text in zip(("", "base: "), shown, strict=False):
+                self._say(f"  {name}{text}")
+        if turn.stopped:
+            self._say("  (stopped)", "dim italic")
+        elif any(reply.stream.finish_reason == "length" for reply in growing):
+            self._say("  (the longest reply was reached)", "dim italic")
+
+    def _side_by_side(self, texts: list[str]) -> RenderableType:
+        if len(texts) == 1:
+            return Padding(Text(texts[0]), (0, 0, 0, 2))
+        table = Table(box=None, expand=True, padding=(0, 2))
+        for name in (self._engine.name, "base, untuned"):
+            table.add_column(name, ratio=1, header_style="dim", vertical="top")
+        table.add_row(*(Text(text) for text in texts))
+        return table
+
+    def _show_help(self, risk: Risk) -> None:
+        """The guard's message: whole when something new was heard or the country changed, else a line with the numbers."""
+        heard = (risk.evidence, self.country)
+        if heard == self._shown:
+            self._say(fill_slots("  (still there for you: {emergency_number}; {crisis_line})", self.country), "dim")
+            return
+        self._shown = heard
+        message = crisis_message(risk, self.country)
+        if resources(self.country) is ANYWHERE:
+            message += " For your country's numbers, type /country and its code, as in /country GB."
+        if self._console.is_terminal:
+            self._console.print(Panel(Text(message), title="people who can help", border_style="red" if risk.level == "red" else "yellow"))
+        else:
+            self._say(f"\n{message}\n")
+
+    # commands
+
+    def _command(self, said: str) -> None:
+        name, _, rest = said.partition(" ")
+        if name not in COMMANDS:
+            self._say(f"There is no {name}. Known: {', '.join(COMMANDS)}.", "yellow")
+            return
+        COMMANDS[name].act(self, rest.strip())
+
+    def toggle_base(self, _: str) -> None:
+        """Let the untuned model answer the same prompts beside the tuned one, or no longer."""
+        if self._engine.tuned_id is None:
+            self._say("This is the untuned model, alone.", "yellow")
+            return
+        self.beside_base = not self.beside_base
+        self._say("From the next turn on, the untuned model answers too; only the tuned replies are remembered."
+                  if self.beside_base else "The tuned model answers alone.")  # fmt: skip
+
+    def save(self, name: str) -> None:
+        """Write the conversation into a file."""
+        about: dict[str, Any] = {
+            "warmline": __version__,
+            "run": self._engine.name,
+            "base_model": self._engine.base_model,
+            "country": self.country,
+            "settings": self._settings._asdict(),
+        }
+        path = Path(name).expanduser()
+        try:
+            self.conversation.save(path, about)
+        except WarmlineError as error:
+            self._say(f"Not saved. {error}", "yellow")
+            return
+        self._say(f"Saved to {path}.")
+
+    def change_country(self, code: str) -> None:
+        """Show another country's hotlines."""
+        row = resources(code)
+        if row is ANYWHERE:
+            self._say(
+                f"No hotlines for `{code}` here. Known: {', '.join(sorted(COUNTRIES))}; elsewhere findahelpline.com lists them.", "yellow"
+            )
+            return
+        self.country = row.country
+        self._say(f"{row.country}: {row.emergency_number} in an emergency; {row.crisis_line}.")
+
+    def undo(self, _: str) -> None:
+        """Take back the last thing said and its reply."""
+        turn = self.conversation.undo()
+        self._say("There is nothing to take back." if turn is None else f"Taken back: {' '.join(turn.user.split())[:60]}")
+
+    def begin_anew(self, _: str) -> None:
+        """Forget the conversation."""
+        self.conversation, self._shown = Conversation(), None
+        self._say("A new conversation; the old one is forgotten.")
+
+    def help(self, _: str) -> None:
+        """List the commands."""
+        for command in COMMANDS.values():
+            self._say(f"  {command.usage:<15} {command.what}")
+        self._say("  Ctrl-C          stops a reply; at the prompt it leaves, as Ctrl-D does")
+
+    def leave(self, _: str) -> None:
+        """End the conversation."""
+        raise EOFError
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=not self._console.is_terminal)
+
+
+COMMANDS: dict[str, Command] = {
+    "/base": Command("/base", "the untuned model answers too, side by side; again to end it", Terminal.toggle_base),
+    "/save": Command("/save FILE", "write the conversation, as .json or .txt", Terminal.save),
+    "/country": Command("/country GB", "whose hotlines are shown", Terminal.change_country),
+    "/undo": Command("/undo", "take back your last message and its reply", Terminal.undo),
+    "/new": Command("/new", "forget the conversation and begin anew", Terminal.begin_anew),
+    "/help": Command("/help", "this list", Terminal.help),
+    "/quit": Command("/quit", "leave", Terminal.leave),
+}
+
+
+class _Growing:
+    """A reply that a thread collects while the main one shows it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.text = ""
+        self.error: RuntimeError | None = None
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        try:
+            for piece in self.stream:
+                self.text += "".join(mark for mark in piece if mark.isprintable() or mark in "\n\t")  # no codes for the terminal
+        except RuntimeError as error:
+            self.error = error
+
+    @property
+    def alive(self) -> bool:
+        """Whether more may come."""
+        return self._thread.is_alive()
+
+    def end(self) -> str:
+        """All that came."""
+        self._thread.join()
+        return self.text
+
+
+def chat(path: Path, settings: Generation, country: str | None = None) -> None:
+    """Load a run, or a base alone, and talk on standard input and output.
+
+    Args:
+        path: As `Engine.open` takes it.
+        settings: How replies are made.
+        country: ISO 3166 code, whose hotlines are shown.
+
+    Raises:
+        WarmlineError: nothing there that can be loaded.
+    """
+    try:
+        settings.check()
+    except ValueError as error:
+        raise WarmlineError(str(error)) from None
+    if country is not None and resources(country) is ANYWHERE:
+        raise WarmlineError(f"--country {country}: expected one of {', '.join(sorted(COUNTRIES))}, or nothing")
+    console = Console(highlight=False)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    with console.status("loading"):
+        engine = Engine.open(path, slots=2, queue=2)
+    try:
+        Terminal(engine, console, typed if sys.stdin.isatty() else piped, settings, country and resources(country).country).run()
+    finally:
+        engine.close()

@@ -1,0 +1,121 @@
+"""A conversation as a terminal keeps it: its turns, what is left out of the prompt, and how it is saved."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from warmline.companion import Reading
+from warmline.data.template import Message
+from warmline.errors import WarmlineError
+from warmline.runs import write_text
+from warmline.safety.guard import Risk, assess_turns
+
+
+@dataclass
+class Turn:
+    """What the user said and what came back.
+
+    Attributes:
+        user: The user's words.
+        reply: The tuned model's, or the base's where it is alone; empty when it said nothing.
+        base_reply: The untuned model's to the same prompt; None when it was not asked.
+        reading: What the heads said of the user's turn.
+        stopped: The user cut the reply short.
+    """
+
+    user: str
+    reply: str = ""
+    base_reply: str | None = None
+    reading: Reading | None = None
+    stopped: bool = False
+
+
+@dataclass
+class Conversation:
+    """Turns, oldest first.
+
+    Attributes:
+        turns: All of them.
+        left_out: How many of the oldest no longer fit the model's context.
+    """
+
+    turns: list[Turn] = field(default_factory=list)
+    left_out: int = 0
+
+    def messages(self) -> list[Message]:
+        """What the model sees."""
+        return _messages(self.turns[self.left_out :])
+
+    def leave_out_oldest(self) -> bool:
+        """Leave one more turn out of `messages`; False when only the newest is left."""
+        if self.left_out + 1 >= len(self.turns):
+            return False
+        self.left_out += 1
+        return True
+
+    def undo(self) -> Turn | None:
+        """Take the newest turn back; None when there is none."""
+        if not self.turns:
+            return None
+        turn = self.turns.pop()
+        self.left_out = min(self.left_out, max(0, len(self.turns) - 1))
+        return turn
+
+    @property
+    def risk(self) -> Risk:
+        """What the guard hears in all of it: a risk that was said in a turn left out by now is not gone."""
+        return assess_turns([turn.user for turn in self.turns])
+
+    def save(self, path: Path, about: dict[str, Any]) -> None:
+        """Write it as JSON or text, by the name's suffix.
+
+        Args:
+            path: Must not be there yet.
+            about: What stands at the head of the file, among it `run` and `base_model`.
+
+        Raises:
+            WarmlineError: the file is there, has another suffix, or cannot be written.
+        """
+        if path.suffix not in (".json", ".txt"):
+            raise WarmlineError(f"{path}: expected a name that ends in .json or .txt")
+        if path.exists():
+            raise WarmlineError(f"{path}: is there already and was not changed; give another name")
+        write_text(path, self._json(about) if path.suffix == ".json" else self._text(about))
+
+    def _json(self, about: dict[str, Any]) -> str:
+        messages: list[dict[str, Any]] = []
+        for turn in self.turns:
+            risk = assess_turns([turn.user])
+            emotion, strategy = turn.reading or (None, None)
+            messages.append({"role": "user", "content": turn.user, "emotion": emotion, "risk": risk.level, "heard": risk.categories})
+            if turn.reply:
+                extra = {"strategy": strategy, "stopped": turn.stopped, "base_reply": turn.base_reply}
+                messages.append({"role": "assistant", "content": turn.reply, **extra})
+        return json.dumps({**about, "messages": messages}, indent=2, ensure_ascii=False) + "\n"
+
+    def _text(self, about: dict[str, Any]) -> str:
+        lines = [f"A conversation with an AI, not a therapist: {about['run']}, base {about['base_model']}", ""]
+        for turn in self.turns:
+            lines.append(f"you: {turn.user}")
+            if turn.reading is not None:
+                lines.append(f"     ({in_words(turn.reading)})")
+            if turn.base_reply is not None:
+                lines.append(f"base: {turn.base_reply}")
+            lines += [f"reply: {turn.reply}{' [stopped]' if turn.stopped else ''}", ""]
+        return "\n".join(lines)
+
+
+def in_words(reading: Reading) -> str:
+    """The likeliest emotion and strategy: `heard sadness 62 %, leans to Question 41 %`."""
+    (emotion, heard), (strategy, leans) = (max(one.items(), key=lambda pair: pair[1]) for one in reading)
+    return f"heard {emotion} {heard:.0%}, leans to {strategy} {leans:.0%}".replace("%", " %")
+
+
+def _messages(turns: list[Turn]) -> list[Message]:
+    messages = []
+    for turn in turns:
+        messages.append(Message(role="user", content=turn.user))
+        if turn.reply:
+            messages.append(Message(role="assistant", content=turn.reply))
+    return messages

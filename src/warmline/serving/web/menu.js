@@ -1,0 +1,109 @@
+// The menu: conversations, export and erasure, light and dark, what one is talking to.
+
+import { ask } from "./dialogs.js";
+import { asJson, asText, download, when } from "./save.js";
+import * as store from "./store.js";
+
+const at = (id) => document.getElementById(id);
+const dialog = at("menu");
+
+/**
+ * Make the menu work.
+ *
+ * @param page {current(), about(), open(conversation), forget()}: the page around it.
+ */
+export function menu(page) {
+  at("open-menu").addEventListener("click", () => {
+    list(page);
+    describe(page.about());
+    const said = page.current().exchanges.length > 0;
+    for (const id of ["export-text", "export-json", "erase"]) at(id).disabled = !said;
+    at("erase-all").disabled = store.all().length === 0;
+    dialog.showModal();
+  });
+  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+  at("export-text").addEventListener("click", () => download(name(page, "txt"), "text/plain", asText(page.current())));
+  at("export-json").addEventListener("click", () => download(name(page, "json"), "application/json", asJson(page.current(), page.about())));
+  at("erase").addEventListener("click", () => eraseOne(page, page.current()));
+  at("erase-all").addEventListener("click", async () => {
+    if (!(await ask.confirm("Erase every conversation? They are kept nowhere else, so they cannot be brought back."))) return;
+    store.eraseAll();
+    page.forget();
+    dialog.close();
+  });
+  theme();
+}
+
+function list(page) {
+  const kept = store.all();
+  at("kept").replaceChildren(...kept.map((conversation) => entry(page, conversation)));
+  if (kept.length) return;
+  const none = document.createElement("li");
+  none.className = "quiet";
+  none.textContent = "None yet.";
+  at("kept").append(none);
+}
+
+function entry(page, conversation) {
+  const line = document.createElement("li");
+  const open = document.createElement("button");
+  const title = store.title(conversation);
+  open.type = "button";
+  open.className = "open";
+  const words = document.createElement("span");
+  words.textContent = title;
+  const date = document.createElement("small");
+  date.textContent = when(conversation.changed);
+  open.append(words, " ", date);
+  if (conversation.id === page.current().id) open.setAttribute("aria-current", "true");
+  open.addEventListener("click", () => {
+    page.open(conversation.id === page.current().id ? page.current() : conversation);
+    dialog.close();
+  });
+  const erase = document.createElement("button");
+  erase.type = "button";
+  erase.className = "plain danger small";
+  erase.textContent = "Erase";
+  erase.setAttribute("aria-label", `Erase “${title}”`);
+  erase.addEventListener("click", () => eraseOne(page, conversation));
+  line.append(open, erase);
+  return line;
+}
+
+async function eraseOne(page, conversation) {
+  if (!(await ask.confirm("Erase this conversation? It is kept nowhere else, so it cannot be brought back."))) return;
+  if (conversation.id === page.current().id) page.forget();
+  else store.erase(conversation.id);
+  dialog.close();
+}
+
+function describe(about) {
+  const facts = about ? [["Model", about.models.tuned ?? about.models.base], ["Made from", about.base_model], ["Run", about.run]] : [["Server", "not reached"]];
+  const parts = facts.filter(([, fact]) => fact).flatMap(([term, fact]) => {
+    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+    dt.textContent = term;
+    dd.textContent = fact;
+    return [dt, dd];
+  });
+  at("about").replaceChildren(...parts);
+  at("about-notice").textContent = about?.notice ?? "";
+}
+
+function theme() {
+  const chosen = store.preferences().theme ?? "";
+  for (const choice of dialog.querySelectorAll("[name=theme]")) {
+    choice.checked = choice.value === chosen;
+    choice.addEventListener("change", () => {
+      store.prefer({ theme: choice.value });
+      if (choice.value) document.documentElement.dataset.theme = choice.value;
+      else delete document.documentElement.dataset.theme;
+    });
+  }
+}
+
+function name(page, ending) {
+  return `warmline-${page.current().begun.slice(0, 10)}.${ending}`;
+}

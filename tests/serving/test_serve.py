@@ -1,0 +1,118 @@
+"""`warmline serve` as a process: where it listens, what it refuses, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import warmline.serving
+from warmline.cli import main
+from warmline.errors import WarmlineError
+from warmline.runs import RunFolder
+from warmline.serving import require_extra
+from warmline.serving.server import Options
+from warmline.serving.server import serve as serve_run
+
+SAD = [{"role": "user", "content": "My dog died and I feel so alone."}]
+
+
+@pytest.mark.slow(12)
+def test_sigterm_in_mid_stream_ends_every_stream_cleanly(finished: RunFolder) -> None:
+    """Two streams outlive the grace and are cut, one ends by itself; all of them end with a final chunk and [DONE]."""
+    arguments = [sys.executable, "-m", "warmline", "serve", str(finished.path), "--port", "0", "--grace", "1", "--slots", "4"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            assert found
+            streams = [Reader(found[0], tokens) for tokens in (1000, 1000, 40)]
+            for stream in streams:
+                assert stream.begun.wait(60)
+            process.send_signal(signal.SIGTERM)
+            assert wait_for_503(found[0])
+            for stream in streams:
+                stream.join(20)
+                assert not stream.is_alive()
+            assert process.wait(20) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+    for stream in streams:
+        assert stream.lines[-1] == "data: [DONE]"
+        last = json.loads(stream.lines[-2].removeprefix("data: "))
+        assert last["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+class Reader(threading.Thread):
+    """Reads one stream to its end."""
+
+    def __init__(self, url: str, tokens: int) -> None:
+        super().__init__()
+        self._url, self._tokens = url, tokens
+        self.begun = threading.Event()
+        self.lines: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        body: Any = {"messages": SAD, "stream": True, "max_tokens": self._tokens, "temperature": 2, "min_p": 0, "seed": 1}
+        with httpx.stream("POST", f"{self._url}/v1/chat/completions", json=body, timeout=60) as response:
+            for line in response.iter_lines():
+                if line:
+                    self.lines.append(line)
+                    self.begun.set()
+
+
+def wait_for_503(url: str) -> bool:
+    """New requests are refused as soon as the signal has been heard, while streams go on."""
+    for _ in range(200):
+        response = httpx.get(f"{url}/health", timeout=30)
+        if response.status_code == 503:
+            return httpx.post(f"{url}/v1/chat/completions", json={"messages": SAD}, timeout=30).status_code == 503
+    return False
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_an_open_host_needs_a_key(finished: RunFolder, host: str) -> None:
+    with pytest.raises(WarmlineError, match="needs --api-key or WARMLINE_API_KEY"):
+        serve_run(finished.path, Options(host=host))
+
+
+def test_bad_input_ends_with_one_line(finished: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("WARMLINE_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["warmline", "serve", str(finished.path), "--host", "0.0.0.0"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "--api-key" in said.err
+
+
+def test_an_unknown_country_and_a_port_in_use_are_refused(finished: RunFolder, url: str) -> None:
+    with pytest.raises(WarmlineError, match="no hotlines for it; there are AU, CA"):
+        serve_run(finished.path, Options(country="XX"))
+    with pytest.raises(WarmlineError, match="choose another port"):
+        serve_run(finished.path, Options(port=int(url.rpartition(":")[2])))
+
+
+def test_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WarmlineError, match="not a run folder"):
+        serve_run(tmp_path, Options(port=0))
+
+
+def test_without_the_extra_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_extra()
+    find: Callable[[str], Any] = warmline.serving.find_spec
+    monkeypatch.setattr(warmline.serving, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    with pytest.raises(WarmlineError, match=r"uvicorn not installed; `pip install 'warmline\[serve\]'`"):
+        require_extra()
