@@ -44,7 +44,7 @@ def main() -> None:
     train.add_argument("--context", type=int, default=1024, help="tokens of a row")
     train.add_argument("--no-compile", action="store_true", help="run without torch.compile")
     card.add_argument("--model", type=Path, required=True, help="the finished model folder; its README.md and evaluation.json are written")
-    card.add_argument("--limit", type=int, default=60, help="dialogues of each test set")
+    card.add_argument("--limit", type=int, default=25, help="dialogues of each test set")
     options = parser.parse_args()
 
     # imported here, so that --help needs nothing installed
