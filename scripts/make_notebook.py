@@ -24,7 +24,7 @@ This notebook fine-tunes a language model with four objectives at once: replies 
 what changed.
 
 - **With a GPU** (Runtime → Change runtime type → T4) it trains Qwen3-8B, quantised to 4 bits.
-- **Without one** it trains a toy model with random weights on sample data: everything runs, nothing it says makes sense.
+- **Without one** it tunes a small base inside the package on sample data: minutes on a CPU, plain English, and no more than small talk.
 
 EmpatheticDialogues and ESConv are for non-commercial use only, and so is a model tuned on them. The result is a friend to talk to, no
 therapist and no crisis service.""",
@@ -56,7 +56,7 @@ folder (for instance on a mounted Drive, `OUTPUT = "/content/drive/MyDrive/runs"
         """import torch
 
 GPU = torch.cuda.is_available()
-print(torch.cuda.get_device_name() if GPU else "no GPU: the toy model on the CPU")
+print(torch.cuda.get_device_name() if GPU else "no GPU: the small model on the CPU")
 
 CONFIG = "configs/training_config.yaml" if GPU else "configs/nano.yaml"
 OVERRIDES = ["training.rows_per_micro_batch=1", "training.accumulation=8", "checkpoint.every=25"] if GPU else []

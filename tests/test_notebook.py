@@ -61,5 +61,5 @@ OUTPUT = {str(tmp_path / "runs")!r}
     assert done.returncode == 0, done.stdout + done.stderr
     run = RunFolder.open(tmp_path / "runs" / "nano")
     assert read_json(run.heads_description)["step"] == 2
-    for shown in ("no GPU: the toy model", "done: 2 steps", "picture of", "majority class", "\nemotion {", "\ntuned:", "\nbase: "):
+    for shown in ("no GPU: the small model", "done: 2 steps", "picture of", "majority class", "\nemotion {", "\ntuned:", "\nbase: "):
         assert shown in done.stdout

@@ -38,7 +38,7 @@ class Tiny(NamedTuple):
 def architecture(**changes: Any) -> Qwen3Config:
     """Two layers, hidden 32, four heads that share two key heads."""
     values: dict[str, Any] = {
-        "vocab_size": 4096, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 8192, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 4096, "tie_word_embeddings": True,
         "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": None,
     }  # fmt: skip

@@ -26,7 +26,7 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The base model."""
 
-    name: str = Field(description="Hub id or folder of the base model; `nano` is the small CPU model inside this package.")
+    name: str = Field(description="Hub id or folder of the base model; `nano` is the small base inside this package.")
     revision: str | None = Field(None, description="Hub commit, branch or tag; null takes the hub's default branch.")
     load_in_4bit: bool = Field(False, description="Quantise the base to NF4 with double quantisation (needs CUDA, bitsandbytes).")
     random_init_seed: int | None = Field(

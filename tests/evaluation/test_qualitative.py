@@ -12,7 +12,7 @@ from warmline.config import DataConfig
 from warmline.data.sources import enabled_sources, load_source
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.qualitative import EXAMPLES, draw_prompts, make_replies, read_replies, write_examples
+from warmline.evaluation.qualitative import EXAMPLES, PROMPTS_SHOWN, draw_prompts, make_replies, read_replies, write_examples
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
 
@@ -100,6 +100,8 @@ def test_examples_are_the_first_by_hash(finished_copy: RunFolder) -> None:
     assert examples["examples"] == sorted(records, key=lambda record: record["digest"])[:EXAMPLES]
     assert examples["context"]["n"] == EXAMPLES == 5
     assert "sha256" in examples["context"]["rule"]
+    first = sorted(records, key=lambda record: record["digest"])[:PROMPTS_SHOWN]
+    assert [(one["user"], one["tuned"]) for one in examples["prompts"]] == [(one["messages"][-1]["content"], one["tuned"]) for one in first]
 
 
 def test_prompts_of_a_config_without_safety(tiny_config: ConfigFactory, tmp_path: Path) -> None:

@@ -147,8 +147,10 @@ def test_missing_data_keep_the_report(finished_copy: RunFolder) -> None:
 def test_what_models_say_becomes_no_markup(measured: RunFolder) -> None:
     examples = read_json(measured.examples)
     examples["examples"][0]["tuned"] = "# Big\n| <script>alert(1)</script> |"
+    examples["prompts"][0]["base"] = "| <b> |"
     write_json(measured.examples, examples)
     text = text_of(measured)
+    assert " | \\| &lt;b&gt; \\| | " in text
     assert "| tuned | # Big \\| &lt;script&gt;alert(1)&lt;/script&gt; \\| |" in text
     assert "<script>" not in text
 

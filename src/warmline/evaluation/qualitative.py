@@ -21,6 +21,7 @@ from warmline.safety.crisis import fill_slots
 
 PROMPTS_PER_SOURCE = 20
 EXAMPLES = 5
+PROMPTS_SHOWN = 20
 RULE = (
     "Of every conversation in a test split the sha256 of `seed/source/conversation id` is taken. The prompts are, in each source, the "
     "conversations with the smallest; the hash also picks the reply position among those that follow a user's turn. The examples are the "
@@ -144,7 +145,8 @@ def read_replies(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | No
 
 
 def write_examples(finished: FinishedRun, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write `results/examples.json`: the five examples that `RULE` chooses, base beside tuned.
+    """Write `results/examples.json`: the five examples that `RULE` chooses, base beside tuned, and the replies to the first twenty prompts
+    (`prompts`) in short.
 
     Args:
         finished: The run.
@@ -154,7 +156,9 @@ def write_examples(finished: FinishedRun, records: list[dict[str, Any]]) -> dict
         WarmlineError: a full disk.
     """
     context = {**finished.context(), "split": "test", "n": min(EXAMPLES, len(records)), "rule": RULE}
-    examples = {"context": context, "examples": records[:EXAMPLES]}
+    shown = ("source", "conversation", "turn", "base", "tuned")
+    prompts = [{**{key: one[key] for key in shown}, "user": one["messages"][-1]["content"]} for one in records[:PROMPTS_SHOWN]]
+    examples = {"context": context, "examples": records[:EXAMPLES], "prompts": prompts}
     write_json(finished.folder.examples, examples)
     return examples
 

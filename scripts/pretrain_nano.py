@@ -1,0 +1,72 @@
+"""Make warmline-nano, the base model inside the package, from scratch on one GPU in under 20 minutes.
+
+    python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # two minutes
+    python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 20 seconds on 16 cores, CPU
+    python scripts/pretrain_nano.py train  --corpus work/corpus --out src/warmline/assets/nano       # a minute and a half
+    python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
+
+GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions
+(`warmline data fetch`). The defaults made the model that ships, on an H200. Sampling and training stop by the clock, so a smaller GPU
+makes a smaller corpus and fewer steps. Add `--help` to a stage.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    sample = stages.add_parser("sample", help="texts by Gemma 3 270M, prose as it is and dialogues after tuning", formatter_class=shown)
+    build = stages.add_parser("build", help="corpus, tokenizer and proof of what is not in it", formatter_class=shown)
+    train = stages.add_parser("train", help="the model", formatter_class=shown)
+    card = stages.add_parser("card", help="evaluation and model card", formatter_class=shown)
+    for stage in (sample, card):
+        stage.add_argument("--gemma", type=Path, required=True, help="folder of Gemma 3 270M")
+    for stage in (sample, build, card):
+        stage.add_argument("--data", type=Path, required=True, help="folder of the official data sets")
+    for stage in (sample, build, train):
+        stage.add_argument("--out", type=Path, required=True, help="folder to write")
+    for stage in (sample, build, train, card):
+        stage.add_argument("--seed", type=int, default=7, help="of every draw")
+    sample.add_argument("--seconds", type=float, default=60, help="spent sampling")
+    sample.add_argument("--tune-seconds", type=float, default=28, help="spent tuning Gemma on the train splits")
+    sample.add_argument("--batch", type=int, default=8192, help="texts written at once")
+    sample.add_argument("--new-tokens", type=int, default=240, help="tokens of each text")
+    build.add_argument("--sampled", type=Path, required=True, help="what `sample` wrote")
+    build.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    build.add_argument("--limit", type=int, default=None, help="sampled texts of each kind to read; all by default")
+    train.add_argument("--corpus", type=Path, required=True, help="what `build` wrote")
+    train.add_argument("--seconds", type=float, default=50, help="spent training, compilation not counted")
+    train.add_argument("--rows", type=int, default=128, help="rows a step")
+    train.add_argument("--context", type=int, default=1024, help="tokens of a row")
+    train.add_argument("--no-compile", action="store_true", help="run without torch.compile")
+    card.add_argument("--model", type=Path, required=True, help="the finished model folder; its README.md and evaluation.json are written")
+    card.add_argument("--limit", type=int, default=25, help="dialogues of each test set")
+    options = parser.parse_args()
+
+    # imported here, so that --help needs nothing installed
+    if options.stage == "sample":
+        from nano.tutor import sample_stage
+
+        sample_stage(
+            options.gemma, options.data, options.out, options.seconds, options.tune_seconds, options.batch, options.new_tokens, options.seed
+        )
+    elif options.stage == "build":
+        from nano.corpus import build_stage
+
+        build_stage(options.sampled, options.data, options.out, options.workers, options.limit, options.seed)
+    elif options.stage == "train":
+        from nano.train import train_stage
+
+        train_stage(options.corpus, options.out, options.seconds, options.rows, options.seed, not options.no_compile, options.context)
+    else:
+        from nano.card import card_stage
+
+        card_stage(options.model, options.gemma, options.data, options.limit, options.seed)
+
+
+if __name__ == "__main__":
+    main()
