@@ -45,7 +45,7 @@ FULL = Budget(
     redteam_tokens=80,
 )
 QUICK = Budget(
-    name="quick", replies=16, prompts=8, eqbench_tokens=24, ablation_steps=12, ablation_conversations=20, probe_rows=300, redteam_tokens=40
+    name="quick", replies=16, prompts=8, eqbench_tokens=24, ablation_steps=12, ablation_conversations=10, probe_rows=150, redteam_tokens=40
 )
 """For a demonstration on a CPU; every results file says how far it was cut."""
 

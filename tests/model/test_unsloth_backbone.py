@@ -184,7 +184,7 @@ def test_environment_is_set_for_the_call_only(before: str | None, unsloth: Stand
     assert backbone.hidden(*conversations()).shape == (sum(LENGTHS), 32)
     assert os.environ.get("UNSLOTH_RETURN_HIDDEN_STATES") == before
     with pytest.raises(IndexError):
-        backbone.hidden(torch.tensor([4096]), torch.tensor([0]), torch.tensor([0, 1], dtype=torch.int32), 1)
+        backbone.hidden(torch.tensor([8192]), torch.tensor([0]), torch.tensor([0, 1], dtype=torch.int32), 1)
     assert os.environ.get("UNSLOTH_RETURN_HIDDEN_STATES") == before
 
 
