@@ -74,7 +74,7 @@ def ablate(
     planned = plan_run(config).steps if max_steps is not None else None
     shortened = planned if planned is not None and max_steps is not None and max_steps < planned else None
     if shortened is not None:
-        config = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": max_steps})})
+        config = _cut_short(config, max_steps, settings)
     choice = choose_variants(config, variants)
     own_seeds = sorted(set(seeds)) or [config.seed]
     study = [StudyRun(name, seed, variant_config(config, name, seed, shortened)) for seed in own_seeds for name in choice.variants]
@@ -124,6 +124,18 @@ def _train_and_score(one: StudyRun, main: RunFolder, settings: ScoreSettings, vi
     scores: dict[str, Any] = call(score_run, folder.path, settings, one.variant == FULL)
     _prune(folder)
     return scores
+
+
+def _cut_short(config: RunConfig, max_steps: int | None, settings: ScoreSettings) -> RunConfig:
+    """Fewer steps, and no more conversations to validate on than the scores will take: nothing is chosen by that validation."""
+    wanted = config.validation.conversations
+    few = wanted if settings.conversations is None else min(wanted, settings.conversations)
+    return config.model_copy(
+        update={
+            "training": config.training.model_copy(update={"max_steps": max_steps}),
+            "validation": config.validation.model_copy(update={"conversations": few}),
+        }
+    )
 
 
 def _here(function: Callable[..., Any], *arguments: Any) -> Any:
