@@ -41,24 +41,25 @@ def cases(model: str, gpus: int) -> list[Case]:
     unsloth = replace(padded, case="Unsloth, padded", contender="unsloth", backend="unsloth")
     bf16 = replace(ours, case="warmline, bf16 base, nothing recomputed", weights="bf16", checkpointing="none", tokens=16384)
     both = [replace(case, workload=workload) for case in (ours, padded, unsloth) for workload in ("mix", "full")]
-    several = [[replace(case, case=f"{case.case}, 2 GPUs", gpus=2)] if gpus > 1 else [] for case in (ours, bf16)]
+    on_two, bf16_on_two = (replace(case, case=f"{case.case}, 2 GPUs", gpus=2) for case in (ours, bf16))
     packed_unsloth = replace(ours, case="warmline on Unsloth, packed", backend="unsloth")
     liger = replace(padded, case="transformers + PEFT + Liger, padded", liger=True)
-    return [
+    found = [
         *both,
         bf16,
-        *several[0],
+        on_two,
         replace(ours, case="warmline, states in host memory, language model only", auxiliary=False),
         replace(ours, case="warmline on a T4's terms (fp16, 15 GiB)", workload="full", card="t4"),
         packed_unsloth,
         replace(packed_unsloth, workload="full"),
-        *several[1],
+        bf16_on_two,
         replace(ours, case="warmline, states on the device", checkpointing="selective"),
         liger,
         replace(liger, workload="full"),
         replace(ours, case="warmline, everything recomputed", checkpointing="full"),
         replace(ours, case="warmline without fused kernels", checkpointing="full", fused=False),
     ]
+    return [case for case in found if case.gpus <= gpus]
 
 
 def count_gpus() -> int:

@@ -32,7 +32,7 @@ from warmline.model.transformers_backbone import TransformersBackbone, load_arch
 from warmline.runs import RunFolder
 from warmline.safety.guard import assess_turns, crisis_message
 from warmline.serving.making import Making
-from warmline.serving.stream import Stream
+from warmline.serving.stream import Speaker, Stream
 from warmline.serving.text import ReplyText
 from warmline.training.device import Place, choose_place
 
@@ -251,8 +251,9 @@ class Engine:
         generator = None
         if settings.seed is not None:
             generator = torch.Generator(self._place.device).manual_seed(settings.seed)
+        stream = Stream(len(prompt), risk, message, self._notify)
         return Making(
-            Stream(len(prompt), risk, message, self._notify),
+            stream,
             base,
             prompt,
             settings.max_tokens or min(LONGEST_REPLY, room),
@@ -260,8 +261,7 @@ class Engine:
             ReplyText(self._template.tokenizer, country, settings.stop),
             warpers(Sampling(0, settings.temperature, settings.top_p, settings.min_p)),
             generator,
-            before=message if message and inline and risk.level == "red" else "",
-            after=message if message and inline and risk.level == "yellow" else "",
+            Speaker(stream, message if message and inline else ""),
         )
 
     def _notify(self) -> None:

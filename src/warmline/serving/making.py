@@ -8,7 +8,7 @@ from transformers import DynamicCache, LogitsProcessorList
 
 from warmline.companion import Reading
 from warmline.model.generation import draw
-from warmline.serving.stream import FinishReason, Stream
+from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
 
 
@@ -25,8 +25,7 @@ class Making:
         text: Turns its tokens into what is shown.
         warp: Empty takes the likeliest token.
         generator: Its own, or None for chance.
-        before: The guard's message where it stands before the reply.
-        after: And where it stands after it.
+        speaker: Puts the text into the stream.
         cache: Of the prompt and of every token but the newest.
         tokens: Of the reply so far.
         ended: Nothing will follow.
@@ -40,19 +39,16 @@ class Making:
     text: ReplyText
     warp: LogitsProcessorList
     generator: torch.Generator | None
-    before: str
-    after: str
+    speaker: Speaker
     cache: DynamicCache = field(default_factory=DynamicCache)
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
-    _said: bool = False
 
     def begin(self, cache: DynamicCache, reading: Reading | None) -> None:
         """The prompt has run."""
         self.cache = cache
         self.stream.put_reading(reading)
-        if self.before:
-            self.stream.put(self.before, 0)
+        self.speaker.begin()
 
     def grow(self, logits: Tensor) -> None:
         """Draw the next token from its logits, [vocabulary], and show what can be shown; ends the reply where it ends."""
@@ -64,26 +60,18 @@ class Making:
         if len(self.tokens) >= self.limit:
             self.end("length")
             return
-        self._say(self.text.grow(self.tokens))
+        self.speaker.more(self.text.grow(self.tokens), len(self.tokens))
         if self.text.stopped:
             self.end("stop")
 
     def end(self, reason: FinishReason) -> None:
         """Show the rest and close the stream."""
-        self._say(self.text.grow(self.tokens, last=True))
-        if self.after:
-            self.stream.put(f"\n\n{self.after}" if self._said else self.after, len(self.tokens))
+        self.speaker.end(self.text.grow(self.tokens, last=True), len(self.tokens))
         self._close("stop" if self.text.stopped else reason)
 
     def leave(self, error: Exception | None = None) -> None:
         """Nobody waits for it any more, or the model failed."""
         self._close(None, error)
-
-    def _say(self, piece: str) -> None:
-        if piece and not self._said:
-            self._said = True
-            piece = f"\n\n{piece}" if self.before else piece
-        self.stream.put(piece, len(self.tokens))
 
     def _close(self, reason: FinishReason | None, error: Exception | None = None) -> None:
         self.ended = True

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI, OpenAI
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.serving.engine import LONGEST_REPLY, BusyError, ClosedError, Engine, Generation, Show, TooLongError
-from warmline.serving.stream import FinishReason, Stream
+from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
 
 KEYS = ("WARMLINE_GENERATE_KEY", "OPENAI_API_KEY")
@@ -163,7 +163,7 @@ class Relay(Engine):
 
     async def _relay(self, reading: Stream, stream: Stream, request: dict[str, Any], text: ReplyText, message: str) -> None:
         """Fill a stream: the reading from here, then the server's words between what the guard says."""
-        say = _Speaker(stream, message, before=stream.risk.level == "red")
+        say = Speaker(stream, message)
         reason: FinishReason | None = None
         try:
             stream.put_reading(await reading.ready())
@@ -177,7 +177,7 @@ class Relay(Engine):
                         say.more(text.grow(pieces), len(pieces))
                     if chunk.usage is not None:
                         stream.put("", chunk.usage.completion_tokens)
-            say.end(text.grow(pieces, last=True))
+            say.end(text.grow(pieces, last=True), stream.usage.completion)
             stream.finish(reason or "length")
         except (openai.OpenAIError, RuntimeError, ValueError, OSError) as error:
             stream.finish(None, RuntimeError(f"{self._remote.url}: {' '.join(str(error).split())[:200]}"))
@@ -203,38 +203,6 @@ class Relay(Engine):
                 task.cancel()
 
         self._loop.call_soon_threadsafe(cancel)  # after `_begin`
-
-
-class _Speaker:
-    """Puts the guard's message before or after the reply, as the engine does, and counts.
-
-    Args:
-        stream: Where to.
-        message: Empty for none.
-        before: Whether it stands before the reply.
-    """
-
-    def __init__(self, stream: Stream, message: str, before: bool) -> None:
-        self._stream, self._message, self._before = stream, message, before
-        self._said = False
-
-    def begin(self) -> None:
-        """Nothing of the reply is there yet."""
-        if self._message and self._before:
-            self._stream.put(self._message, 0)
-
-    def more(self, piece: str, tokens: int) -> None:
-        """A piece of the reply."""
-        if piece and not self._said:
-            self._said = True
-            piece = f"\n\n{piece}" if self._message and self._before else piece
-        self._stream.put(piece, tokens)
-
-    def end(self, piece: str) -> None:
-        """The last piece."""
-        self.more(piece, self._stream.usage.completion)
-        if self._message and not self._before:
-            self._stream.put(f"\n\n{self._message}" if self._said else self._message, self._stream.usage.completion)
 
 
 def _check(remote: Remote, key: str) -> None:

@@ -154,3 +154,35 @@ class Stream:
     def _notify(self) -> None:
         self._changed.notify_all()
         self._wake()
+
+
+class Speaker:
+    """Puts a reply into its stream, with the guard's message before it when the risk is red and after it when it is yellow.
+
+    Args:
+        stream: Where to.
+        message: The guard's, or empty where none is shown.
+    """
+
+    def __init__(self, stream: Stream, message: str) -> None:
+        self._stream = stream
+        self._before, self._after = (message, "") if stream.risk.level == "red" else ("", message)
+        self._said = False
+
+    def begin(self) -> None:
+        """Nothing of the reply is there yet."""
+        if self._before:
+            self._stream.put(self._before, 0)
+
+    def more(self, piece: str, completion_tokens: int) -> None:
+        """A piece of the reply, possibly empty, and its tokens so far."""
+        if piece and not self._said:
+            self._said = True
+            piece = f"\n\n{piece}" if self._before else piece
+        self._stream.put(piece, completion_tokens)
+
+    def end(self, piece: str, completion_tokens: int) -> None:
+        """The last piece."""
+        self.more(piece, completion_tokens)
+        if self._after:
+            self._stream.put(f"\n\n{self._after}" if self._said else self._after, completion_tokens)
