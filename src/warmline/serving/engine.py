@@ -242,10 +242,7 @@ class Engine:
 
     def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, inline: bool) -> Making:
         prompt = self._template.prompt_ids(messages)
-        room = self.context - len(prompt)
-        if room < (settings.max_tokens or 1):
-            reply = f" and its reply up to {settings.max_tokens}" if settings.max_tokens else ""
-            raise TooLongError(f"the conversation has {len(prompt)} tokens{reply}; the model's context is {self.context} tokens")
+        limit = self._longest_reply(len(prompt), settings)
         risk = assess_turns([message["content"] for message in messages if message["role"] == "user"])
         message = crisis_message(risk, country) if risk.level != "none" else None
         generator = None
@@ -256,13 +253,21 @@ class Engine:
             stream,
             base,
             prompt,
-            settings.max_tokens or min(LONGEST_REPLY, room),
+            limit,
             self._template.layout.end_of_turn,
             ReplyText(self._template.tokenizer, country, settings.stop),
             warpers(Sampling(0, settings.temperature, settings.top_p, settings.min_p)),
             generator,
             Speaker(stream, message if message and inline else ""),
         )
+
+    def _longest_reply(self, prompt: int, settings: Generation) -> int:
+        """Tokens that a reply may have behind a prompt of so many."""
+        room = self.context - prompt
+        if room < (settings.max_tokens or 1):
+            reply = f" and its reply up to {settings.max_tokens}" if settings.max_tokens else ""
+            raise TooLongError(f"the conversation has {prompt} tokens{reply}; the model's context is {self.context} tokens")
+        return settings.max_tokens or min(LONGEST_REPLY, room)
 
     def _notify(self) -> None:
         with self._changed:

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
-from warmline.serving.engine import LONGEST_REPLY, BusyError, ClosedError, Engine, Generation, Show, TooLongError
+from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
 
@@ -116,14 +116,11 @@ class Relay(Engine):
             raise BusyError("too many requests are waiting; try again in a moment")
         settings.check()
         reading = super().start(messages, Generation(max_tokens=1, temperature=0), base, country, "card")
-        room = self.context - reading.usage.prompt
-        if room < (settings.max_tokens or 1):
+        try:
+            settings = settings._replace(max_tokens=self._longest_reply(reading.usage.prompt, settings))
+        except TooLongError:
             reading.cancel()
-            raise TooLongError(
-                f"the conversation has {reading.usage.prompt} tokens and its reply up to {settings.max_tokens}; "
-                f"the model's context is {self.context} tokens"
-            )
-        settings = settings._replace(max_tokens=settings.max_tokens or min(LONGEST_REPLY, room))
+            raise
         shown = reading.message if reading.message and crisis_message == "inline" else ""
         stream = Stream(reading.usage.prompt, reading.risk, reading.message, lambda: self._cancel(stream))
         job = self._relay(reading, stream, self._request(messages, settings, model), ReplyText(_Pieces(), country, settings.stop), shown)
