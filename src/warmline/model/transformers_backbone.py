@@ -152,11 +152,22 @@ class TransformersBackbone(nn.Module):
         """Final hidden states of one flat sequence of conversations, [tokens, hidden]."""
         if self._fused is not None:
             return self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters=not self._using_base)
-        causal = self._in_use
-        output = causal.get_decoder()(
+        return self._decode(tokens, position_ids, bounds, longest)
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor) -> Prefill:
+        """One conversation's states, and the cache from which its reply goes on."""
+        cache, longest = DynamicCache(), len(tokens)
+        bounds = torch.tensor([0, longest], dtype=torch.int32, device=self.device)
+        return Prefill(self._decode(tokens, torch.arange(longest, device=self.device), bounds, longest, cache), cache)
+
+    def _decode(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | None = None) -> Tensor:
+        """One flat sequence through transformers' own decoder, which fills a cache if there is one."""
+        output = self._in_use.get_decoder()(
             input_ids=tokens[None],
             position_ids=position_ids[None],
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             cu_seq_lens_q=bounds,
             cu_seq_lens_k=bounds,
             max_length_q=longest,
@@ -164,23 +175,6 @@ class TransformersBackbone(nn.Module):
         )
         states: Tensor = output.last_hidden_state[0]
         return states
-
-    @torch.no_grad()
-    def prefill(self, tokens: Tensor) -> Prefill:
-        """One conversation's states, and the cache from which its reply goes on."""
-        cache, longest = DynamicCache(), len(tokens)
-        bounds = torch.tensor([0, longest], dtype=torch.int32, device=self.device)
-        output = self._in_use.get_decoder()(
-            input_ids=tokens[None],
-            position_ids=torch.arange(longest, device=self.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-            cu_seq_lens_q=bounds,
-            cu_seq_lens_k=bounds,
-            max_length_q=longest,
-            max_length_k=longest,
-        )
-        return Prefill(output.last_hidden_state[0], cache)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
