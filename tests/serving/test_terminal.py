@@ -20,7 +20,9 @@ from warmline.companion import Companion
 from warmline.data.template import Message
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
+from warmline.safety.guard import assess_turns
 from warmline.serving.engine import Engine, Generation
+from warmline.serving.stream import Stream
 from warmline.serving.terminal import COMMANDS, Terminal, _Growing
 from warmline.serving.transcript import Conversation, Turn, in_words
 
@@ -28,6 +30,9 @@ GREEDY = Generation(max_tokens=12, temperature=0)
 SAME = Sampling(max_new_tokens=12, temperature=0)
 SAD, MORE = "My cat ran away.", "I keep looking at her bowl."
 RISK = "I want to kill myself tonight."
+
+PROMPT = "\x1b[?2004h"
+"""The terminal is told to mark what is pasted: the prompt listens."""
 
 Talk = Callable[..., tuple[Terminal, str]]
 
@@ -84,6 +89,7 @@ def test_beside_the_base(tty: bool, talk: Talk, companion: Companion) -> None:
 
 def test_risk_shows_people_who_can_help(talk: Talk) -> None:
     _, out = talk(RISK, MORE, "/country gb", MORE)
+    assert "heard" not in out  # no guess at a mood beside it
     assert out.count("please call your local emergency number") == 1
     assert out.index("please call your local") < out.index("(the longest reply was reached)")  # before the reply
     assert "/country GB" in out
@@ -193,8 +199,11 @@ def test_conversation_without_replies() -> None:
 
 
 def test_no_codes_reach_the_terminal() -> None:
-    reply = _Growing(["a\x1b[2J\x07b", "\u202ec\r\n\td"])  # type: ignore[arg-type]
-    assert reply.end() == "a[2Jbc\n\td"
+    stream = Stream(3, assess_turns([SAD]), None, lambda: None)
+    for piece in ("a\x1b[2J\x07b", "\u202ec\r\n\td"):
+        stream.put(piece, 1)
+    stream.finish("stop")
+    assert _Growing(stream).end() == "a[2Jbc\n\td"
 
 
 def test_through_a_pipe(
@@ -219,7 +228,7 @@ class Session:
 
     def __init__(self, command: list[str]) -> None:
         self._end, other = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, start_new_session=True, env=environment,
                                         preexec_fn=lambda: _take_terminal(other))  # fmt: skip
         os.close(other)
@@ -250,20 +259,20 @@ def test_ctrl_c_stops_a_reply_and_keeps_it(finished: RunFolder, engine: Engine, 
     begins = "".join(engine.start(messages(SAD), Generation(max_tokens=40, temperature=1.0, seed=3)))[:60]
     session = Session([str(Path(sys.executable).with_name("warmline")), "chat", str(finished.path), *options])
     try:
-        session.wait_for("> ")
+        session.wait_for(PROMPT)
         session.send(f"{SAD}\r")
         session.wait_for("leans to")
         session.wait_for(begins)
         session.send("\x03")
         session.wait_for("(stopped)", 10)
-        session.wait_for("> ")
+        session.wait_for(PROMPT)
         session.send("\x1b[200~one line\rand another\x1b[201~\r")  # pasted
         session.wait_for("leans to")
         session.send("\x03")
-        session.wait_for("> ")
+        session.wait_for(PROMPT)
         session.send(f"/save {tmp_path / 'talk.json'}\r")
         session.wait_for("Saved to")
-        session.wait_for("> ")
+        session.wait_for(PROMPT)
         session.send("half a thought\x03")
         session.wait_for("Take care.")
         assert session.process.wait(20) == 0

@@ -1,28 +1,19 @@
 """What the user says next, from a keyboard or a pipe. The end of the input is an EOFError."""
 
-import os
-import select
 import sys
-
-_PAUSE = 0.03
-"""Seconds after which the next line was typed, and not pasted with the last one."""
+from collections.abc import Callable, Iterable
 
 
-def typed() -> str:
-    """A line from the keyboard, with history and editing where readline is there; pasted lines are one message."""
-    try:
-        import readline
-    except ImportError:
-        pass
-    else:
-        readline.parse_and_bind("set enable-bracketed-paste on")
-    said = input("> ")
-    while os.name == "posix" and select.select([sys.stdin], [], [], _PAUSE)[0]:  # pasted into a terminal without bracketed paste
-        try:
-            said += "\n" + input()
-        except EOFError:
-            break
-    return said
+def keyboard(commands: Iterable[str]) -> Callable[[], str]:
+    """Asks at a prompt: editing, history, Tab for the commands; what is pasted is one message, whatever its lines.
+
+    Ctrl-C is a key here and no signal, so it cannot come too early or too late; it raises KeyboardInterrupt.
+    """
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+
+    session: PromptSession[str] = PromptSession("> ", completer=WordCompleter(list(commands), sentence=True), complete_while_typing=False)
+    return session.prompt
 
 
 def piped() -> str:

@@ -1,11 +1,14 @@
 """`warmline chat`: a conversation in a terminal, or through a pipe."""
 
 import io
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from rich.console import Console, RenderableType
@@ -16,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from warmline import __version__
+from warmline.companion import Reading
 from warmline.errors import WarmlineError
 from warmline.safety.crisis import ANYWHERE, COUNTRIES, fill_slots, resources
 from warmline.safety.guard import Risk, crisis_message
 from warmline.serving.engine import LONGEST_REPLY, Engine, Generation, TooLongError
-from warmline.serving.keyboard import piped, typed
+from warmline.serving.keyboard import keyboard, piped
 from warmline.serving.stream import Stream
 from warmline.serving.transcript import Conversation, Turn, in_words
 
@@ -73,14 +77,15 @@ class Terminal:
                 if said.startswith("/"):
                     self._command(said)
                 elif said:
-                    self._answer(said)
+                    with _CtrlC() as ctrl_c:
+                        self._answer(said, ctrl_c)
         except (EOFError, KeyboardInterrupt):
             self._console.print()
         self._say("Take care.")
 
     # replies
 
-    def _answer(self, said: str) -> None:
+    def _answer(self, said: str, ctrl_c: "_CtrlC") -> None:
         turn = Turn(said)
         self.conversation.turns.append(turn)
         before = self.conversation.left_out
@@ -95,17 +100,10 @@ class Terminal:
             self._say(f"(Longer than the model's context: turns left out from here on, oldest first: {self.conversation.left_out}.)", "dim")
         growing = [_Growing(stream) for stream in streams]
         risk = self.conversation.risk
+        if risk.level == "red":
+            self._show_help(risk)
         try:
-            turn.reading = streams[0].reading
-            if turn.reading is not None:
-                self._say(f"  {in_words(turn.reading)}", "dim italic")
-            if risk.level == "red":
-                self._show_help(risk)
-            self._watch(growing)
-        except KeyboardInterrupt:
-            turn.stopped = True
-            for stream in streams:
-                stream.cancel()
+            self._watch(turn, growing, ctrl_c)
         except RuntimeError as error:
             self.conversation.undo()
             self._say(f"Not answered: {error}.", "red")
@@ -122,16 +120,22 @@ class Terminal:
                 if not self.conversation.leave_out_oldest():
                     raise
 
-    def _watch(self, growing: list["_Growing"]) -> None:
-        """Show replies as they grow, until all have ended."""
-        if self._console.is_terminal:
-            with Live(console=self._console, transient=True, refresh_per_second=15) as live:
-                while any(reply.alive for reply in growing):
+    def _watch(self, turn: Turn, growing: list["_Growing"], ctrl_c: "_CtrlC") -> None:
+        """Show what was heard, then the replies as they grow, until all have ended or Ctrl-C ends them."""
+        while not (growing[0].begun or ctrl_c.pressed):
+            time.sleep(_TICK)
+        turn.reading = growing[0].reading
+        if turn.reading is not None and self.conversation.risk.level != "red":  # no guess at a mood beside a panel of hotlines
+            self._say(f"  {in_words(turn.reading)}", "dim italic")
+        with Live(console=self._console, transient=True, refresh_per_second=15) if self._console.is_terminal else nullcontext() as live:
+            while any(reply.alive for reply in growing) and not ctrl_c.pressed:
+                if live is not None:
                     live.update(self._side_by_side([reply.text for reply in growing]))
-                    time.sleep(_TICK)
-        else:
-            while any(reply.alive for reply in growing):
                 time.sleep(_TICK)
+        if ctrl_c.pressed:
+            turn.stopped = True
+            for reply in growing:
+                reply.stream.cancel()
         for reply in growing:
             if reply.error is not None:
                 raise reply.error
@@ -255,11 +259,36 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+class _CtrlC:
+    """Within, Ctrl-C is noted and not raised: an exception can be lost in what it interrupts, or leave it half done."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self.pressed = True
+
+    def __enter__(self) -> "_CtrlC":
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+
 class _Growing:
-    """A reply that a thread collects while the main one shows it."""
+    """A reply that a thread collects while the main one shows it.
+
+    Attributes:
+        begun: The prompt is read; `reading` is what the heads say of it.
+        text: So far.
+        error: Why it ended, when the model failed.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
+        self.begun = False
+        self.reading: Reading | None = None
         self.text = ""
         self.error: RuntimeError | None = None
         self._thread = threading.Thread(target=self._collect, daemon=True)
@@ -267,10 +296,13 @@ class _Growing:
 
     def _collect(self) -> None:
         try:
+            self.reading = self.stream.reading
+            self.begun = True
             for piece in self.stream:
                 self.text += "".join(mark for mark in piece if mark.isprintable() or mark in "\n\t")  # no codes for the terminal
         except RuntimeError as error:
             self.error = error
+            self.begun = True
 
     @property
     def alive(self) -> bool:
@@ -306,6 +338,7 @@ def chat(path: Path, settings: Generation, country: str | None = None) -> None:
     with console.status("loading"):
         engine = Engine.open(path, slots=2, queue=2)
     try:
-        Terminal(engine, console, typed if sys.stdin.isatty() else piped, settings, country and resources(country).country).run()
+        ask = keyboard(COMMANDS) if sys.stdin.isatty() else piped
+        Terminal(engine, console, ask, settings, country and resources(country).country).run()
     finally:
         engine.close()
