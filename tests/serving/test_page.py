@@ -178,7 +178,7 @@ def test_try_again_and_edit_take_the_newest_exchange(visit: Opener) -> None:
 
 def test_markup_stays_text_wherever_it_comes_from(visit: Opener) -> None:
     page, payload = visit(), PAYLOAD
-    heard = reading("red", payload, **{payload: 0.75, "joy": 0.25})
+    heard = reading("yellow", payload, **{payload: 0.75, "joy": 0.25})
     heard["strategy"] = {"label": payload, "probability": 0.75, "scores": {payload: 0.75}}
     heard["risk"] |= {"crisis_line": payload, "emergency_number": f"112 {payload}"}
     page.route(CHAT, lambda route: route.fulfill(**said(payload, heard)))
@@ -233,6 +233,7 @@ def test_red_card_stands_before_the_reply_with_the_countrys_numbers(visit: Opene
     assert page.evaluate("[...document.querySelector('.exchange').children].map(one => [...one.classList].at(-1))") == [
         "user", "crisis", "reply",
     ]  # fmt: skip
+    expect(page.locator('[data-kind="heard"], [data-feeling]')).to_have_count(0)  # no guess at a mood beside it
     page.select_option("#country", "US")  # the card follows the menu at once
     expect(card.locator(".calls a")).to_have_text([re.compile("911"), re.compile("Call 988.*988 Suicide"), re.compile("Text 988")])
     expect(card.locator(".message")).to_have_text(crisis_message(assess(RED), "US"))
@@ -459,9 +460,11 @@ def test_axe_finds_nothing(visit: Opener, scheme: str) -> None:
     page = visit(color_scheme=scheme)
     axe = Axe()
     found = [axe.run(page)]
-    page.route(CHAT, lambda route: route.fulfill(**said("I hear you.", reading("red", "Please call 112 now.", grief=0.75, joy=0.25))))
-    page.click("#compare")
+    risks = iter(["red", "red", "yellow", "yellow"])
+    page.route(CHAT, lambda route: route.fulfill(**said("I hear you.", reading(next(risks), "Please call 112.", grief=0.75, joy=0.25))))
+    page.click("#compare")  # so that each turn asks twice
     _say(page, "Hello")
+    _say(page, "Hello again")
     for pill in page.locator(".pill").all():
         pill.click()
     found.append(axe.run(page))
@@ -546,7 +549,7 @@ def test_dark_and_light_follow_the_device_or_the_choice(visit: Opener) -> None:
 def test_nothing_is_wider_than_the_screen(visit: Opener, width: int) -> None:
     page = visit(viewport={"width": width, "height": 700})
     word = "Pneumonoultramicroscopicsilicovolcanoconiosis" * 40
-    heard = reading("red", f"Please call 0800 1110111. {word}", **{"disappointment" * 4: 0.75, "joy": 0.25})
+    heard = reading("yellow", f"Please call 0800 1110111. {word}", **{"disappointment" * 4: 0.75, "joy": 0.25})
     page.route(CHAT, lambda route: route.fulfill(**said(f"{word} and {'so on ' * 200}", heard)))
     _fits(page, width)
     page.click("#compare")

@@ -4,7 +4,7 @@ import { announce, hear, hush } from "./announce.js";
 import { about, keepKey, stream } from "./api.js";
 import { ask } from "./dialogs.js";
 import { exchangeView } from "./exchange.js";
-import { family, strength } from "./feelings.js";
+import { family, mood, strength } from "./feelings.js";
 import { menu } from "./menu.js";
 import { toEnd } from "./scroll.js";
 import * as store from "./store.js";
@@ -203,9 +203,10 @@ function busy(control) {
 
 /** The page takes on a little of the last feeling's colour. */
 function glow(reading) {
-  if (!reading?.emotion) return delete root.dataset.feeling;
-  root.dataset.feeling = family(reading.emotion.label);
-  root.style.setProperty("--sure", strength(reading.emotion.probability));
+  const emotion = reading && mood(reading);
+  if (!emotion) return delete root.dataset.feeling;
+  root.dataset.feeling = family(emotion.label);
+  root.style.setProperty("--sure", strength(emotion.probability));
 }
 
 // ---- the controls

@@ -1,7 +1,7 @@
 // One exchange on the page: what was said, what was heard in it, what came back. All text enters as textContent.
 
 import { crisisCard } from "./crisis.js";
-import { family, hedge, likeliest, percent, strength } from "./feelings.js";
+import { family, hedge, likeliest, mood, percent, strength } from "./feelings.js";
 import { copy } from "./template.js";
 
 const NAMES = { reply: "warmline", base: "The base, untuned" };
@@ -28,7 +28,8 @@ export function exchangeView(exchange, previous, actions) {
   /** The reading is here, before the reply's first word. */
   function heard(reading, restored = false) {
     for (const shown of element.querySelectorAll(".reading, .crisis")) shown.remove();
-    const { emotion, strategy, risk } = reading;
+    const { strategy, risk } = reading;
+    const emotion = mood(reading);
     if (emotion) {
       user.dataset.feeling = family(emotion.label);
       user.style.setProperty("--sure", strength(emotion.probability));

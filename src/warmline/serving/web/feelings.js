@@ -16,6 +16,11 @@ export function family(label) {
   return FAMILY_OF.get(label) ?? "still";
 }
 
+/** The emotion to show of a reading; none where danger was heard: a guess at a mood has no place beside the crisis card. */
+export function mood({ emotion, risk }) {
+  return risk?.level === "red" ? null : emotion;
+}
+
 /** How strongly a feeling colours the page: pale when the model is unsure, full from 60 % on. */
 export function strength(probability) {
   return `${Math.round(Math.min(1, probability / 0.6) * 100)}%`;
