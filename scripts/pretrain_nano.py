@@ -1,13 +1,13 @@
 """Make warmline-nano, the base model inside the package, from scratch on one GPU in under 20 minutes.
 
-    python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # two minutes
+    python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # four minutes
     python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 20 seconds on 16 cores, CPU
     python scripts/pretrain_nano.py train  --corpus work/corpus --out src/warmline/assets/nano       # a minute and a half
     python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
 
 GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions
-(`warmline data fetch`). The defaults made the model that ships, on an H200. Sampling and training stop by the clock, so a smaller GPU
-makes a smaller corpus and fewer steps. Add `--help` to a stage.
+(`warmline data fetch`). The settings of the model that ships are in its `corpus.json` and `pretraining.json`. Sampling and training stop by
+the clock, so a smaller GPU makes a smaller corpus and fewer steps. Add `--help` to a stage.
 """
 
 import argparse
@@ -31,15 +31,15 @@ def main() -> None:
         stage.add_argument("--out", type=Path, required=True, help="folder to write")
     for stage in (sample, build, train, card):
         stage.add_argument("--seed", type=int, default=7, help="of every draw")
-    sample.add_argument("--seconds", type=float, default=60, help="spent sampling")
-    sample.add_argument("--tune-seconds", type=float, default=28, help="spent tuning Gemma on the train splits")
+    sample.add_argument("--seconds", type=float, default=150, help="spent sampling")
+    sample.add_argument("--tune-seconds", type=float, default=40, help="spent tuning Gemma on the train splits")
     sample.add_argument("--batch", type=int, default=8192, help="texts written at once")
     sample.add_argument("--new-tokens", type=int, default=240, help="tokens of each text")
     build.add_argument("--sampled", type=Path, required=True, help="what `sample` wrote")
     build.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     build.add_argument("--limit", type=int, default=None, help="sampled texts of each kind to read; all by default")
     train.add_argument("--corpus", type=Path, required=True, help="what `build` wrote")
-    train.add_argument("--seconds", type=float, default=50, help="spent training, compilation not counted")
+    train.add_argument("--seconds", type=float, default=60, help="spent training, compilation not counted")
     train.add_argument("--rows", type=int, default=128, help="rows a step")
     train.add_argument("--context", type=int, default=1024, help="tokens of a row")
     train.add_argument("--no-compile", action="store_true", help="run without torch.compile")

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts.study import ALPHAS, TRIALS, Job, Study, run_jobs
+from scripts.study import ALPHAS, TRIALS, Job, Study, _wanted, run_jobs
 
 from tests.conftest import ConfigFactory
 from warmline.ablation.variants import VARIANTS
@@ -54,6 +54,11 @@ def test_out_of_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert time.monotonic() - began < 20
     assert "stopped: out of time" in capsys.readouterr().out
     assert not (tmp_path / "later").exists()
+
+
+def test_only_takes_parts_of_names() -> None:
+    assert [name for name in ("eqbench", "redteam", "alpha-1") if _wanted(name, "red,alpha")] == ["redteam", "alpha-1"]
+    assert _wanted("anything", "")
 
 
 @pytest.mark.parametrize("name", TRIALS)

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qw
 
 from nano.corpus import STREAMS
 
-PHASES = ((0.65, {"text": 0.55, "sampled": 0.40, "real": 0.05}), (1.0, {"text": 0.12, "sampled": 0.58, "real": 0.30}))
+PHASES = ((0.65, {"text": 0.42, "sampled": 0.52, "real": 0.06}), (1.0, {"text": 0.10, "sampled": 0.65, "real": 0.25}))
 """Up to this share of the time, these shares of the rows. `real` is small, so it is kept for when it counts."""
 LEARNING_RATE = 3e-3
 DECAY_FROM = 0.6
