@@ -222,9 +222,9 @@ def sample_stage(gemma: Path, data: Path, out: Path, seconds: float, tune_second
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(gemma / "tokenizer.json"), bos_token="<bos>")
     documents = train_documents(data, "train")
-    texts = [text for kind in documents.values() for text in kind]
-    ids = sorted({tokenizer.bos_token_id, *plain_ids(tokenizer, texts)})
-    clock.say(f"{len(texts):,} train documents; {len(ids) - 1:,} of Gemma's tokens are plain English")
+    every = [text for kind in documents.values() for text in kind]
+    ids = sorted({tokenizer.bos_token_id, *plain_ids(tokenizer, every)})
+    clock.say(f"{len(every):,} train documents; {len(ids) - 1:,} of Gemma's tokens are plain English")
     sampler = GemmaSampler(gemma, ids, device, torch.bfloat16 if device == "cuda" else torch.float32)
     generator = torch.Generator(device).manual_seed(seed)
     record: dict[str, object] = {"seed": seed, "new_tokens": new_tokens, "batch": batch, "settings": SETTINGS, "shares": SHARES}
@@ -245,7 +245,8 @@ def sample_stage(gemma: Path, data: Path, out: Path, seconds: float, tune_second
                 asked = prompts(kind, batch, documents["dialogue"], rng)
                 heads = [[tokenizer.bos_token_id, *tokens] for tokens in tokenizer(asked, add_special_tokens=False)["input_ids"]]
                 written = sampler.sample(heads, new_tokens, temperature, min_p, generator)
-                for prompt, text in zip(asked, tokenizer.backend_tokenizer.decode_batch(written.tolist(), skip_special_tokens=False), strict=True):
+                texts = tokenizer.backend_tokenizer.decode_batch(written.tolist(), skip_special_tokens=False)
+                for prompt, text in zip(asked, texts, strict=True):
                     file.write(json.dumps(prompt + text) + "\n")
                 count += written.numel()
                 clock.say(f"{kind}: {count:,} tokens, {count / (time.monotonic() - start):,.0f} a second")
