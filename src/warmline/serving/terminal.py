@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from transformers.utils.logging import disable_progress_bar
 
 from warmline import __version__
 from warmline.companion import Reading
@@ -335,6 +336,7 @@ def chat(path: Path, settings: Generation, country: str | None = None) -> None:
     console = Console(highlight=False)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
+    disable_progress_bar()  # transformers' own, which would stand above the conversation for good
     with console.status("loading"):
         engine = Engine.open(path, slots=2, queue=2)
     try:
