@@ -40,6 +40,7 @@ _ALONE = {name: f"data.sources.{name}.enabled=false" for name in ("empathetic_di
 _EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.epochs=3", "training.rows_per_micro_batch=2")
 _STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.epochs=5", "training.rows_per_micro_batch=3",
              "data.sources.esconv.objectives=[strategy]")  # fmt: skip
+_WHOLE = ("lora=null", "training.learning_rate=3e-5")
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false", "heads.strategy.class_weights=none")
 
 TRIALS: dict[str, tuple[str, ...]] = {
@@ -53,6 +54,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "emotion-28": (*_EMOTION, "data.sources.goemotions.labels=28"),
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-lr1e-3": (*_STRATEGY, "training.learning_rate=1e-3"),
+    "emotion-whole": (*_EMOTION, *_WHOLE),
     "emotion-lr1e-4": (*_EMOTION, "training.learning_rate=1e-4"),
     "strategy-lr1e-4": (*_STRATEGY, "training.learning_rate=1e-4"),
     "emotion-r64": (*_EMOTION, "lora.r=64", "lora.alpha=64"),
@@ -73,6 +75,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "emotion-head3e-3": (*_EMOTION, "training.head_learning_rate=3e-3"),
     "strategy-long": (*_STRATEGY, "training.epochs=10"),
     "strategy-hidden": (*_STRATEGY, "heads.strategy.hidden_size=256"),
+    "joint-whole": _WHOLE,
     "joint-r64": ("lora.r=64", "lora.alpha=64"),
     "joint-small-steps": ("training.rows_per_micro_batch=4",),
     "joint-situations": (

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import time
 from dataclasses import asdict
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, Tiny, metrics, perturb, quiet_train, start_training
 from warmline.config import RunConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
-from warmline.model.artifacts import build_model
+from warmline.model.artifacts import build_model, weights_hash
 from warmline.runs import RunFolder, read_json
 from warmline.training import checkpoint
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
@@ -30,7 +32,7 @@ def progress_at(step: int, best_step: int = 0) -> Progress:
     return Progress(step, 100 * step, [1, 2, 3, 4], packer, best_step, 2.5, 1, 3.25, {})
 
 
-def trained(tiny: Tiny, steps: int = 3) -> torch.optim.Optimizer:
+def trained(tiny: Tiny, steps: int = 3) -> Optimizer:
     """An optimiser with state, after a few steps of noise."""
     optimizer = Optimizer(tiny.model, tiny.config.training)
     generator = torch.Generator().manual_seed(3)
@@ -40,7 +42,7 @@ def trained(tiny: Tiny, steps: int = 3) -> torch.optim.Optimizer:
                 tensor.grad = torch.randn(tensor.shape, generator=generator)
         optimizer.collect()
         optimizer.inner.step()
-    return optimizer.inner
+    return optimizer
 
 
 @pytest.fixture
@@ -54,18 +56,18 @@ def test_comes_back_to_the_last_bit(tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny)
     save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(3), keep=2)
     weights = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
-    moments = optimizer.state_dict()["state"]
+    moments = optimizer.inner.state_dict()["state"]
     perturb(tiny.model)
-    fresh = Optimizer(tiny.model, tiny.config.training).inner
+    fresh = Optimizer(tiny.model, tiny.config.training)
     restored = restore_checkpoint(run, 3, tiny.model, fresh)
     expected = asdict(progress_at(3))
     expected["packer"]["waiting"] = [list(pair) for pair in expected["packer"]["waiting"]]
     assert asdict(restored) == expected
     assert all(torch.equal(tensor, weights[name]) for name, tensor in trainable_state(tiny.model).items())
-    for index, state in fresh.state_dict()["state"].items():
+    for index, state in fresh.inner.state_dict()["state"].items():
         assert state.keys() == moments[index].keys()
         assert all(torch.equal(state[key], moments[index][key]) for key in state)
-    assert [group["lr"] for group in fresh.param_groups] == [group["lr"] for group in optimizer.param_groups]
+    assert [group["lr"] for group in fresh.inner.param_groups] == [group["lr"] for group in optimizer.inner.param_groups]
 
 
 def test_keeps_best_and_newest(tiny: Tiny, run: RunFolder) -> None:
@@ -170,6 +172,22 @@ def interrupted_config(tiny_config: ConfigFactory, folder: Path) -> RunConfig:
         validation={"every": 10, "conversations": 3},
         checkpoint={"every": 3},
     )
+
+
+def test_every_weight_in_half_precision_goes_on_to_the_last_bit(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """What is trained is the fp32 weights; those that the model shows are their rounding, and not enough to go on from."""
+    options = {"max_steps": 4, "learning_rate": 1e-4, "precision": "bf16"}
+    config = tiny_config(tmp_path, lora=None, training=options, checkpoint={"every": 2})
+    run = quiet_train(config)
+    whole, state = weights_hash(run, config), load_file(run.checkpoint(4) / "state.safetensors")
+    masters = torch.cat([tensor for name, tensor in state.items() if name.startswith("master.")])
+    assert not torch.equal(masters, masters.bfloat16().float())
+    shutil.rmtree(run.checkpoint(4))
+    run.heads_description.unlink()
+    quiet_train(config, resume=True)
+    assert weights_hash(run, config) == whole
+    again = load_file(run.checkpoint(4) / "state.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in state.items())
 
 
 def lines_in(run: RunFolder) -> int:

@@ -55,11 +55,8 @@ class Keeper:
     def clip(self, max_norm: float) -> Tensor:
         return torch.tensor(max_norm)
 
-    def step(self) -> None:
-        pass
-
-    def zero_grad(self, set_to_none: bool) -> None:
-        self.model.zero_grad(set_to_none)
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        self.model.zero_grad()
 
 
 def begin(config: RunConfig) -> _Training:

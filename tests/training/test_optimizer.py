@@ -8,7 +8,7 @@ from tests.conftest import ConfigFactory
 from tests.tools import Tiny
 from warmline.config import TrainingConfig
 from warmline.model.multitask import MultiTaskModel
-from warmline.training.optimizer import Optimizer
+from warmline.training.optimizer import LongTensor, Optimizer
 
 
 def trained(model: MultiTaskModel) -> dict[str, torch.nn.Parameter]:
@@ -52,6 +52,19 @@ def test_groups(tiny: Tiny, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     assert [sizes[start] for start in groups] == [group["params"][0].numel() for group in groups.values()]
     optimizer.set_rate(0.5)
     assert [group["lr"] for group in groups.values()] == [group["peak"] / 2 for group in groups.values()]
+
+
+def test_small_updates_of_half_precision_weights_add_up() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 2, dtype=torch.bfloat16))
+    long = LongTensor([weight])
+    for _ in range(100):
+        weight.grad = torch.ones_like(weight)
+        long.collect()
+        with torch.no_grad():
+            long.whole -= 1e-4 * long.whole.grad  # a fortieth of the step to bf16's number below 1
+        long.show()
+    assert weight.dtype == torch.bfloat16
+    assert torch.equal(weight, torch.full_like(weight, 0.99))
 
 
 def test_a_missing_gradient_is_zero(tiny: Tiny) -> None:

@@ -153,9 +153,7 @@ def _ours(case: Case) -> Step:
         optimizer.collect()
         scaler.unscale_(optimizer.inner)
         optimizer.clip(training.max_grad_norm)
-        scaler.step(optimizer.inner)
-        scaler.update()
-        optimizer.inner.zero_grad(set_to_none=True)
+        optimizer.step(scaler)
         return len(batch.tokens)
 
     return step

@@ -176,7 +176,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         states = hidden.to(weight.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         steps = _chunks(len(hidden), len(weight))
         for start in steps:
             part = slice(start, start + steps.step)
@@ -184,12 +184,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total += cross_entropy_rows(logits, targets[part], wants_hidden or wants_weight).sum()
             if wants_hidden or wants_weight:
                 _add_gradients(logits, weight, states[part], part, grad_hidden, grad_weight)
-        ctx.grads, ctx.hidden_dtype = (grad_hidden, grad_weight), hidden.dtype
+        ctx.grads, ctx.dtypes = (grad_hidden, grad_weight), (hidden.dtype, weight.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.hidden_dtype)
+        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.dtypes)
         return grad_hidden, grad_weight, None, None
 
 
@@ -202,7 +202,7 @@ class _ChunkedKL(torch.autograd.Function):
         states, base_states = hidden.to(weight.dtype), base_hidden.to(base_weight.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
         steps = _chunks(len(hidden), len(weight))
         for start in steps:
             part = slice(start, start + steps.step)
@@ -217,12 +217,12 @@ class _ChunkedKL(torch.autograd.Function):
             largest = gradient.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
             scale = largest * weights[part, None]
             _add_gradients(gradient.div_(largest).to(weight.dtype), weight, states[part], part, grad_hidden, grad_weight, scale)
-        ctx.grads, ctx.hidden_dtype = (grad_hidden, grad_weight), hidden.dtype
+        ctx.grads, ctx.dtypes = (grad_hidden, grad_weight), (hidden.dtype, weight.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.hidden_dtype)
+        grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.dtypes)
         return grad_hidden, grad_weight, None, None, None, None
 
 
@@ -249,9 +249,9 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return wide.sub_(wide.logsumexp(dim=1, keepdim=True))
 
 
-def _scaled(grads: tuple[Tensor | None, Tensor | None], outer: Tensor, hidden_dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-    grad_hidden, grad_weight = grads
-    return (
-        None if grad_hidden is None else (grad_hidden * outer).to(hidden_dtype),
-        None if grad_weight is None else grad_weight * outer.to(grad_weight.dtype),
-    )
+def _scaled(
+    grads: tuple[Tensor | None, Tensor | None], outer: Tensor, dtypes: tuple[torch.dtype, torch.dtype]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of states and unembedding, each in its own precision; they were summed up in fp32."""
+    hidden, weight = (None if grad is None else (grad * outer).to(dtype) for grad, dtype in zip(grads, dtypes, strict=True))
+    return hidden, weight

@@ -19,6 +19,7 @@ from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, write_folder
+from warmline.training.optimizer import Optimizer
 from warmline.training.sharding import spread_like, whole
 
 _TENSORS, _NUMBERS = "state.safetensors", "state.json"
@@ -68,16 +69,17 @@ def trainable_state(model: MultiTaskModel) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def collect_state(model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> State:
+def collect_state(model: MultiTaskModel, optimizer: Optimizer) -> State:
     """Everything to save; where weights are spread over the ranks, all of them must ask.
 
     Args:
         model: The unwrapped model.
-        optimizer: The unwrapped optimiser.
+        optimizer: Of its weights.
     """
     tensors = {f"model.{name}": whole(tensor) for name, tensor in trainable_state(model).items()}
+    tensors |= {f"master.{index}": tensor for index, tensor in enumerate(optimizer.masters())}
     numbers: dict[str, dict[str, Any]] = {}
-    for index, state in optimizer.state_dict()["state"].items():
+    for index, state in optimizer.inner.state_dict()["state"].items():
         for key, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{key}"] = whole(value)
@@ -115,7 +117,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimizer: torch.optim.Optimizer) -> Progress:
+def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimizer: Optimizer) -> Progress:
     """Load everything that `save_checkpoint` wrote.
 
     Raises:
@@ -127,15 +129,17 @@ def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimiz
     try:
         states: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in content["optimizer"].items()}
         progress = Progress(**content["progress"])
+        for number, master in enumerate(optimizer.masters()):
+            master.copy_(tensors[f"master.{number}"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder, error) from None
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.inner.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             parameter = parameters[int(index)]
             states.setdefault(int(index), {})[key] = spread_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    optimizer.inner.load_state_dict({**optimizer.inner.state_dict(), "state": states})
     return progress
 
 

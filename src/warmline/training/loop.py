@@ -147,7 +147,7 @@ class _Training:
             if self.accelerator.is_main_process:
                 keep_metrics(self.run.metrics, upto=-1)
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
-        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer.inner)
+        progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
         self.packer.restore(progress.packer)
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
@@ -197,9 +197,7 @@ class _Training:
         self.optimizer.collect()
         self.scaler.unscale_(self.optimizer.inner)
         norm = self.optimizer.clip(self.config.training.max_grad_norm)
-        self.scaler.step(self.optimizer.inner)
-        self.scaler.update()
-        self.optimizer.inner.zero_grad(set_to_none=True)
+        self.optimizer.step(self.scaler)
         sums = self.accelerator.reduce(sums, "sum")
         values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
         if not all(map(math.isfinite, values.values())):
@@ -263,7 +261,7 @@ class _Training:
     def _checkpoint(self) -> None:
         self.progress.packer = self.packer.state()
         self.progress.scaler = dict(self.scaler.state_dict())
-        state = collect_state(self.model, self.optimizer.inner)
+        state = collect_state(self.model, self.optimizer)
         if self.accelerator.is_main_process:
             save_checkpoint(self.run, state, self.progress, self.config.checkpoint.keep)
         self.accelerator.wait_for_everyone()

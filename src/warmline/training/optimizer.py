@@ -18,24 +18,38 @@ from warmline.training.sharding import whole
 
 
 class LongTensor:
-    """Parameters laid one after the other in one tensor that they then are views of.
+    """Parameters laid one after the other in one fp32 tensor.
+
+    In fp32 the parameters then are views of it. In half precision, as when every weight is trained on a GPU, they are views of its
+    rounding: an update of 3e-5 would be lost on a bf16 weight of 1, whose next number is 8e-3 away.
 
     Args:
         parameters: Of one device and precision.
+
+    Attributes:
+        whole: What the optimiser updates.
+        rounded: Whether the parameters are its rounding.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = list(parameters)
-        self.whole = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in self._parameters]))
-        for parameter, part in zip(self._parameters, self._split(self.whole.detach()), strict=True):
+        self._seen = torch.cat([parameter.detach().flatten() for parameter in self._parameters])
+        self.whole = nn.Parameter(self._seen.float())  # the same memory in fp32
+        self.rounded = self._seen.dtype != torch.float32
+        for parameter, part in zip(self._parameters, self._split(self._seen), strict=True):
             parameter.data = part
 
     def collect(self) -> None:
         """Move the parameters' gradients into the gradient of the whole; a missing one is zero."""
         grads = [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in self._parameters]
-        self.whole.grad = torch.cat([grad.flatten() for grad in grads])
+        self.whole.grad = torch.cat([grad.flatten() for grad in grads]).float()
         for parameter in self._parameters:
             parameter.grad = None
+
+    def show(self) -> None:
+        """Let the parameters have what the whole has become."""
+        if self.rounded:
+            self._seen.copy_(self.whole.detach())
 
     def _split(self, whole: Tensor) -> list[Tensor]:
         parts = whole.split([parameter.numel() for parameter in self._parameters])
@@ -45,7 +59,8 @@ class LongTensor:
 class Optimizer:
     """AdamW with a peak rate for the backbone and one for the heads; vectors do not decay.
 
-    After each backward pass of a step: `collect`, then unscale, `clip` and step the `inner` optimiser, whose tensors are the long ones.
+    After the backward passes of a step: `collect`, then unscale the gradients of the `inner` optimiser, whose tensors are the long ones,
+    `clip` and `step`.
 
     Args:
         model: Its trained parameters become views of the long tensors.
@@ -91,8 +106,20 @@ class Optimizer:
             torch.nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
         return norm
 
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """Update every trained weight, unless fp16 gradients overflowed."""
+        scaler.step(self.inner)
+        scaler.update()
+        for long in self._long:
+            long.show()
+        self.inner.zero_grad(set_to_none=True)
+
+    def masters(self) -> list[Tensor]:
+        """The fp32 values of weights that are trained in half precision: they belong into a checkpoint, beside the rounded ones."""
+        return [long.whole.detach() for long in self._long if long.rounded]
+
     def _laid_out(self, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-        """One long tensor; parameters that are spread over the ranks stay as they are."""
+        """One long tensor; parameters that are spread over the ranks stay as they are, in their own precision."""
         if isinstance(parameters[0], DTensor):
             return parameters
         self._long.append(LongTensor(parameters))
