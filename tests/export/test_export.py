@@ -247,6 +247,14 @@ def test_the_card(on_official_data: RunFolder, tmp_path: Path) -> None:
     assert "<|im_start|>assistant\n" in card.text
     settings = read_json(tmp_path / "out" / "adapter" / "adapter_config.json")
     assert settings["base_model_name_or_path"] == "Qwen/Qwen3-8B"
+    assert load_config(tmp_path / "out" / "config.yaml").model.name == "Qwen/Qwen3-8B"  # where others find the base
+    assert "copy of that base" not in card.text
+
+
+def test_a_base_that_the_run_called_otherwise(on_official_data: RunFolder, tmp_path: Path) -> None:
+    write_json(on_official_data.heads_description, {**read_json(on_official_data.heads_description), "base_model": "models/qwen3-4bit"})
+    export(on_official_data.path, tmp_path / "out", Options(base="Qwen/Qwen3-8B"), quiet)
+    assert "a copy of that base that the run calls `models/qwen3-4bit`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_card_of_a_demonstration(exported: Path) -> None:

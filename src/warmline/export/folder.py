@@ -5,7 +5,7 @@
   export.json            what was written from what, and how far merged logits are from the adapter's
   adapter/               as PEFT wrote it, with tokenizer, chat template and how replies are drawn; absent when every weight was trained
   heads.safetensors      the heads; heads.json says what they read
-  config.yaml            of the run, without places of the machine that trained it; with it `warmline.load` opens the folder
+  config.yaml            of the run, with the base's public name and no places of the machine; with it `warmline.load` opens the folder
   manifest.json          of the run
   model*.safetensors ... with `merged`: a plain transformers model
 """
@@ -83,7 +83,7 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
             _copy_adapter(weights_folder(run, config), folder, options.base)
             template.tokenizer.save_pretrained(folder / "adapter")
             generation_config(template).save_pretrained(folder / "adapter")
-            write_text(folder / "config.yaml", dump_config(_portable(config)))
+            write_text(folder / "config.yaml", dump_config(_portable(config, options.base)))
             shutil.copy(run.manifest, folder)
         for file in (run.heads, run.heads_description):
             shutil.copy(file, folder)
@@ -139,12 +139,15 @@ def _copy_adapter(source: Path, folder: Path, base: str | None) -> None:
     write_json(target / "adapter_config.json", settings if base is None else {**settings, "base_model_name_or_path": base})
 
 
-def _portable(config: RunConfig) -> RunConfig:
-    """The configuration without folders of this machine; the base keeps its name."""
+def _portable(config: RunConfig, base: str | None) -> RunConfig:
+    """The configuration without folders of this machine; the base goes by the id under which others find it, or else keeps its name."""
     safety = config.data.sources.safety.model_copy(update={"dir": None})
     sources = config.data.sources.model_copy(update={"safety": safety})
     data = config.data.model_copy(update={"dir": SAMPLE if config.data.dir == SAMPLE else None, "sources": sources})
-    return config.model_copy(update={"output_dir": RunConfig.model_fields["output_dir"].default, "data": data})
+    hub_id = base_on_hub(config.model, base).hub_id
+    renamed = {} if hub_id in (None, config.model.name) else {"name": hub_id, "revision": None}
+    model = config.model.model_copy(update=renamed)
+    return config.model_copy(update={"output_dir": RunConfig.model_fields["output_dir"].default, "data": data, "model": model})
 
 
 def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Merged | None) -> dict[str, Any]:
