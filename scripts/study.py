@@ -1,9 +1,9 @@
-"""The whole study on real data: tuning on validation, every run at every seed, and every number of `results/`.
+"""The whole study on real data: tuning on validation, every run at every seed, and what is published of it.
 
     python scripts/study.py prepare  configs/gemma3-270m.yaml --data-dir DATA      # encode the data and fit the text baselines, once
     python scripts/study.py tune     configs/gemma3-270m.yaml --data-dir DATA      # trials of TRIALS, scored on validation
     python scripts/study.py runs     configs/gemma3-270m.yaml --data-dir DATA      # seeds x variants, 28 labels, alpha, then their scores
-    python scripts/study.py collect  configs/gemma3-270m.yaml --data-dir DATA --out results/study
+    python scripts/study.py collect  configs/gemma3-270m.yaml --data-dir DATA --out .      # report.md, results/, safety/, data_cards/
 
 Each job is a process of its own, `--jobs` at a time, dealt over the GPUs there are. What is done is skipped, what was interrupted goes on,
 so that the same command can be given again; `--minutes` stops in time. Logs lie in <output_dir>/logs. A short table comes last.
@@ -220,26 +220,27 @@ def variant(
 @app.command()
 def collect(
     config: ConfigFile,
-    out: Annotated[Path, typer.Option(help="Folder to fill; small files only.")],
+    out: Annotated[Path, typer.Option(help="Folder to publish in, such as the repository: report.md, results/, safety/, data_cards/.")],
     data_dir: DataDir = None,
     overrides: Overrides = None,
     seeds: Seeds = "13,14,15",
 ) -> None:
-    """Bring the results together and write summary.json; what is missing is said there."""
+    """Write the main run's report, copy what is small, and bring the headline figures together; what is missing is said there."""
+    from warmline.reporting.report import write_report
     from warmline.reporting.summary import write_summary
 
     run = _config(config, data_dir, overrides)
     study = Study(config, run, data_dir, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
-    out.mkdir(parents=True, exist_ok=True)
-    for source, name in study.results():
-        if source.is_file():
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, out / name)
-    summary = write_summary(out)
+    write_report(study.main.path)
+    for source, name in study.published():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, out / name)
+    summary = write_summary(out / "results")
     table = Table("figure", "mean", "low", "high", "seeds", title="summary.json", title_justify="left", box=None)
-    for name, one in summary["figures"].items():
-        numbers = ["-" if one[key] is None else f"{one[key]:.4f}" for key in ("mean", "low", "high")]
-        table.add_row(name, *numbers, one.get("absent") or ", ".join(map(str, one["seeds"])))
+    for name, one in summary.items():
+        if name != "context":
+            numbers = ["-" if one[key] is None else f"{one[key]:.4f}" for key in ("mean", "low", "high")]
+            table.add_row(name, *numbers, one.get("absent") or ", ".join(map(str, one["seeds"])))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -284,17 +285,25 @@ class Study:
         command = _warmline("ablate", str(self._path), *self._own(), "--seeds", ",".join(map(str, self._seeds)))
         yield Job("ablate", command, self.main.ablation_picture, every)
 
-    def results(self) -> Iterator[tuple[Path, str]]:
-        """Each results file and its name among the collected."""
-        for seed in self._seeds:
-            folder = self.main if seed == self._config.seed else self._variant(FULL, seed)
-            yield folder.evaluation, f"full/seed-{seed}.json"
+    def published(self) -> list[tuple[Path, str]]:
+        """Each small file that is there, and its place in the publication, which is laid out as the main run's folder.
+
+        The run's own records, without which `warmline report` has nothing to say, go to results/run/.
+        """
+        main = self.main
+        found = [(path, f"results/{path.name}") for path in sorted(main.results.glob("*.*"))]
+        found += [
+            (path, f"results/run/{path.name}") for path in (main.config, main.manifest, main.plan, main.metrics, main.heads_description)
+        ]
+        found += [(path, f"data_cards/{path.name}") for path in sorted(main.data_cards.glob("*.*"))]
+        found += [(main.report, "report.md"), (main.red_team_sheet, f"safety/{main.red_team_sheet.name}")]
+        found += [(main.eq_bench_folder / "transcripts.jsonl", "eqbench/transcripts.jsonl")]
+        found += [(self._variant(FULL, seed).evaluation, f"results/full/seed-{seed}.json") for seed in self._seeds[1:]]
         for label, _ in self._others():
             kind, _, seed_text = label.rpartition("-seed")
-            yield self._other(label).evaluation, f"{kind}/seed-{seed_text}.json"
-        for path in (self.main.ablation_results, self.main.eq_bench, self.main.red_team, self.main.error_taxonomy, self.main.examples):
-            yield path, path.name
-        yield self.main.path.parent / "tuning" / "tuning.json", "tuning.json"
+            found.append((self._other(label).evaluation, f"results/{kind}/seed-{seed_text}.json"))
+        found.append((main.path.parent / "tuning" / "tuning.json", "results/tuning.json"))
+        return [(path, name) for path, name in found if path.is_file()]
 
     def _benchmarks(self, main: str, eqbench_tokens: int, bench_dir: Path | None) -> Iterator[Job]:
         run = str(self.main.path)

@@ -1,15 +1,20 @@
 """The study's driver: what is done is skipped, order is kept, failures and time are survived, and every trial is a valid configuration."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from scripts.study import ALPHAS, TRIALS, Job, Study, _wanted, run_jobs
+from scripts.study import ALPHAS, TRIALS, Job, Study, _wanted, collect, run_jobs
 
 from tests.conftest import ConfigFactory
+from tests.reporting import results
 from warmline.ablation.variants import VARIANTS
 from warmline.config import load_config
+from warmline.evaluation.finished import FinishedRun
+from warmline.reporting.report import write_report
+from warmline.runs import RunFolder, read_json, write_json
 
 REPOSITORY = Path(__file__).parents[1]
 STUDY = REPOSITORY / "configs" / "gemma3-270m.yaml"
@@ -80,7 +85,20 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
             assert f"name=tiny-{one.name.removeprefix('train-')}" in one.command
 
 
-def test_collected_names_are_those_of_the_summary(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    names = [name for _, name in Study(STUDY, tiny_config(tmp_path), None, [], [13, 14, 15]).results()]
-    assert len(set(names)) == len(names)
-    assert {"full/seed-13.json", "labels-28/seed-15.json", "alpha-0.25/seed-13.json", "ablation_results.json"} <= set(names)
+def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "runs" / "tiny")))
+    context = FinishedRun.open(run.path).context()
+    for seed, path in ((0, run.evaluation), (1, run.ablation / "tiny-full-seed1" / "results" / "evaluation.json")):
+        write_json(path, results.evaluation({**context, "seed": context["seed"] + seed}))
+    write_json(run.red_team, results.red_team(context))
+    out, overrides = tmp_path / "published", [f"output_dir={run.path.parent}"]
+    collect(run.config, out, overrides=overrides, seeds=f"{context['seed']},{context['seed'] + 1}")
+    assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) < 2**21
+    assert not list(out.rglob("*.safetensors"))
+    summary = read_json(out / "results" / "summary.json")
+    assert summary["emotion_27_accuracy"]["source"] == ["evaluation.json", "full/seed-1.json"]
+    assert all((out / "results" / name).is_file() for name in summary["emotion_27_accuracy"]["source"])
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    shutil.copytree(again / "results" / "run", again, dirs_exist_ok=True)
+    assert write_report(again).read_bytes() == (out / "report.md").read_bytes()

@@ -288,7 +288,7 @@ def report(run: RunPath) -> None:
 
 
 @app.command()
-def summary(folder: Annotated[Path, typer.Argument(help="Results of a study, such as results/gemma3-270m.", metavar="FOLDER")]) -> None:
+def summary(folder: Annotated[Path, typer.Argument(help="Results of a run or a study, such as results.", metavar="FOLDER")]) -> None:
     """Write summary.json: a study's headline figures with intervals, from the results files in a folder."""
     from warmline.reporting.summary import SUMMARY, write_summary
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from warmline.cli import app
 from warmline.errors import WarmlineError
+from warmline.reporting.headline import HEADLINE, ROWS
 from warmline.reporting.summary import FIGURES, Measured, over_seeds, summarise, write_summary
 from warmline.runs import read_json, write_json
 
@@ -60,7 +61,7 @@ def eq_bench(tuned: float | None) -> dict[str, Any]:
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     for seed, shift in ((13, -0.01), (14, 0.0), (15, 0.01)):
-        write_json(tmp_path / "full" / f"seed-{seed}.json", evaluation(seed, shift))
+        write_json(tmp_path / ("evaluation.json" if seed == 13 else f"full/seed-{seed}.json"), evaluation(seed, shift))
         write_json(tmp_path / "labels-28" / f"seed-{seed}.json", evaluation(seed, shift, labels=28))
     drift = {("full", seed): 0.1 * seed for seed in (13, 14, 15)} | {("no-safety", seed): 0.4 * seed for seed in (13, 14, 15)}
     write_json(tmp_path / "ablation_results.json", ablation(drift))
@@ -69,9 +70,10 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_every_figure_names_its_files(study: Path) -> None:
-    figures = summarise(study)["figures"]
+    figures = {name: one for name, one in summarise(study).items() if name != "context"}
     assert set(figures) >= KEYS
     assert set(FIGURES) <= set(figures)
+    assert {row.name for row in ROWS} == set(figures)
     for one in figures.values():
         assert one["low"] <= one["mean"] <= one["high"]
         assert all((study / name).is_file() for name in one["source"])
@@ -80,11 +82,12 @@ def test_every_figure_names_its_files(study: Path) -> None:
     assert figures["emotion_28_macro_f1"]["mean"] == pytest.approx(0.54)
     assert figures["strategy_accuracy"]["seeds"] == [13, 14, 15]
     assert figures["emotion_28_macro_f1"]["source"][0] == "labels-28/seed-13.json"
+    assert figures["strategy_accuracy"]["source"] == ["evaluation.json", "full/seed-14.json", "full/seed-15.json"]
 
 
 def test_interval_over_seeds_and_items(study: Path) -> None:
     """sd .01 over three seeds: Student's half width is 4.303 * .01 / sqrt(3); the items' is .02."""
-    found = summarise(study)["figures"]["emotion_27_accuracy"]
+    found = summarise(study)["emotion_27_accuracy"]
     reach = math.hypot(0.02, 4.302653 * 0.01 / math.sqrt(3))
     assert (found["low"], found["high"]) == pytest.approx((0.66 - reach, 0.66 + reach))
     assert found["interval"] == "seeds and items"
@@ -102,7 +105,7 @@ def test_what_an_interval_covers() -> None:
 def test_safety_ratio_is_of_the_same_seed(study: Path) -> None:
     drift = {("full", 13): 0.1, ("no-safety", 13): 0.2, ("full", 14): 0.2, ("no-safety", 14): 0.8, ("full", 15): None}
     write_json(study / "ablation_results.json", ablation(drift))
-    found = summarise(study)["figures"]["safety_kl_ratio"]
+    found = summarise(study)["safety_kl_ratio"]
     assert found["mean"] == pytest.approx(math.sqrt(0.5 * 0.25))
     assert found["seeds"] == [13, 14]
     assert found["low"] is None
@@ -114,7 +117,7 @@ def test_what_is_missing_has_its_reason(study: Path) -> None:
     write_json(study / "eq_bench_results.json", eq_bench(None))
     for path in (study / "labels-28").iterdir():
         path.unlink()
-    figures = summarise(study)["figures"]
+    figures = summarise(study)
     for name, reason in (
         ("safety_kl_ratio", "was not run"), ("eqbench_v2_tuned", "17 of 171"), ("emotion_28_macro_f1", "no evaluation in labels-28/"),
     ):  # fmt: skip
@@ -128,9 +131,9 @@ def test_a_head_that_one_seed_lacks_is_no_mean_of_the_others(study: Path) -> Non
     lacking = evaluation(14)
     lacking["heads"]["strategy"] = None
     write_json(study / "full" / "seed-14.json", lacking)
-    found = summarise(study)["figures"]["strategy_accuracy"]
+    found = summarise(study)["strategy_accuracy"]
     assert found["mean"] is None
-    assert "not measured in every" in found["absent"]
+    assert "not in every one" in found["absent"]
 
 
 def test_other_data_are_refused(study: Path) -> None:
@@ -141,8 +144,37 @@ def test_other_data_are_refused(study: Path) -> None:
         summarise(study)
 
 
+def test_one_seed_counts_once(study: Path) -> None:
+    write_json(study / "full" / "seed-13.json", evaluation(13))
+    with pytest.raises(WarmlineError, match="two evaluations of one seed"):
+        summarise(study)
+
+
+def test_baselines_stand_beside_what_they_are_compared_with(study: Path) -> None:
+    main = evaluation(13)
+    main["heads"]["strategy"] |= {
+        "majority": {"accuracy": 0.2, "macro_f1": 0.05},
+        "baselines": {"tfidf": {"accuracy": 0.3, "macro_f1": 0.2}},
+    }
+    write_json(study / "evaluation.json", main)
+    assert summarise(study)["strategy_accuracy"]["beside"] == {"majority": 0.2, "tfidf": 0.3}
+
+
+def test_table(study: Path) -> None:
+    (study / "ablation_results.json").unlink()
+    write_summary(study)
+    lines = (study / HEADLINE).read_text().splitlines()
+    assert len(lines) == 2 + len(ROWS)
+    assert (
+        "| EQ-Bench v2, tuned | 30.0 (27.0 to 33.0) | 90.0 % of the answers could be read | 171 | 13 | `eq_bench_results.json` |" in lines
+    )
+    assert any("not measured: the ablation was not run" in line for line in lines)
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert (study / "summary.png").stat().st_size > 10_000
+
+
 def test_nothing_to_summarise_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WarmlineError, match=r"no seed-\*\.json"):
+    with pytest.raises(WarmlineError, match=r"evaluation\.json: file not found"):
         summarise(tmp_path)
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from warmline.ablation.summary import LEAST_SEEDS, spread
 from warmline.errors import WarmlineError
-from warmline.runs import read_json, write_json
+from warmline.reporting.headline import HEADLINE, PICTURE, draw_summary, table
+from warmline.runs import read_json, write_json, write_text
 
 FULL, LABELS_28 = "full", "labels-28"
-"""Folders of evaluation.json files, one a seed, `seed-13.json`: of the study's runs, and of those with 28 labels."""
+"""Folders of evaluation.json files, one a seed, `seed-14.json`: of the study's other runs, and of those with 28 labels."""
 
-ABLATION, EQ_BENCH, SUMMARY = "ablation_results.json", "eq_bench_results.json", "summary.json"
-
+MAIN, ABLATION, EQ_BENCH, SUMMARY = "evaluation.json", "ablation_results.json", "eq_bench_results.json", "summary.json"
 
 INTERVALS = (
     "A figure's interval holds what is known to vary. `seeds and items`: half the width is the root of two squares, the mean half width "
@@ -37,14 +37,33 @@ Read = Callable[[dict[str, Any]], Measured | None]
 """From an evaluation file to a figure; None where the file does not have it."""
 
 
-def _head(*keys: str, metric: str) -> Read:
+class Figure(NamedTuple):
+    """Where a headline figure comes from.
+
+    Attributes:
+        kind: Which evaluations: of the folder FULL or LABELS_28.
+        read: The figure in each.
+        beside: The baselines' values of the same metric in the main run's evaluation, by name.
+    """
+
+    kind: str
+    read: Read
+    beside: Callable[[dict[str, Any]], dict[str, float]] | None = None
+
+
+def _head(kind: str, *keys: str, metric: str) -> Figure:
     def read(result: dict[str, Any]) -> Measured | None:
         found = _at(result, "heads", *keys)
         if found is None or found.get(metric) is None:
             return None
         return Measured(found[metric], found["intervals"][metric], found["n"])
 
-    return read
+    def beside(result: dict[str, Any]) -> dict[str, float]:
+        found = _at(result, "heads", *keys) or {}
+        others = {"majority": found.get("majority"), **(found.get("baselines") or {})}
+        return {name: scores[metric] for name, scores in others.items() if scores}
+
+    return Figure(kind, read, beside)
 
 
 def _ece(*keys: str) -> Read:
@@ -67,18 +86,18 @@ def _perplexity_ratio(source: str) -> Read:
     return read
 
 
-FIGURES: dict[str, tuple[str, Read]] = {
-    "emotion_27_accuracy": (FULL, _head("emotion", "single_label_27", metric="accuracy")),
-    "emotion_27_macro_f1": (FULL, _head("emotion", "single_label_27", metric="macro_f1")),
-    "emotion_28_macro_f1": (LABELS_28, _head("emotion", "multi_label_28", metric="macro_f1")),
-    "strategy_accuracy": (FULL, _head("strategy", metric="accuracy")),
-    "strategy_macro_f1": (FULL, _head("strategy", metric="macro_f1")),
-    "strategy_own_choices_accuracy": (FULL, _head("strategy", "own_choices", metric="accuracy")),
-    "strategy_own_choices_macro_f1": (FULL, _head("strategy", "own_choices", metric="macro_f1")),
-    "perplexity_ratio_empathetic_dialogues": (FULL, _perplexity_ratio("empathetic_dialogues")),
-    "perplexity_ratio_esconv": (FULL, _perplexity_ratio("esconv")),
-    "ece_emotion": (FULL, _ece("emotion", "single_label_27")),
-    "ece_strategy": (FULL, _ece("strategy")),
+FIGURES: dict[str, Figure] = {
+    "emotion_27_accuracy": _head(FULL, "emotion", "single_label_27", metric="accuracy"),
+    "emotion_27_macro_f1": _head(FULL, "emotion", "single_label_27", metric="macro_f1"),
+    "emotion_28_macro_f1": _head(LABELS_28, "emotion", "multi_label_28", metric="macro_f1"),
+    "strategy_accuracy": _head(FULL, "strategy", metric="accuracy"),
+    "strategy_macro_f1": _head(FULL, "strategy", metric="macro_f1"),
+    "strategy_own_choices_accuracy": _head(FULL, "strategy", "own_choices", metric="accuracy"),
+    "strategy_own_choices_macro_f1": _head(FULL, "strategy", "own_choices", metric="macro_f1"),
+    "perplexity_ratio_empathetic_dialogues": Figure(FULL, _perplexity_ratio("empathetic_dialogues")),
+    "perplexity_ratio_esconv": Figure(FULL, _perplexity_ratio("esconv")),
+    "ece_emotion": Figure(FULL, _ece("emotion", "single_label_27")),
+    "ece_strategy": Figure(FULL, _ece("strategy")),
 }
 """What is read from the evaluations of several seeds, and from which folder."""
 
@@ -87,35 +106,45 @@ def summarise(folder: Path) -> dict[str, Any]:
     """The headline figures of a study whose results files lie in a folder.
 
     Args:
-        folder: Holds `full/seed-*.json`, `labels-28/seed-*.json` (as `warmline evaluate` writes them), `ablation_results.json` and
-            `eq_bench_results.json`; any may be missing.
+        folder: Holds the main run's `evaluation.json`, `full/seed-*.json` and `labels-28/seed-*.json` (as `warmline evaluate` writes them),
+            `ablation_results.json` and `eq_bench_results.json`; all but the first may be missing.
 
     Returns:
-        `context`, and `figures`: by name `mean`, `low`, `high`, `n` (test items), `seeds`, `source` (files, relative to the folder) and
-        `interval` (what it covers); or `mean` null and the reason in `absent`.
+        `context`, and each figure under its name: `mean`, `low`, `high`, `n` (test items), `seeds`, `source` (files, relative to the
+        folder) and `interval` (what it covers); or `mean` null and the reason in `absent`. A head's figure has its baselines in `beside`,
+        from the main run's file.
 
     Raises:
         WarmlineError: a damaged file, files of different base models or data, or no file at all.
     """
-    evaluations = {kind: _evaluations(folder / kind) for kind in (FULL, LABELS_28)}
-    if not evaluations[FULL]:
-        raise WarmlineError(f"{folder / FULL}: no seed-*.json; `python scripts/study.py collect` puts the runs' evaluation.json there")
+    if not (folder / MAIN).is_file():
+        raise WarmlineError(
+            f"{folder / MAIN}: file not found; name the results/ of a run or of a study (`python scripts/study.py collect`)"
+        )
+    evaluations = {FULL: _by_seed(folder, [folder / MAIN, *sorted((folder / FULL).glob("seed-*.json"))])}
+    evaluations[LABELS_28] = _by_seed(folder, sorted((folder / LABELS_28).glob("seed-*.json")))
     _same_study(folder, [one for found in evaluations.values() for one in found.values()])
-    figures: dict[str, Any] = {name: _over_seeds(kind, evaluations[kind], read) for name, (kind, read) in FIGURES.items()}
+    main = read_json(folder / MAIN)
+    figures: dict[str, Any] = {name: _over_seeds(one.kind, evaluations[one.kind], one.read) for name, one in FIGURES.items()}
+    for name, one in FIGURES.items():
+        if one.beside is not None:
+            figures[name]["beside"] = one.beside(main)
     figures["safety_kl_ratio"] = _safety_ratio(folder)
     figures |= {f"eqbench_v2_{model}": _eq_bench(folder, model) for model in ("base", "tuned")}
-    first = next(iter(evaluations[FULL].values()))["context"]
+    first = main["context"]
     kept = ("base_model", "base_revision", "base_random_init_seed", "data_sha256", "split", "dtype", "loss_weights")
     return {
         "context": {"run": first["run"], **{key: first.get(key) for key in kept}, "intervals": INTERVALS},
-        "figures": figures,
+        **figures,
     }
 
 
 def write_summary(folder: Path) -> dict[str, Any]:
-    """`summarise`, written to `summary.json` in the same folder; the same files give the same bytes."""
+    """`summarise`, written to the same folder as `summary.json`, `headline.md` and `summary.png`; the same files give the same bytes."""
     found = summarise(folder)
     write_json(folder / SUMMARY, found)
+    write_text(folder / HEADLINE, table(found))
+    draw_summary(found, folder / PICTURE)
     return found
 
 
@@ -143,14 +172,14 @@ def over_seeds(values: Sequence[Measured]) -> dict[str, Any]:
     }
 
 
-def _over_seeds(kind: str, found: dict[int, dict[str, Any]], read: Read) -> dict[str, Any]:
+def _over_seeds(kind: str, found: dict[str, dict[str, Any]], read: Read) -> dict[str, Any]:
     if not found:
         return _absent(f"no evaluation in {kind}/", f"{kind}/")
-    values = {seed: read(result) for seed, result in found.items()}
+    files = list(found)
+    values = {result["context"]["seed"]: read(result) for result in found.values()}
     measured = {seed: value for seed, value in values.items() if value is not None}
-    files = [f"{kind}/seed-{seed}.json" for seed in found]
     if len(measured) < len(values):
-        return _absent("not measured in every one of these files", *files)
+        return _absent("not in every one of these files", *files)
     own = list(measured.values())
     return {**over_seeds(own), "n": own[0].n, "seeds": list(measured), "source": files}
 
@@ -198,10 +227,13 @@ def _eq_bench(folder: Path, model: str) -> dict[str, Any]:
     return {"mean": found["score"], "low": low, "high": high, "interval": "items", **parsed}
 
 
-def _evaluations(folder: Path) -> dict[int, dict[str, Any]]:
-    """By seed, as each file names it."""
-    found = [read_json(path) for path in sorted(folder.glob("seed-*.json"))]
-    return {result["context"]["seed"]: result for result in sorted(found, key=lambda one: int(one["context"]["seed"]))}
+def _by_seed(folder: Path, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Evaluations by their file's name, relative to the folder; one for each seed, in the seeds' order."""
+    found = sorted(((path, read_json(path)) for path in paths), key=lambda one: int(one[1]["context"]["seed"]))
+    seeds = [result["context"]["seed"] for _, result in found]
+    if len(set(seeds)) < len(seeds):
+        raise WarmlineError(f"{folder}: two evaluations of one seed (seeds {', '.join(map(str, seeds))}); each counts once")
+    return {path.relative_to(folder).as_posix(): result for path, result in found}
 
 
 def _same_study(folder: Path, results: Sequence[dict[str, Any]]) -> None:
