@@ -88,15 +88,17 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
 def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolder, tmp_path: Path) -> None:
     run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "runs" / "tiny")))
     context = FinishedRun.open(run.path).context()
-    for seed, path in ((0, run.evaluation), (1, run.ablation / "tiny-full-seed1" / "results" / "evaluation.json")):
-        write_json(path, results.evaluation({**context, "seed": context["seed"] + seed}))
+    first, second = context["seed"], context["seed"] + 1
+    other = RunFolder(run.ablation / f"tiny-full-seed{second}")
+    write_json(run.evaluation, results.evaluation(context))
+    write_json(other.evaluation, results.evaluation({**context, "seed": second}))
     write_json(run.red_team, results.red_team(context))
     out, overrides = tmp_path / "published", [f"output_dir={run.path.parent}"]
-    collect(run.config, out, overrides=overrides, seeds=f"{context['seed']},{context['seed'] + 1}")
+    collect(run.config, out, overrides=overrides, seeds=f"{first},{second}")
     assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) < 2**21
     assert not list(out.rglob("*.safetensors"))
     summary = read_json(out / "results" / "summary.json")
-    assert summary["emotion_27_accuracy"]["source"] == ["evaluation.json", "full/seed-1.json"]
+    assert summary["emotion_27_accuracy"]["source"] == ["evaluation.json", f"full/seed-{second}.json"]
     assert all((out / "results" / name).is_file() for name in summary["emotion_27_accuracy"]["source"])
     again = tmp_path / "again"
     shutil.copytree(out, again)
