@@ -292,9 +292,8 @@ class Study:
         """
         main = self.main
         found = [(path, f"results/{path.name}") for path in sorted(main.results.glob("*.*"))]
-        found += [
-            (path, f"results/run/{path.name}") for path in (main.config, main.manifest, main.plan, main.metrics, main.heads_description)
-        ]
+        records = (main.config, main.manifest, main.plan, main.metrics, main.heads_description, main.pipeline)
+        found += [(path, f"results/run/{path.name}") for path in records]
         found += [(path, f"data_cards/{path.name}") for path in sorted(main.data_cards.glob("*.*"))]
         found += [(main.report, "report.md"), (main.red_team_sheet, f"safety/{main.red_team_sheet.name}")]
         found += [(main.eq_bench_folder / "transcripts.jsonl", "eqbench/transcripts.jsonl")]
