@@ -32,10 +32,6 @@ class Choice(NamedTuple):
     left_out: dict[str, str]
 
 
-SHORT_VALIDATION = 10
-"""Conversations of each source that validate a run that is cut short."""
-
-
 def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: int | None = None) -> RunConfig:
     """The configuration of one variant: the run's own but for its name, place, seed and loss weights.
 
@@ -50,10 +46,7 @@ def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: in
         planned_steps: Steps of the run itself, when `config` cuts them short: the name then says so, and such a run never stands in the
             way of a whole one.
     """
-    short, validation = "", config.validation.model_copy(update={"artifact": "last"})
-    if planned_steps is not None:  # nothing is chosen by its validations, which would take longer than its steps
-        short = f"-{config.training.max_steps}steps"
-        validation = validation.model_copy(update={"conversations": min(validation.conversations, SHORT_VALIDATION)})
+    short = f"-{config.training.max_steps}steps" if planned_steps is not None else ""
     return config.model_copy(
         update={
             "name": f"{config.name}-{variant}-seed{seed}{short}",
@@ -61,7 +54,7 @@ def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: in
             "seed": seed,
             "loss": config.loss.model_copy(update=dict.fromkeys(VARIANTS[variant], 0.0)),
             "training": config.training.model_copy(update={"early_stop": None}),
-            "validation": validation,
+            "validation": config.validation.model_copy(update={"artifact": "last"}),
             "trackers": (),
         }
     )
