@@ -196,7 +196,7 @@ def runs(
     eqbench_tokens: Annotated[int, typer.Option(help="Longest EQ-Bench reply.")] = 400,
     bench_dir: Annotated[Path | None, typer.Option(help="Folder with eqbench3/, eqbench_v2/, xstest/ and simple_safety_tests/.")] = None,
 ) -> None:
-    """Train and score every run of the study; --only takes a part (full, no-, lm-only, labels28, alpha, eqbench, redteam, ...)."""
+    """Train and score every run of the study; --only takes a part (full, no-, lm-only, labels-28, alpha, eqbench, redteam, ...)."""
     run = _config(config, data_dir, overrides)
     study = Study(config, run, data_dir, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
     found = [job for job in study.jobs(replies, eqbench_tokens, bench_dir) if _wanted(job.name, only)]
@@ -252,11 +252,12 @@ class Study:
         config: Resolved.
         data_dir: As given.
         overrides: As given.
-        seeds: The first is that of the main run.
+        seeds: That of the main run, and others.
     """
 
     def __init__(self, path: Path, config: RunConfig, data_dir: str | None, overrides: list[str], seeds: list[int]) -> None:
         self._path, self._config, self._data_dir, self._overrides, self._seeds = path, config, data_dir, overrides, seeds
+        self._other_seeds = [seed for seed in seeds if seed != config.seed]
         self.main = RunFolder(config.output_dir / config.name)
 
     def jobs(self, replies: int, eqbench_tokens: int, bench_dir: Path | None) -> Iterator[Job]:
@@ -278,9 +279,8 @@ class Study:
             folder = self._other(label)
             yield Job(f"train-{label}", _warmline("train", str(self._path), *self._own(more), "--resume"), folder.heads_description)
             yield self._evaluation(label, folder, f"train-{label}", 0, baselines=False)
-        for seed in self._seeds:
-            if seed != self._config.seed:
-                yield self._evaluation(f"full-seed{seed}", self._variant(FULL, seed), f"variant-full-seed{seed}", 0, baselines=False)
+        for seed in self._other_seeds:
+            yield self._evaluation(f"full-seed{seed}", self._variant(FULL, seed), f"variant-full-seed{seed}", 0, baselines=False)
         every = tuple(f"variant-{name}-seed{seed}" for seed in self._seeds for name in VARIANTS)
         command = _warmline("ablate", str(self._path), *self._own(), "--seeds", ",".join(map(str, self._seeds)))
         yield Job("ablate", command, self.main.ablation_picture, every)
@@ -297,7 +297,7 @@ class Study:
         found += [(path, f"data_cards/{path.name}") for path in sorted(main.data_cards.glob("*.*"))]
         found += [(main.report, "report.md"), (main.red_team_sheet, f"safety/{main.red_team_sheet.name}")]
         found += [(main.eq_bench_folder / "transcripts.jsonl", "eqbench/transcripts.jsonl")]
-        found += [(self._variant(FULL, seed).evaluation, f"results/full/seed-{seed}.json") for seed in self._seeds[1:]]
+        found += [(self._variant(FULL, seed).evaluation, f"results/full/seed-{seed}.json") for seed in self._other_seeds]
         for label, _ in self._others():
             kind, _, seed_text = label.rpartition("-seed")
             found.append((self._other(label).evaluation, f"results/{kind}/seed-{seed_text}.json"))
