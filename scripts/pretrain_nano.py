@@ -31,7 +31,7 @@ def main() -> None:
         stage.add_argument("--out", type=Path, required=True, help="folder to write")
     for stage in (sample, build, train, card):
         stage.add_argument("--seed", type=int, default=7, help="of every draw")
-    sample.add_argument("--seconds", type=float, default=150, help="spent sampling")
+    sample.add_argument("--seconds", type=float, default=240, help="spent sampling")
     sample.add_argument("--tune-seconds", type=float, default=40, help="spent tuning Gemma on the train splits")
     sample.add_argument("--batch", type=int, default=8192, help="texts written at once")
     sample.add_argument("--new-tokens", type=int, default=240, help="tokens of each text")
@@ -39,7 +39,7 @@ def main() -> None:
     build.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     build.add_argument("--limit", type=int, default=None, help="sampled texts of each kind to read; all by default")
     train.add_argument("--corpus", type=Path, required=True, help="what `build` wrote")
-    train.add_argument("--seconds", type=float, default=60, help="spent training, compilation not counted")
+    train.add_argument("--seconds", type=float, default=150, help="spent training, compilation not counted")
     train.add_argument("--rows", type=int, default=128, help="rows a step")
     train.add_argument("--context", type=int, default=1024, help="tokens of a row")
     train.add_argument("--no-compile", action="store_true", help="run without torch.compile")

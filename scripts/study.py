@@ -44,16 +44,18 @@ _WHOLE = ("lora=null", "training.learning_rate=3e-5")
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false", "heads.strategy.class_weights=none")
 
 TRIALS: dict[str, tuple[str, ...]] = {
-    "strategy": (*_STRATEGY, "heads.strategy.class_weights=none"),
-    "emotion": _EMOTION,
     "joint": (),
+    "strategy": (*_STRATEGY, "heads.strategy.class_weights=none"),
+    "joint-longer": ("data.alpha=0.7", "training.epochs=3"),
+    "emotion": _EMOTION,
+    "joint-lr1e-3": ("training.learning_rate=1e-3",),
     "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=sqrt"),
-    "strategy-plain": (*_STRATEGY, *_PLAIN),
-    "emotion-last": (*_EMOTION, *_PLAIN),
     "joint-heads1": ("loss.emotion=1", "loss.strategy=1"),
-    "emotion-28": (*_EMOTION, "data.sources.goemotions.labels=28"),
+    "emotion-last": (*_EMOTION, *_PLAIN),
+    "strategy-plain": (*_STRATEGY, *_PLAIN),
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-lr1e-3": (*_STRATEGY, "training.learning_rate=1e-3"),
+    "emotion-28": (*_EMOTION, "data.sources.goemotions.labels=28"),
     "emotion-whole": (*_EMOTION, *_WHOLE),
     "emotion-lr1e-4": (*_EMOTION, "training.learning_rate=1e-4"),
     "strategy-lr1e-4": (*_STRATEGY, "training.learning_rate=1e-4"),
@@ -69,7 +71,6 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "data.sources.empathetic_dialogues.objectives=[emotion]",
     ),
     "strategy-lm": (*_STRATEGY, "data.sources.esconv.objectives=[lm,strategy]"),
-    "joint-lr1e-3": ("training.learning_rate=1e-3",),
     "emotion-28-long": (*_EMOTION, "data.sources.goemotions.labels=28", "training.epochs=5"),
     "emotion-sqrt": (*_EMOTION, "heads.emotion.class_weights=sqrt"),
     "emotion-head3e-3": (*_EMOTION, "training.head_learning_rate=3e-3"),
@@ -85,7 +86,8 @@ TRIALS: dict[str, tuple[str, ...]] = {
 """What is tried, and what each trial changes: one head alone (half a minute each), or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
-ALPHAS = (0.25, 1.0)
+ALPHAS = (0.25, 0.5, 1.0)
+"""Mixtures of runs beside the main one, which has its own."""
 
 
 class Job(NamedTuple):
@@ -322,7 +324,8 @@ class Study:
         for seed in self._seeds:
             yield f"labels-28-seed{seed}", [f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=none"]
         for alpha in ALPHAS:
-            yield f"alpha-{alpha}-seed{self._config.seed}", [f"data.alpha={alpha}"]
+            if alpha != self._config.data.alpha:
+                yield f"alpha-{alpha}-seed{self._config.seed}", [f"data.alpha={alpha}"]
 
     def _evaluation(self, label: str, folder: RunFolder, after: str, replies: int, baselines: bool) -> Job:
         options = ["--replies", str(replies), *([] if baselines else ["--no-baselines"])]

@@ -78,7 +78,7 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
     assert len(set(names)) == len(names)
     assert len({one.done for one in jobs}) == len(jobs)
     assert {f"variant-{variant}-seed{seed}" for variant in VARIANTS for seed in (13, 14)} <= set(names)
-    assert {f"train-alpha-{alpha}-seed13" for alpha in ALPHAS} <= set(names)
+    assert {f"train-alpha-{alpha}-seed13" for alpha in ALPHAS if alpha != 0.5} <= set(names)  # the main run has 0.5
     for one in jobs:
         assert set(one.after) <= set(names)
         if one.name.startswith("train-labels-28"):
