@@ -83,6 +83,15 @@ def test_a_head_that_sees_earlier_strategies_is_shown_as_it_serves(measured: Run
     assert "As when serving: by itself." in text
 
 
+@pytest.mark.parametrize(
+    "artifact, words", [("best", "the artefact is\nthe best validation's, by `total`:"), ("last", "the artefact is\nthe last step's:")]
+)
+def test_which_weights_were_kept(artifact: str, words: str, finished_copy: RunFolder) -> None:
+    config = finished_copy.config.read_text(encoding="utf-8")
+    finished_copy.config.write_text(re.sub(r"artifact: \w+", f"artifact: {artifact}", config), encoding="utf-8")
+    assert words in text_of(finished_copy)
+
+
 def test_without_a_judge(measured: RunFolder) -> None:
     write_json(measured.eq_bench, results.eq_bench(read_json(measured.evaluation)["context"], judged=False))
     text = text_of(measured)
