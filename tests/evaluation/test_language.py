@@ -10,6 +10,7 @@ from tests.tools import CPU, Tiny, perturb
 from warmline.data.encoding import encode
 from warmline.data.sources import enabled_sources, load_source
 from warmline.evaluation.language import ReplyLosses, reply_losses, score_language
+from warmline.evaluation.plain_lines import base_nats, tell
 
 
 @torch.no_grad()
@@ -39,6 +40,28 @@ def test_equals_dense_logits(tiny: Tiny) -> None:
     assert min(found.kl) > 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("row_tokens", [64, 4096])
+def test_the_base_told_in_plain_lines(row_tokens: int, tiny: Tiny) -> None:
+    model = tiny.model.eval()
+    perturb(model)
+    source = next(one for one in enabled_sources(tiny.config.data) if one.name == "esconv")
+    conversations = load_source(source, "test", tiny.config.data).conversations[:4]
+    expected = []
+    for conversation, told in zip(conversations, tell(conversations, tiny.template), strict=True):
+        labels = {"user": "A", "assistant": "B"}
+        said = "".join(f"{labels[turn.role]}: {' '.join(turn.text.split())}\n" for turn in conversation.turns)
+        assert tiny.template.tokenizer.decode(told.tokens).removeprefix(tiny.template.tokenizer.bos_token or "") == said
+        replies = tiny.template.tokenizer.decode([token for token, reply in zip(told.tokens, told.reply, strict=True) if reply])
+        assert replies.split("\n")[:-1] == [f" {' '.join(turn.text.split())}" for turn in conversation.turns if turn.role == "assistant"]
+        tokens = torch.tensor(told.tokens)
+        with model.backbone.reference():
+            base = log_softmax(states_alone(model, tokens) @ model.backbone.base_unembedding.T, dim=1)
+        expected.append(-sum(float(base[at - 1, tokens[at]]) for at, reply in enumerate(told.reply) if reply))
+    found = base_nats(model, conversations, tiny.template, CPU, row_tokens, "esconv")
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def losses(**columns: list[float]) -> ReplyLosses:
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     return ReplyLosses(np.arange(len(arrays["tokens"])), **arrays)
@@ -46,13 +69,15 @@ def losses(**columns: list[float]) -> ReplyLosses:
 
 def test_figures_by_hand() -> None:
     """30 tokens and 12 nats tuned, 15 base: means 0.4 and 0.5."""
-    task = losses(tokens=[10, 20], reply_bytes=[40, 60], tuned=[5.0, 7.0], base=[6.0, 9.0], kl=[1.0, 5.0])
-    safety = losses(tokens=[5, 5], reply_bytes=[9, 9], tuned=[1.0, 1.0], base=[1.0, 1.0], kl=[0.5, 0.5])
+    task = losses(tokens=[10, 20], reply_bytes=[40, 60], tuned=[5.0, 7.0], base=[6.0, 9.0], lines=[8.0, 7.0], kl=[1.0, 5.0])
+    safety = losses(tokens=[5, 5], reply_bytes=[9, 9], tuned=[1.0, 1.0], base=[1.0, 1.0], lines=[1.0, 1.0], kl=[0.5, 0.5])
     found = score_language({"esconv": task, "safety": safety}, seed=1)
     esconv = found["sources"]["esconv"]
     assert esconv["tuned"]["perplexity"]["value"] == pytest.approx(np.exp(0.4))
     assert esconv["perplexity_ratio"]["value"] == pytest.approx(np.exp(-0.1))
     assert esconv["tuned"]["bits_per_byte"]["value"] == pytest.approx(12 / np.log(2) / 100)
+    assert esconv["base_as_lines"]["bits_per_byte"]["value"] == pytest.approx(15 / np.log(2) / 100)
+    assert esconv["bits_ratio_to_lines"]["value"] == pytest.approx(12 / 15)
     assert found["kl_per_token"]["task"]["value"] == pytest.approx(6 / 30)
     assert found["kl_per_token"]["safety"] == {"value": pytest.approx(0.1), "interval": pytest.approx((0.1, 0.1))}
     low, high = esconv["perplexity_ratio"]["interval"]
@@ -61,7 +86,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_without_task_sources_the_reason_stands_there() -> None:
-    safety = losses(tokens=[5, 5], reply_bytes=[9, 9], tuned=[1.0, 1.0], base=[1.0, 1.0], kl=[0.5, 0.5])
+    safety = losses(tokens=[5, 5], reply_bytes=[9, 9], tuned=[1.0, 1.0], base=[1.0, 1.0], lines=[1.0, 1.0], kl=[0.5, 0.5])
     found = score_language({"safety": safety}, seed=1)
     assert found["kl_per_token"]["task"] is None
     assert "no source" in found["absent"]["task"]

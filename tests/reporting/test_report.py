@@ -84,7 +84,7 @@ def test_a_head_that_sees_earlier_strategies_is_shown_as_it_serves(measured: Run
 
 
 @pytest.mark.parametrize(
-    "artifact, words", [("best", "the artefact is\nthe best validation's, by `total`:"), ("last", "the artefact is\nthe last step's:")]
+    ("artifact", "words"), [("best", "the artefact is\nthe best validation's, by `total`:"), ("last", "the artefact is\nthe last step's:")]
 )
 def test_which_weights_were_kept(artifact: str, words: str, finished_copy: RunFolder) -> None:
     config = finished_copy.config.read_text(encoding="utf-8")

@@ -28,7 +28,8 @@ def evaluation(seed: int, shift: float = 0.0, labels: int = 27) -> dict[str, Any
     calibrated = {"calibration": {"scaled": {"ece": 0.03 + shift}}}
     single = {**scored(0.66, 0.6, 2984), "calibration": calibrated["calibration"] if labels == 27 else None}
     multi = scored(0.4, 0.54, 5427) if labels == 28 else {"n": 5427, "accuracy": None, "macro_f1": None, "absent": {"head": "27"}}
-    ratio = {"conversations": 195, "perplexity_ratio": {"value": 0.7 + shift, "interval": [0.69 + shift, 0.71 + shift]}}
+    figure = {"value": 0.7 + shift, "interval": [0.69 + shift, 0.71 + shift]}
+    ratio = {"conversations": 195, "perplexity_ratio": figure, "bits_ratio_to_lines": figure}
     return {
         "context": {"run": "made", "seed": seed, "base_model": "gemma", "base_revision": None, "data_sha256": {"a": "1"}},
         "heads": {

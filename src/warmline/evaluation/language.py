@@ -1,7 +1,8 @@
 """The language model on held-out replies, tuned beside base: perplexity, bits per byte, and how far the tuned one has drifted.
 
 Perplexity depends on the tokenizer and compares only models that share one; bits per byte compares any. Nats are summed over the
-reply tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8.
+reply tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8. The base is also asked
+without its chat template (`plain_lines.py`), which it may never have seen.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.packing import collate, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.heads import all_draws
+from warmline.evaluation.plain_lines import base_nats
 from warmline.evaluation.progress import watched
 from warmline.evaluation.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
 from warmline.model.losses import chunked_cross_entropy, chunked_kl
@@ -33,6 +35,7 @@ class ReplyLosses(NamedTuple):
         reply_bytes: [conversations], UTF-8 bytes of the replies' text.
         tuned: [conversations], nats.
         base: [conversations], nats.
+        lines: [conversations], nats of the base that is told the conversation as plain lines.
         kl: [conversations], KL(base || tuned) summed over the reply tokens, nats.
     """
 
@@ -41,6 +44,7 @@ class ReplyLosses(NamedTuple):
     reply_bytes: IntArray
     tuned: FloatArray
     base: FloatArray
+    lines: FloatArray
     kl: FloatArray
 
 
@@ -76,8 +80,9 @@ def reply_losses(
                 sums[source.originals[draw.conversation]] += _sums(model, tuned[positions], base[positions], targets)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
     scored = np.flatnonzero(sums[:, 0])
-    tokens, tuned_nats, base_nats, kl = sums[scored].T
-    return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, base_nats, kl)
+    tokens, tuned_nats, template_nats, kl = sums[scored].T
+    lines = base_nats(model, [conversations[at] for at in scored], template, place, row_tokens, source.name)
+    return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, template_nats, lines, kl)
 
 
 def _sums(model: MultiTaskModel, tuned: torch.Tensor, base: torch.Tensor, targets: torch.Tensor) -> list[float]:
@@ -116,23 +121,29 @@ def score_language(losses: dict[str, ReplyLosses], seed: int) -> dict[str, Any]:
 
 def _source(losses: ReplyLosses, seed: int) -> dict[str, Any]:
     log_ratio = weighted_ratio(losses.tuned - losses.base, losses.tokens)
+    told = weighted_ratio(losses.tuned, losses.lines)
     return {
         "conversations": len(losses.conversations),
         "reply_tokens": int(losses.tokens.sum()),
         "reply_bytes": int(losses.reply_bytes.sum()),
         "tuned": _model(losses.tuned, losses, seed),
         "base": _model(losses.base, losses, seed),
+        "base_as_lines": {"bits_per_byte": _bits_per_byte(losses.lines, losses, seed)},
         "perplexity_ratio": _figure(lambda weights: np.exp(log_ratio(weights)), len(losses.tokens), seed),
+        "bits_ratio_to_lines": _figure(told, len(losses.tokens), seed),
     }
 
 
 def _model(nats: FloatArray, losses: ReplyLosses, seed: int) -> dict[str, Any]:
     mean = weighted_ratio(nats, losses.tokens)
-    rows = len(nats)
     return {
-        "perplexity": _figure(lambda weights: np.exp(mean(weights)), rows, seed),
-        "bits_per_byte": _figure(weighted_ratio(nats / np.log(2), losses.reply_bytes), rows, seed),
+        "perplexity": _figure(lambda weights: np.exp(mean(weights)), len(nats), seed),
+        "bits_per_byte": _bits_per_byte(nats, losses, seed),
     }
+
+
+def _bits_per_byte(nats: FloatArray, losses: ReplyLosses, seed: int) -> dict[str, Any]:
+    return _figure(weighted_ratio(nats / np.log(2), losses.reply_bytes), len(nats), seed)
 
 
 def _kl(parts: list[ReplyLosses], seed: int) -> dict[str, Any]:

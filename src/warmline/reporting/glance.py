@@ -61,6 +61,9 @@ def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
     for source, losses in found["language"]["sources"].items():
         ratio = losses["perplexity_ratio"]
         lines.append((f"perplexity of {source} replies, beside the base?", ratio_verdict(ratio["value"], ratio["interval"], "lower")))
+        if told := losses.get("bits_ratio_to_lines"):
+            question = f"bits per byte of {source} replies, beside the base told in plain lines?"
+            lines.append((question, ratio_verdict(told["value"], told["interval"], "lower")))
     return lines
 
 

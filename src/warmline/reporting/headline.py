@@ -48,6 +48,8 @@ ROWS = (
     Row("ece_strategy", "calibration of the strategy head: ECE", number),
     Row("perplexity_ratio_empathetic_dialogues", "perplexity over the base's: EmpatheticDialogues", number),
     Row("perplexity_ratio_esconv", "perplexity over the base's: ESConv", number),
+    Row("bits_ratio_to_lines_empathetic_dialogues", "bits per byte over the base's, told in plain lines: EmpatheticDialogues", number),
+    Row("bits_ratio_to_lines_esconv", "bits per byte over the base's, told in plain lines: ESConv", number),
     Row("safety_kl_ratio", "drift on safety replies: with the safety term over without", number),
     Row("eqbench_v2_base", "EQ-Bench v2, base", tenths),
     Row("eqbench_v2_tuned", "EQ-Bench v2, tuned", tenths),
@@ -81,7 +83,8 @@ _PANELS = (
     ("Heads: accuracy and macro-F1, higher is better", ("emotion_27_accuracy", "emotion_27_macro_f1", "emotion_28_macro_f1",
      "strategy_accuracy", "strategy_macro_f1", "strategy_own_choices_accuracy", "strategy_own_choices_macro_f1"), None),
     ("Against the base, or the term left out: lower is better",
-     ("perplexity_ratio_empathetic_dialogues", "perplexity_ratio_esconv", "safety_kl_ratio"), 1.0),
+     ("perplexity_ratio_empathetic_dialogues", "perplexity_ratio_esconv", "bits_ratio_to_lines_empathetic_dialogues",
+      "bits_ratio_to_lines_esconv", "safety_kl_ratio"), 1.0),
 )  # fmt: skip
 
 

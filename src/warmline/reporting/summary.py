@@ -76,12 +76,12 @@ def _ece(*keys: str) -> Read:
     return read
 
 
-def _perplexity_ratio(source: str) -> Read:
+def _language(source: str, ratio: str) -> Read:
     def read(result: dict[str, Any]) -> Measured | None:
         found = _at(result, "language", "sources", source)
-        if found is None:
+        if found is None or ratio not in found:
             return None
-        return Measured(found["perplexity_ratio"]["value"], found["perplexity_ratio"]["interval"], found["conversations"])
+        return Measured(found[ratio]["value"], found[ratio]["interval"], found["conversations"])
 
     return read
 
@@ -94,8 +94,10 @@ FIGURES: dict[str, Figure] = {
     "strategy_macro_f1": _head(FULL, "strategy", metric="macro_f1"),
     "strategy_own_choices_accuracy": _head(FULL, "strategy", "own_choices", metric="accuracy"),
     "strategy_own_choices_macro_f1": _head(FULL, "strategy", "own_choices", metric="macro_f1"),
-    "perplexity_ratio_empathetic_dialogues": Figure(FULL, _perplexity_ratio("empathetic_dialogues")),
-    "perplexity_ratio_esconv": Figure(FULL, _perplexity_ratio("esconv")),
+    "perplexity_ratio_empathetic_dialogues": Figure(FULL, _language("empathetic_dialogues", "perplexity_ratio")),
+    "perplexity_ratio_esconv": Figure(FULL, _language("esconv", "perplexity_ratio")),
+    "bits_ratio_to_lines_empathetic_dialogues": Figure(FULL, _language("empathetic_dialogues", "bits_ratio_to_lines")),
+    "bits_ratio_to_lines_esconv": Figure(FULL, _language("esconv", "bits_ratio_to_lines")),
     "ece_emotion": Figure(FULL, _ece("emotion", "single_label_27")),
     "ece_strategy": Figure(FULL, _ece("strategy")),
 }
