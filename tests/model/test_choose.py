@@ -62,7 +62,8 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
         (LLAMA, {}, {}, False, "unsloth", "plain transformers does not fit"),
         (LLAMA, {"load_in_4bit": False}, {}, False, "transformers", "packed"),
         (LLAMA, {}, {"lora": {"dropout": 0.1}}, False, "transformers", "Unsloth recomputes layers with other dropout masks"),
-        (GEMMA, {}, {}, False, "transformers", "Unsloth does not keep packed conversations of gemma3_text apart"),
+        (GEMMA, {}, {}, False, "transformers", "the fused layers apply; Unsloth does not keep packed conversations of gemma3_text apart"),
+        (GEMMA, {"fused": False}, {}, False, "transformers", "Unsloth does not keep packed conversations of gemma3_text apart"),
     ],
 )
 def test_auto(base: PreTrainedConfig, model: dict[str, Any], sections: dict[str, Any], fits: bool, backend: str, reason: str) -> None:
@@ -155,6 +156,8 @@ def test_import_comes_first_and_sends_no_statistics(tmp_path: Path) -> None:
         (architecture(use_sliding_window=True, sliding_window=8, layer_types=["full_attention", "sliding_attention"]), {}),
         (architecture(attention_bias=True), {}),
         (LLAMA, {}),
+        (GEMMA, {}),
+        (GEMMA, {"dropout": 0.1}),
     ],
 )
 def test_foresees_what_can_be_fused(base: Qwen3Config, lora: dict[str, Any]) -> None:

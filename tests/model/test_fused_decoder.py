@@ -6,11 +6,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from warmline.config import SEVEN_PROJECTIONS
 from warmline.model import kernels
 from warmline.model.attention import VARLEN
+from warmline.model.choose import has_fused_layers
 from warmline.model.fused_decoder import FusedDecoder, can_fuse
 
 BOUNDS, LONGEST = torch.tensor([0, 7, 30], dtype=torch.int32), 23
@@ -18,15 +19,38 @@ POSITIONS = torch.cat([torch.arange(7), torch.arange(23)])
 TOKENS = torch.randint(0, 100, (30,), generator=torch.Generator().manual_seed(0))
 
 
-def adapted(
-    device: str = "cpu", dtype: torch.dtype = torch.float32, targets: tuple[str, ...] = SEVEN_PROJECTIONS, **lora: Any
-) -> PeftModel:
+SIZES: dict[str, Any] = {
+    "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32,
+}  # fmt: skip
+FAMILIES = ("qwen3", "gemma3_text")
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def base_model(family: str, **changes: Any) -> PreTrainedModel:
+    """Random; norms too, so that none is one by chance. Gemma's local layers see five tokens."""
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=32
-    )
-    base = Qwen3ForCausalLM(config).to(device, dtype)
+    if family == "qwen3":
+        base: PreTrainedModel = Qwen3ForCausalLM(Qwen3Config(**SIZES, **changes))
+    else:
+        kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+        base = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, layer_types=kinds, sliding_window=5, query_pre_attn_scalar=20, **changes))
+    with torch.no_grad():
+        for name, parameter in base.named_parameters():
+            if "norm" in name:
+                parameter += torch.randn(parameter.shape) * 0.3
     base.set_attn_implementation(VARLEN)
+    return base
+
+
+def adapted(
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    targets: tuple[str, ...] = SEVEN_PROJECTIONS,
+    family: str = "qwen3",
+    **lora: Any,
+) -> PeftModel:
+    base = base_model(family).to(device, dtype)
     model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), task_type="CAUSAL_LM", **lora))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -51,9 +75,10 @@ def gradients(model: PeftModel) -> dict[str, Tensor]:
     return found
 
 
+@every_family
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
-def test_equals_the_plain_decoder(checkpointing: Any) -> None:
-    model = adapted()
+def test_equals_the_plain_decoder(checkpointing: Any, family: str) -> None:
+    model = adapted(family=family)
     outer = torch.randn(30, 64)
     expected = plain(model)
     expected.backward(outer)
@@ -68,8 +93,9 @@ def test_equals_the_plain_decoder(checkpointing: Any) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()), msg=name)
 
 
-def test_without_adapters_it_is_the_base() -> None:
-    model = adapted()
+@every_family
+def test_without_adapters_it_is_the_base(family: str) -> None:
+    model = adapted(family=family)
     with torch.no_grad():
         fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, adapters=False)
         with model.disable_adapter():
@@ -77,28 +103,47 @@ def test_without_adapters_it_is_the_base() -> None:
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
 
 
-def test_joint_weights_are_the_modules_own() -> None:
-    model = adapted()
+@every_family
+def test_joint_weights_are_the_modules_own(family: str) -> None:
+    model = adapted(family=family)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     FusedDecoder(decoder(model))
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
-def test_what_can_be_fused() -> None:
-    assert can_fuse(decoder(adapted()))
+@every_family
+def test_what_can_be_fused(family: str) -> None:
+    assert can_fuse(decoder(adapted(family=family)))
     assert not can_fuse(decoder(adapted(targets=SEVEN_PROJECTIONS[:4])))
     assert not can_fuse(decoder(adapted(lora_dropout=0.1)))
     llama = LlamaForCausalLM(LlamaConfig(vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4))
     assert not can_fuse(llama.get_decoder())
 
 
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+        ("qwen3", {"hidden_act": "gelu"}),
+        ("qwen3", {"attention_bias": True}),
+        ("gemma3_text", {"hidden_activation": "gelu"}),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}),
+        ("gemma3_text", {"use_bidirectional_attention": True}),
+    ],
+)
+def test_what_has_no_fused_layers(family: str, changes: dict[str, Any]) -> None:
+    assert has_fused_layers(base_model(family).config)
+    assert not has_fused_layers(base_model(family, **changes).config)
+
+
 @pytest.mark.gpu
+@every_family
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
-def test_agrees_on_the_gpu(checkpointing: Any, dtype: torch.dtype) -> None:
+def test_agrees_on_the_gpu(checkpointing: Any, dtype: torch.dtype, family: str) -> None:
     """As far from fp32 as the plain path in the same precision is, give or take a fifth."""
     outer = torch.randn(30, 64, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
-    reference, half, model = adapted("cuda"), adapted("cuda", dtype), adapted("cuda", dtype)
+    reference, half, model = (adapted("cuda", of, family=family) for of in (torch.float32, dtype, dtype))
     expected = plain(reference, "cuda")
     expected.backward(outer)
     with torch.autocast("cuda", dtype):

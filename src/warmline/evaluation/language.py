@@ -81,7 +81,7 @@ def reply_losses(
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
     scored = np.flatnonzero(sums[:, 0])
     tokens, tuned_nats, template_nats, kl = sums[scored].T
-    lines = base_nats(model, [conversations[at] for at in scored], template, place, row_tokens, source.name)
+    lines = base_nats(model, [conversations[at] for at in scored.tolist()], template, place, row_tokens, source.name)
     return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, template_nats, lines, kl)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from warmline.config import SEVEN_PROJECTIONS, RunConfig
 from warmline.errors import WarmlineError
+from warmline.model.kernels import Activation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -25,6 +26,10 @@ Backend = Literal["transformers", "unsloth"]
 UNSLOTH_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose packed rows Unsloth's own layers keep apart (they read `packed_seq_lengths`); it sends others through code that does
 not."""
+
+
+GATES: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+"""The activations that the fused layers have a kernel for, by transformers' names."""
 
 
 class Choice(NamedTuple):
@@ -61,7 +66,8 @@ def choose_backend(
     if config.model.backend == "transformers":
         return Choice("transformers", "asked for in model.backend")
     if will_fuse(config, architecture, device):
-        return Choice("transformers", "the fused layers apply; measured faster than Unsloth and no larger")
+        beside = "measured faster than Unsloth and no larger" if obstacle is None else f"Unsloth {obstacle.partition(';')[0]}"
+        return Choice("transformers", f"the fused layers apply; {beside}")
     if obstacle is not None:
         return Choice("transformers", f"Unsloth {obstacle.partition(';')[0]}")
     if config.model.load_in_4bit and not fits():
@@ -75,13 +81,33 @@ def will_fuse(config: RunConfig, architecture: "PreTrainedConfig", device: torch
     return (
         config.model.fused
         and device.type == "cuda"
-        and architecture.model_type == "qwen3"
-        and "sliding_attention" not in (getattr(architecture, "layer_types", None) or ())
-        and not getattr(architecture, "attention_bias", False)
+        and has_fused_layers(architecture)
         and lora is not None
         and lora.dropout == 0
         and set(SEVEN_PROJECTIONS) <= set(lora.target_modules)
     )
+
+
+def has_fused_layers(architecture: "PreTrainedConfig | None") -> bool:
+    """Whether an architecture is one that the fused decoder is written for: Qwen3 with full attention, or Gemma 3's text model."""
+    family = getattr(architecture, "model_type", None)
+    if architecture is None or family not in ("qwen3", "gemma3_text"):
+        return False
+    if family == "qwen3":
+        usual = set(attention_kinds(architecture)) == {"full_attention"}
+    else:
+        usual = not architecture.attn_logit_softcapping and not architecture.use_bidirectional_attention
+    return usual and not architecture.attention_bias and gate_activation(architecture) in GATES
+
+
+def attention_kinds(architecture: "PreTrainedConfig") -> list[str]:
+    """The kind of attention of each layer."""
+    return list(getattr(architecture, "layer_types", None) or ["full_attention"] * architecture.num_hidden_layers)
+
+
+def gate_activation(architecture: "PreTrainedConfig") -> str:
+    """The activation of the MLP's gate, by transformers' name."""
+    return str(getattr(architecture, "hidden_activation", None) or architecture.hidden_act)
 
 
 def unsloth_obstacle(config: RunConfig, architecture: "PreTrainedConfig", device: torch.device, dtype: torch.dtype) -> str | None:

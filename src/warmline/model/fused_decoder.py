@@ -1,26 +1,31 @@
-"""A Qwen3 decoder with LoRA that runs the same modules with fewer passes over memory and less recomputation.
+"""A Qwen3 or Gemma 3 decoder with LoRA that runs the same modules with fewer passes over memory and less recomputation.
 
 transformers and PEFT hold the weights; this walks over them. What it saves, against the plain path:
 
 - layers that share an input (query, key, value; gate, up) are one product, and so are their adapters;
 - an adapter takes part in its layer's product, or adds into it (`addmm_`), instead of making three more [tokens, width] tensors;
-- norm, head split with norm and rotary embedding, gated SiLU and 4-bit unpacking are one kernel each (`kernels.py`);
+- norm (and the residual it is added to), head split with norm and rotary embedding, gated activation and 4-bit unpacking are one kernel
+  each (`kernels.py`);
 - tokens stay [tokens, heads, head size] throughout, the layout that variable-length attention takes;
-- a recomputed layer stops before its last product: only the layer's output would need it, and that is known;
+- a recomputed Qwen3 layer stops before its last product: only the layer's output would need it, and that is known (Gemma norms it);
 - three states a layer, kept on the device (`selective`) or in the host's memory (`offload`), spare attention and the product after it too.
 """
 
+import inspect
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from warmline.model.attention import Attended, attend_backward, attend_forward
+from warmline.model.choose import GATES, attention_kinds, gate_activation, has_fused_layers
 from warmline.model.joint_linear import JointLinear, Projected
 from warmline.model.kernels import (
+    Activation,
     HeadLayout,
-    gated_silu,
-    gated_silu_backward,
+    Norm,
+    gated,
+    gated_backward,
     rms_norm,
     rms_norm_backward,
     split_heads,
@@ -35,35 +40,42 @@ class Pass(NamedTuple):
     """What every layer of one forward pass shares.
 
     Attributes:
-        cos: [tokens, head size].
-        sin: [tokens, head size].
+        rotary: Cosines and sines, each [tokens, head size], of each kind of attention layer.
         bounds: [conversations + 1], int32.
         longest: Tokens of the longest conversation.
         adapters: False runs the frozen base.
     """
 
-    cos: Tensor
-    sin: Tensor
+    rotary: dict[str, tuple[Tensor, Tensor]]
     bounds: Tensor
     longest: int
     adapters: bool
 
 
 class FusedLayer:
-    """One decoder layer.
+    """One decoder layer. Gemma's also norms what attention and MLP give, before adding it to the state.
 
     Args:
-        layer: transformers' Qwen3DecoderLayer with PEFT's adapters in all seven projections.
+        layer: transformers' Qwen3DecoderLayer or Gemma3DecoderLayer with PEFT's adapters in all seven projections.
+        kind: Of its attention.
+        activation: Of its gate.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, kind: str, activation: Activation) -> None:
         attention: Any = layer.self_attn
         mlp: Any = layer.mlp
-        self.input_norm: Any = layer.input_layernorm
-        self.middle_norm: Any = layer.post_attention_layernorm
+        norms_outputs = hasattr(layer, "pre_feedforward_layernorm")
+        self.input_norm = _norm(layer.input_layernorm)
+        self.middle_norm = _norm(layer.pre_feedforward_layernorm if norms_outputs else layer.post_attention_layernorm)
+        self.out_norm = _norm(layer.post_attention_layernorm) if norms_outputs else None
+        self.down_norm = _norm(layer.post_feedforward_layernorm) if norms_outputs else None
+        self.kind, self.activation = kind, activation
+        self.window: int | None = attention.sliding_window if kind == "sliding_attention" else None
         self.scaling = float(attention.scaling)
-        norms = torch.stack([attention.q_norm.weight.detach(), attention.k_norm.weight.detach()])
-        self.heads = HeadLayout(norms, attention.q_norm.variance_epsilon, attention.k_proj.out_features // attention.head_dim)
+        query, key = _norm(attention.q_norm), _norm(attention.k_norm)
+        self.heads = HeadLayout(
+            Norm(torch.stack([query.weight, key.weight]), query.epsilon), attention.k_proj.out_features // attention.head_dim
+        )
         self.qkv = JointLinear([attention.q_proj, attention.k_proj, attention.v_proj], roomy=True)
         self.out = JointLinear([attention.o_proj], roomy=False)
         self.gate_up = JointLinear([mlp.gate_proj, mlp.up_proj], roomy=True)
@@ -89,50 +101,70 @@ class FusedLayer:
     def attend(self, x: Tensor, run: Pass, kept: "Kept | None" = None) -> "FirstHalf":
         """The first half, up to what the output projection takes."""
         projected = _project(self.qkv, self.input_norm, x, run, kept and kept.reduced[0])
-        heads = split_heads(projected.y, self.heads, run.cos, run.sin)
-        attended = (kept and kept.attended) or attend_forward(*heads, self.scaling, None, run.bounds, run.longest)
+        heads = split_heads(projected.y, self.heads, *run.rotary[self.kind])
+        attended = (kept and kept.attended) or attend_forward(*heads, self.scaling, self.window, run.bounds, run.longest)
         if not run.adapters:
             return FirstHalf(projected, heads, attended, None)
         return FirstHalf(projected, heads, attended, kept.reduced[1] if kept else self.out.reduce(attended.out.view(len(x), -1)))
 
-    def join(self, x: Tensor, first: "FirstHalf") -> Tensor:
+    def join(self, x: Tensor, first: "FirstHalf") -> "Added":
         """The state between the halves."""
-        return self.out.product(first.attended.out.view(len(x), -1), first.reduced_out, x)
+        return _add(self.out, self.out_norm, first.attended.out.view(len(x), -1), first.reduced_out, x)
+
+    def leave(self, middle: Tensor, second: "SecondHalf") -> "Added":
+        """The layer's output."""
+        return _add(self.down, self.down_norm, second.states, second.reduced_down, middle)
 
     def activate(self, middle: Tensor, run: Pass, kept: "Kept | None" = None) -> "SecondHalf":
         """The second half, up to what the down projection takes."""
         projected = _project(self.gate_up, self.middle_norm, middle, run, kept and kept.reduced[2])
-        states = gated_silu(projected.y)
+        states = gated(projected.y, self.activation)
         if not run.adapters:
             return SecondHalf(projected, states, None)
         return SecondHalf(projected, states, kept.reduced[3] if kept else self.down.reduce(states))
 
-    def forward(self, x: Tensor, run: Pass) -> "tuple[Tensor, Tensor, FirstHalf, SecondHalf]":
-        """Output, the state between the halves, and what each half made on the way."""
+    def forward(self, x: Tensor, run: Pass) -> "tuple[Tensor, Made]":
+        """Output, and what was made on the way."""
         first = _without_weight(self.attend(x, run))
-        middle = self.join(x, first)
+        middle, of_out = self.join(x, first)
         second = _without_weight(self.activate(middle, run))
-        return self.down.product(second.states, second.reduced_down, middle), middle, first, second
+        out, of_down = self.leave(middle, second)
+        return out, Made(middle, first, second, of_out, of_down)
 
-    def backward(
-        self, grad: Tensor, x: Tensor, middle: Tensor, first: "FirstHalf", second: "SecondHalf", run: Pass
-    ) -> tuple[Tensor, list[Tensor]]:
+    def make_again(self, x: Tensor, middle: Tensor | None, run: Pass, kept: "Kept") -> "Made":
+        """What `forward` made, without the layer's output.
+
+        Args:
+            x: The layer's input.
+            middle: The state between the halves, where it is kept.
+            run: Shared by all layers.
+            kept: What else is.
+        """
+        first, of_out, of_down = self.attend(x, run, kept), None, None
+        if middle is None or self.out_norm is not None:
+            middle, of_out = self.join(x, first)
+        second = self.activate(middle, run, kept)
+        if self.down_norm is not None:
+            of_down = self.down.product(second.states, second.reduced_down)
+        return Made(middle, first, second, of_out, of_down)
+
+    def backward(self, grad: Tensor, x: Tensor, made: "Made", run: Pass) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the layer's input and of its `parameters`."""
-        grad_states, down = self.down.backward(second.states, second.reduced_down, grad)
-        grad_gate_up = gated_silu_backward(grad_states, second.projected.y)
+        middle, first, second, of_out, of_down = made
+        grad_states, down = self.down.backward(second.states, second.reduced_down, _before(self.down_norm, grad, of_down))
+        grad_gate_up = gated_backward(grad_states, second.projected.y, self.activation)
         del grad_states
         projected = second.projected
         grad_normed, gate_up = self.gate_up.backward(projected.normed, projected.reduced, grad_gate_up, projected.weight)
-        norm = self.middle_norm
-        grad_middle = rms_norm_backward(grad_normed, middle, norm.weight, norm.variance_epsilon, residual=grad)
+        grad_middle = rms_norm_backward(grad_normed, middle, self.middle_norm, residual=grad)
         attended, projected = first.attended, first.projected
-        grad_flat, out = self.out.backward(attended.out.view(len(x), -1), first.reduced_out, grad_middle)
+        grad_joined = _before(self.out_norm, grad_middle, of_out)
+        grad_flat, out = self.out.backward(attended.out.view(len(x), -1), first.reduced_out, grad_joined)
         grad_attended = grad_flat.view_as(attended.out)
-        grads = attend_backward(grad_attended, *first.heads, attended, self.scaling, None, run.bounds, run.longest)
-        grad_qkv = split_heads_backward(grads, projected.y, self.heads, run.cos, run.sin)
+        grads = attend_backward(grad_attended, *first.heads, attended, self.scaling, self.window, run.bounds, run.longest)
+        grad_qkv = split_heads_backward(grads, projected.y, self.heads, *run.rotary[self.kind])
         grad_normed, qkv = self.qkv.backward(projected.normed, projected.reduced, grad_qkv, projected.weight)
-        norm = self.input_norm
-        grad_x = rms_norm_backward(grad_normed, x, norm.weight, norm.variance_epsilon, residual=grad_middle)
+        grad_x = rms_norm_backward(grad_normed, x, self.input_norm, residual=grad_middle)
         return grad_x, [*qkv, *out, *gate_up, *down]
 
 
@@ -166,6 +198,36 @@ class SecondHalf(NamedTuple):
     reduced_down: Tensor | None
 
 
+class Added(NamedTuple):
+    """A state with the product that was added to it.
+
+    Attributes:
+        state: [tokens, hidden].
+        product: [tokens, hidden], before its norm; None where it has none and nothing needs it.
+    """
+
+    state: Tensor
+    product: Tensor | None
+
+
+class Made(NamedTuple):
+    """What a layer's backward pass needs beside its input.
+
+    Attributes:
+        middle: The state between the halves, [tokens, hidden].
+        first: Of the first half.
+        second: Of the second.
+        of_out: [tokens, hidden], the output projection's product where a norm follows it.
+        of_down: The same of the down projection.
+    """
+
+    middle: Tensor
+    first: FirstHalf
+    second: SecondHalf
+    of_out: Tensor | None
+    of_down: Tensor | None
+
+
 class Kept(NamedTuple):
     """What a layer that is recomputed need not compute again.
 
@@ -179,15 +241,21 @@ class Kept(NamedTuple):
 
 
 class FusedDecoder:
-    """Runs a Qwen3 decoder with its adapters.
+    """Runs a Qwen3 or Gemma 3 decoder with its adapters.
 
     Args:
-        decoder: transformers' Qwen3Model with PEFT's adapters in all seven projections.
+        decoder: transformers' Qwen3Model or Gemma3TextModel with PEFT's adapters in all seven projections.
     """
 
     def __init__(self, decoder: nn.Module) -> None:
         self._decoder: Any = decoder
-        self._layers = [FusedLayer(layer) for layer in decoder.layers]  # type: ignore[union-attr]
+        self._kinds, activation = attention_kinds(decoder.config), GATES[gate_activation(decoder.config)]
+        self._layers = [
+            FusedLayer(layer, kind, activation)
+            for layer, kind in zip(decoder.layers, self._kinds, strict=True)  # type: ignore[arg-type]
+        ]
+        self._norm = _norm(decoder.norm)
+        self._by_kind = "layer_type" in inspect.signature(decoder.rotary_emb.forward).parameters  # type: ignore[union-attr]
         copies = [copy for layer in self._layers for linear in layer.linears for copy in linear.working_copies()]
         kinds = [[copy for copy in copies if copy[0].is_contiguous() is dense] for dense in (True, False)]
         self._copies = [([target for target, _, _ in kind], [parameter for _, parameter, _ in kind]) for kind in kinds]
@@ -208,13 +276,17 @@ class FusedDecoder:
             if adapters:
                 self._refresh()
             x = self._decoder.embed_tokens(tokens)
-            cos, sin = self._decoder.rotary_emb(x[None], position_ids[None])
-            run = Pass(cos[0].contiguous(), sin[0].contiguous(), bounds, longest, adapters)
+            run = Pass(self._rotary(x, position_ids), bounds, longest, adapters)
             store = self._host_store(x.device) if checkpointing == "offload" and torch.is_grad_enabled() else None
             for place, layer in enumerate(self._layers):
                 x = layer(x, run, checkpointing, store, place)
-            norm = self._decoder.norm
-            return _Norm.apply(x, norm.weight.detach(), norm.variance_epsilon)  # type: ignore[no-untyped-call,no-any-return]
+            return _LastNorm.apply(x, self._norm)  # type: ignore[no-untyped-call,no-any-return]
+
+    def _rotary(self, x: Tensor, position_ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Gemma's local layers turn by another base than its global ones; Qwen3's embedding knows no kinds."""
+        kinds: dict[str, tuple[str, ...]] = {kind: (kind,) if self._by_kind else () for kind in self._kinds}
+        pairs = {kind: self._decoder.rotary_emb(x[None], position_ids[None], *named) for kind, named in kinds.items()}
+        return {kind: (cos[0].contiguous(), sin[0].contiguous()) for kind, (cos, sin) in pairs.items()}
 
     def _host_store(self, device: torch.device) -> HostStore | None:
         """Made on first use; without CUDA there is nothing to keep states away from."""
@@ -232,12 +304,18 @@ class FusedDecoder:
 
 
 def can_fuse(decoder: nn.Module) -> bool:
-    """Whether this is a Qwen3 decoder whose seven projections all carry one adapter without dropout and bias."""
-    if getattr(getattr(decoder, "config", None), "model_type", None) != "qwen3" or getattr(decoder, "has_sliding_layers", False):
+    """Whether this is a decoder with fused layers whose seven projections all carry one adapter without dropout and bias."""
+    if not has_fused_layers(getattr(decoder, "config", None)):
         return False
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     projections = [module for name, module in decoder.named_modules() if name.rpartition(".")[2] in names]
     return bool(projections) and all(_is_plain_lora(module) for module in projections)
+
+
+def _norm(module: Any) -> Norm:
+    """A norm as the kernels take it; Gemma's weight is a distance from one, added in fp32."""
+    weight = module.weight.detach()
+    return Norm(1 + weight.float(), module.eps) if hasattr(module, "eps") else Norm(weight, module.variance_epsilon)
 
 
 class _Layer(torch.autograd.Function):
@@ -257,15 +335,15 @@ class _Layer(torch.autograd.Function):
         slot: tuple[HostStore, int] | None,
         *_: Tensor,
     ) -> Tensor:
-        out, middle, first, second = layer.forward(x, run)
-        ctx.layer, ctx.run, ctx.slot = layer, run, slot
+        out, made = layer.forward(x, run)
+        middle, first, second = made[:3]
+        ctx.layer, ctx.run, ctx.slot, ctx.made = layer, run, slot, None
         if checkpointing == "none":
-            ctx.halves = first, second
-            states: tuple[Tensor, ...] = (x, middle)
+            ctx.made = made
+            states: tuple[Tensor, ...] = (x,)
         else:
             views = (first.projected.reduced, second.projected.reduced)  # of a tensor that must not stay
             qkv, gate_up = (None if view is None else view.clone() for view in views)
-            ctx.halves = None
             ctx.reduced = qkv, first.reduced_out, gate_up, second.reduced_down
             ctx.statistics = first.attended.statistics
             states = (x,) if checkpointing == "full" else (x, middle, first.attended.out)
@@ -280,17 +358,13 @@ class _Layer(torch.autograd.Function):
         layer: FusedLayer = ctx.layer
         run: Pass = ctx.run
         x, *others = ctx.saved_tensors if ctx.slot is None else ctx.slot[0].get(ctx.slot[1])
-        if ctx.halves is not None:
-            first, second = ctx.halves
-            (middle,) = others
-        else:
+        made = ctx.made
+        if made is None:
             kept = Kept(ctx.reduced, Attended(others[1], ctx.statistics) if others else None)
-            first = layer.attend(x, run, kept)
-            middle = others[0] if others else layer.join(x, first)
-            second = layer.activate(middle, run, kept)
+            made = layer.make_again(x, others[0] if others else None, run, kept)
             ctx.reduced = ctx.statistics = None
-        ctx.halves = None
-        grad_x, pairs = layer.backward(grads[0].contiguous(), x, middle, first, second, run)
+        ctx.made = None
+        grad_x, pairs = layer.backward(grads[0].contiguous(), x, made, run)
         return grad_x, None, None, None, None, *pairs
 
 
@@ -299,26 +373,39 @@ def _without_weight(half: Any) -> Any:
     return half._replace(projected=half.projected._replace(weight=None))
 
 
-class _Norm(torch.autograd.Function):
+class _LastNorm(torch.autograd.Function):
     """The last norm, outside the layers' own backward passes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.epsilon = epsilon
-        return rms_norm(x, weight, epsilon)
+    def forward(ctx: Any, x: Tensor, norm: Norm) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.norm = norm
+        return rms_norm(x, norm)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        x, weight = ctx.saved_tensors
-        return rms_norm_backward(grads[0].contiguous(), x, weight, ctx.epsilon), None, None
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return rms_norm_backward(grads[0].contiguous(), x, ctx.norm), None
 
 
-def _project(linear: JointLinear, norm: Any, x: Tensor, run: Pass, reduced: Tensor | None) -> Projected:
+def _add(linear: JointLinear, norm: Norm | None, x: Tensor, reduced: Tensor | None, residual: Tensor) -> Added:
+    """A layer's product, normed where the model does so, on top of a residual."""
+    if norm is None:
+        return Added(linear.product(x, reduced, residual), None)
+    product = linear.product(x, reduced)
+    return Added(rms_norm(product, norm, residual=residual), product)
+
+
+def _before(norm: Norm | None, grad: Tensor, product: Tensor | None) -> Tensor:
+    """The gradient of what `_add` added, before its norm."""
+    return grad if norm is None or product is None else rms_norm_backward(grad, product, norm)
+
+
+def _project(linear: JointLinear, norm: Norm, x: Tensor, run: Pass, reduced: Tensor | None) -> Projected:
     """Norm and projection of a state."""
     if run.adapters:
-        return linear.project(rms_norm(x, norm.weight, norm.variance_epsilon, linear.room), reduced)
-    normed = rms_norm(x, norm.weight, norm.variance_epsilon)
+        return linear.project(rms_norm(x, norm, linear.room), reduced)
+    normed = rms_norm(x, norm)
     return Projected(normed, None, linear.product(normed, None), None)
 
 

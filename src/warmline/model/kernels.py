@@ -1,15 +1,15 @@
-"""The element-wise parts of a Qwen3 layer, each one Triton kernel forward and one backward on CUDA, plain torch elsewhere.
+"""The element-wise parts of a Qwen3 or Gemma 3 layer, each one Triton kernel forward and one backward on CUDA, plain torch elsewhere.
 
 Every one of them is bound by memory: plain torch reads and writes a [tokens, width] tensor several times where once would do. Frozen
 norms get no gradient of their own weight, which libraries' kernels compute all the same. The torch versions below are the reference.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
 
 try:
     import triton
@@ -18,14 +18,36 @@ except ImportError:  # CPU builds of torch come without it
     triton = None
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float, room: int = 0) -> Tensor:
-    """RMS norm over the last axis, as transformers' Qwen3 does it: statistics in fp32, the product in x's precision.
+Activation = Literal["silu", "gelu_tanh"]
+"""Of the gate: Qwen3's, and Gemma's approximate GELU."""
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": silu,
+    "gelu_tanh": lambda gate: gelu(gate, approximate="tanh"),
+}
+
+
+class Norm(NamedTuple):
+    """A frozen RMS norm.
+
+    Attributes:
+        weight: [width]. In x's precision the norm is rounded to it before the product, as transformers' Qwen3 does; in fp32 only the
+            product is, as its Gemma 3 does (whose weight here is one more than the module's).
+        epsilon: Added to the mean square.
+    """
+
+    weight: Tensor
+    epsilon: float
+
+
+def rms_norm(x: Tensor, norm: Norm, room: int = 0, residual: Tensor | None = None) -> Tensor:
+    """RMS norm over the last axis, statistics in fp32, on top of a residual.
 
     Args:
         x: [tokens, width].
-        weight: [width], frozen.
-        epsilon: Added to the mean square.
+        norm: Weight and epsilon.
         room: Further columns of the result, left to the caller to fill.
+        residual: [tokens, width], or None for nothing to add.
 
     Returns:
         [tokens, width + room].
@@ -33,29 +55,32 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, room: int = 0) -> Tensor
     rows, width = x.shape
     out = x.new_empty(rows, width + room)
     if not x.is_cuda:
-        out[:, :width] = weight * _normalised(x, epsilon)
+        normed = _scaled(x, norm.weight, norm.epsilon)
+        out[:, :width] = normed if residual is None else residual + normed
         return out
-    _rms_norm_forward[(rows,)](x, weight, out, width, width + room, epsilon, BLOCK=triton.next_power_of_2(width), num_warps=8)
+    _rms_norm_forward[(rows,)](
+        x, norm.weight, x if residual is None else residual, out, width, width + room, norm.epsilon,
+        ROUND=norm.weight.dtype == x.dtype, ADD=residual is not None, BLOCK=triton.next_power_of_2(width), num_warps=8,
+    )  # fmt: skip
     return out
 
 
-def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None = None) -> Tensor:
+def rms_norm_backward(grad: Tensor, x: Tensor, norm: Norm, residual: Tensor | None = None) -> Tensor:
     """Gradient of `rms_norm` for x, with the gradient that went around the norm added to it.
 
     Args:
         grad: [tokens, width].
         x: [tokens, width], the norm's input.
-        weight: [width].
-        epsilon: Added to the mean square.
+        norm: Weight and epsilon.
         residual: [tokens, width], or None for nothing to add.
     """
     if not x.is_cuda:
-        inner = _gradients(lambda value: weight * _normalised(value, epsilon), (x,), grad)[0]
+        inner = _gradients(lambda value: _scaled(value, norm.weight, norm.epsilon), (x,), grad)[0]
         return inner if residual is None else inner + residual
     rows, width = x.shape
     out = torch.empty_like(x)
     _rms_norm_backward[(rows,)](
-        grad, x, weight, grad if residual is None else residual, out, width, epsilon,
+        grad, x, norm.weight, grad if residual is None else residual, out, width, norm.epsilon,
         ADD=residual is not None, BLOCK=triton.next_power_of_2(width), num_warps=8,
     )  # fmt: skip
     return out
@@ -65,13 +90,11 @@ class HeadLayout(NamedTuple):
     """How a joint projection splits into heads.
 
     Attributes:
-        norms: [2, head size], the frozen norms of queries and keys.
-        epsilon: Added to the mean square.
+        norms: Of queries and keys, weight [2, head size].
         key_heads: Number of key (and of value) heads.
     """
 
-    norms: Tensor
-    epsilon: float
+    norms: Norm
     key_heads: int
 
 
@@ -93,15 +116,13 @@ def split_heads(qkv: Tensor, layout: HeadLayout, cos: Tensor, sin: Tensor) -> tu
     value = heads[:, queries + keys :]
     if not qkv.is_cuda:
         query, key = heads[:, :queries], heads[:, queries : queries + keys]
-        return (
-            _rotated(layout.norms[0] * _normalised(query, layout.epsilon), cos, sin),
-            _rotated(layout.norms[1] * _normalised(key, layout.epsilon), cos, sin),
-            value,
-        )
+        weights, epsilon = layout.norms
+        return _rotated(_scaled(query, weights[0], epsilon), cos, sin), _rotated(_scaled(key, weights[1], epsilon), cos, sin), value
     query, key = qkv.new_empty(tokens, queries, size), qkv.new_empty(tokens, keys, size)
     _heads_forward[(tokens,)](
-        qkv, layout.norms, cos, sin, query, key, layout.epsilon, QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4
-    )
+        qkv, layout.norms.weight, cos, sin, query, key, layout.norms.epsilon,
+        ROUND=layout.norms.weight.dtype == qkv.dtype, QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4,
+    )  # fmt: skip
     return query, key, value
 
 
@@ -122,42 +143,46 @@ def split_heads_backward(grads: tuple[Tensor, Tensor, Tensor], qkv: Tensor, layo
     heads = out.view(tokens, -1, size)
     queries = heads.shape[1] - 2 * keys
     _heads_backward[(tokens,)](
-        grads[0].contiguous(), grads[1].contiguous(), qkv, layout.norms, cos, sin, out, layout.epsilon,
+        grads[0].contiguous(), grads[1].contiguous(), qkv, layout.norms.weight, cos, sin, out, layout.norms.epsilon,
         QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4,
     )  # fmt: skip
     heads[:, queries + keys :] = grads[2]
     return out
 
 
-def gated_silu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up.
+def gated(gate_up: Tensor, activation: Activation) -> Tensor:
+    """activation(gate) * up.
 
     Args:
         gate_up: [tokens, 2 * width], gate first.
+        activation: Of the gate.
 
     Returns:
         [tokens, width].
     """
     if not gate_up.is_cuda:
         gate, up = gate_up.chunk(2, dim=1)
-        return silu(gate) * up
+        return _ACTIVATIONS[activation](gate) * up
     rows, width = len(gate_up), gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, width)
-    _gated_silu_forward[(rows, triton.cdiv(width, _ELEMENTS))](gate_up, out, width, BLOCK=_ELEMENTS, num_warps=4)
+    _gated_forward[(rows, triton.cdiv(width, _ELEMENTS))](gate_up, out, width, GELU=activation == "gelu_tanh", BLOCK=_ELEMENTS, num_warps=4)
     return out
 
 
-def gated_silu_backward(grad: Tensor, gate_up: Tensor) -> Tensor:
-    """Gradient of `gated_silu`; on CUDA it overwrites `gate_up`, which nothing else needs by then.
+def gated_backward(grad: Tensor, gate_up: Tensor, activation: Activation) -> Tensor:
+    """Gradient of `gated`; on CUDA it overwrites `gate_up`, which nothing else needs by then.
 
     Args:
         grad: [tokens, width].
         gate_up: Its input.
+        activation: Of the gate.
     """
     if not gate_up.is_cuda:
-        return _gradients(gated_silu, (gate_up,), grad)[0]
+        return _gradients(lambda value: gated(value, activation), (gate_up,), grad)[0]
     rows, width = len(gate_up), gate_up.shape[1] // 2
-    _gated_silu_backward[(rows, triton.cdiv(width, _ELEMENTS))](grad, gate_up, width, BLOCK=_ELEMENTS, num_warps=4)
+    _gated_backward[(rows, triton.cdiv(width, _ELEMENTS))](
+        grad, gate_up, width, GELU=activation == "gelu_tanh", BLOCK=_ELEMENTS, num_warps=4
+    )
     return gate_up
 
 
@@ -238,23 +263,30 @@ def _rotated(normed: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return normed * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
 
 
-def _normalised(x: Tensor, epsilon: float) -> Tensor:
+def _scaled(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     wide = x.float()
-    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * normed.to(x.dtype) if weight.dtype == x.dtype else (weight * normed).to(x.dtype)
 
 
 if triton is not None:
 
     @triton.jit
-    def _rms_norm_forward(x, weight, out, width, stride, epsilon, BLOCK: tl.constexpr):
+    def _rms_norm_forward(x, weight, residual, out, width, stride, epsilon, ROUND: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr):
         row = tl.program_id(0).to(tl.int64)
         at = tl.arange(0, BLOCK)
         inside = at < width
         value = tl.load(x + row * width + at, mask=inside, other=0.0)
         wide = value.to(tl.float32)
         inverse = tl.rsqrt(tl.sum(wide * wide, axis=0) / width + epsilon)
-        normed = (wide * inverse).to(value.dtype)
-        tl.store(out + row * stride + at, normed * tl.load(weight + at, mask=inside, other=0.0), mask=inside)
+        scale = tl.load(weight + at, mask=inside, other=0.0)
+        normed = wide * inverse
+        if ROUND:
+            normed = normed.to(value.dtype)
+        normed = normed * scale
+        if ADD:
+            normed = normed.to(tl.float32) + tl.load(residual + row * width + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + row * stride + at, normed.to(out.dtype.element_ty), mask=inside)
 
     @triton.jit
     def _rms_norm_backward(grad, x, weight, residual, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
@@ -275,7 +307,7 @@ if triton is not None:
     @triton.jit
     def _heads_forward(
         qkv, norms, cos, sin, query, key, epsilon,
-        QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
+        ROUND: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
     ):  # fmt: skip
         token = tl.program_id(0).to(tl.int64)
         size: tl.constexpr = 2 * HALF
@@ -290,8 +322,11 @@ if triton is not None:
             mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
             inverse = tl.rsqrt(mean + epsilon)[:, None]
             weight = norms + tl.where(head < QUERIES, 0, size) + at
-            first = ((wide_first * inverse).to(first.dtype) * tl.load(weight)).to(tl.float32)
-            second = ((wide_second * inverse).to(second.dtype) * tl.load(weight + HALF)).to(tl.float32)
+            normed_first, normed_second = wide_first * inverse, wide_second * inverse
+            if ROUND:
+                normed_first, normed_second = normed_first.to(first.dtype), normed_second.to(second.dtype)
+            first = (normed_first * tl.load(weight)).to(first.dtype).to(tl.float32)
+            second = (normed_second * tl.load(weight + HALF)).to(second.dtype).to(tl.float32)
             turned_first = (first * cosine - second * sine).to(query.dtype.element_ty)
             turned_second = (second * cosine + first * sine).to(query.dtype.element_ty)
             to_query = query + (token * QUERIES + head) * size + at
@@ -334,18 +369,25 @@ if triton is not None:
             tl.store(out + low + HALF, ((inner_second - normed_second * along) * inverse).to(out.dtype.element_ty), mask=inside)
 
     @triton.jit
-    def _gated_silu_forward(gate_up, out, width, BLOCK: tl.constexpr):
+    def _gate(wide, GELU: tl.constexpr):
+        """What the sigmoid takes, for wide * sigmoid(...) to be the activation."""
+        if GELU:  # x/2 (1 + tanh(u)) = x sigmoid(2 u), with 2 u = 2 sqrt(2 / pi) (x + 0.044715 x^3)
+            wide = 1.5957691216057308 * (wide + 0.044715 * wide * wide * wide)
+        return wide
+
+    @triton.jit
+    def _gated_forward(gate_up, out, width, GELU: tl.constexpr, BLOCK: tl.constexpr):
         row = tl.program_id(0).to(tl.int64)
         at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         inside = at < width
         value = tl.load(gate_up + row * 2 * width + at, mask=inside, other=0.0)
         wide = value.to(tl.float32)
-        activated = (wide * tl.sigmoid(wide)).to(value.dtype)
+        activated = (wide * tl.sigmoid(_gate(wide, GELU))).to(value.dtype)
         lifted = tl.load(gate_up + row * 2 * width + width + at, mask=inside, other=0.0)
         tl.store(out + row * width + at, activated * lifted, mask=inside)
 
     @triton.jit
-    def _gated_silu_backward(grad, gate_up, width, BLOCK: tl.constexpr):
+    def _gated_backward(grad, gate_up, width, GELU: tl.constexpr, BLOCK: tl.constexpr):
         row = tl.program_id(0).to(tl.int64)
         at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         inside = at < width
@@ -354,10 +396,13 @@ if triton is not None:
         wide = value.to(tl.float32)
         lifted = tl.load(to_gate + width, mask=inside, other=0.0).to(tl.float32)
         outer = tl.load(grad + row * width + at, mask=inside, other=0.0).to(tl.float32)
-        sigmoid = tl.sigmoid(wide)
+        sigmoid = tl.sigmoid(_gate(wide, GELU))
         activated = wide * sigmoid
+        bend = activated * (1 - sigmoid)
+        if GELU:
+            bend *= 1.5957691216057308 * (1 + 0.134145 * wide * wide)
         tl.store(to_gate + width, (outer * activated).to(value.dtype), mask=inside)
-        tl.store(to_gate, (outer * lifted * (sigmoid + activated * (1 - sigmoid))).to(value.dtype), mask=inside)
+        tl.store(to_gate, (outer * lifted * (sigmoid + bend)).to(value.dtype), mask=inside)
 
     @triton.jit
     def _unpack_nf4(
@@ -379,6 +424,6 @@ if triton is not None:
         tl.store(out + (to // WIDTH) * STRIDE + to % WIDTH, both, mask=to < 2 * size)
 
 
-_ELEMENTS = 1024  # values of a row that one program of the gated SiLU takes
+_ELEMENTS = 1024  # values of a row that one program of the gated activation takes
 _PACKED = 2048  # bytes that one program of the unpacking takes, 4,096 weights
 _TILE = 8  # heads of a token that are in flight at once

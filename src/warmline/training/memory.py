@@ -39,6 +39,7 @@ class Architecture(NamedTuple):
         intermediate: Width inside the MLP.
         queries: Query heads times head size.
         keys: Key heads times head size.
+        normed_outputs: Whether a norm follows attention and MLP, whose product the backward pass then needs.
         vocabulary: Number of tokens.
         in_layers: Parameters inside the layers.
         parameters: All parameters.
@@ -50,6 +51,7 @@ class Architecture(NamedTuple):
     intermediate: int
     queries: int
     keys: int
+    normed_outputs: bool
     vocabulary: int
     in_layers: int
     parameters: int
@@ -70,6 +72,7 @@ def read_architecture(config: PreTrainedConfig) -> Architecture:
         intermediate=int(config.intermediate_size),
         queries=attention.q_proj.out_features,
         keys=attention.k_proj.out_features,
+        normed_outputs=hasattr(layers[0], "pre_feedforward_layernorm"),
         vocabulary=int(config.vocab_size),
         in_layers=sum(parameter.numel() for parameter in layers.parameters()),
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
@@ -98,7 +101,7 @@ class LayerValues(NamedTuple):
     Attributes:
         states: Its input, the attention's output and the state between attention and MLP: what `selective` and `offload` keep.
         remade: What its backward pass needs besides: two norms, the joint projection, queries and keys after norm and rotation, gate, up
-            and their product.
+            and their product, and the two products that Gemma norms.
         reduced: The inputs' products with every adapter's A, kept in every mode.
         gradients: Made by the backward pass on top of that, where it is largest.
     """
@@ -118,7 +121,7 @@ def values_a_token(config: RunConfig, sizes: Architecture) -> LayerValues:
     in_attention = 3 * hidden + queries + projected + 4 * queries
     return LayerValues(
         states=2 * hidden + queries,
-        remade=2 * hidden + projected + (queries + keys) + 3 * inside,
+        remade=(4 if sizes.normed_outputs else 2) * hidden + projected + (queries + keys) + 3 * inside,
         reduced=len(SEVEN_PROJECTIONS) * (config.lora.r if config.lora else 0),
         gradients=max(in_attention, hidden + inside),
     )
