@@ -1,0 +1,48 @@
+"""What is published follows from its own files: the report and the headline to the byte, README's table too, and no path of a machine."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from warmline.config import load_config
+from warmline.reporting.report import write_report
+from warmline.reporting.summary import write_summary
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("results", "safety", "data_cards", "eqbench")
+
+
+def test_the_report_is_made_again(tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, again / name)
+    shutil.copytree(ROOT / "results" / "run", again, dirs_exist_ok=True)
+    assert write_report(again).read_bytes() == (ROOT / "report.md").read_bytes()
+
+
+def test_the_figures_are_made_again(tmp_path: Path) -> None:
+    results = Path(shutil.copytree(ROOT / "results", tmp_path / "results"))
+    write_summary(results)
+    for name in ("summary.json", "headline.md"):
+        assert (results / name).read_bytes() == (ROOT / "results" / name).read_bytes()
+
+
+def test_readme_has_the_published_table() -> None:
+    assert (ROOT / "results" / "headline.md").read_text(encoding="utf-8").strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_published_run_is_the_configuration_of_today() -> None:
+    published, today = load_config(ROOT / "results" / "run" / "config.yaml"), load_config(ROOT / "configs" / "gemma3-270m.yaml")
+    for part in ("lora", "heads", "loss", "training"):
+        assert getattr(published, part) == getattr(today, part)
+    assert published.data.alpha == today.data.alpha
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "report.md"])
+def test_no_path_of_a_machine(name: str) -> None:
+    files = [path for path in (ROOT / name).rglob("*") if path.is_file()] if (ROOT / name).is_dir() else [ROOT / name]
+    for path in files:
+        if path.suffix != ".png":
+            assert not re.search(r"/(home|root|work|Users)/", path.read_text(encoding="utf-8")), path
