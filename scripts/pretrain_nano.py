@@ -1,8 +1,8 @@
 """Make warmline-nano, the base model inside the package, from scratch on one GPU in under 20 minutes.
 
-    python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # four minutes
-    python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 20 seconds on 16 cores, CPU
-    python scripts/pretrain_nano.py train  --corpus work/corpus --out src/warmline/assets/nano       # a minute and a half
+    python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # five minutes
+    python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 50 seconds on 20 cores, CPU
+    python scripts/pretrain_nano.py train  --corpus work/corpus --out src/warmline/assets/nano       # three minutes
     python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
 
 GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions

@@ -46,7 +46,7 @@ class ModelConfig(_Section):
         "be; Unsloth where it cannot be fused, the base is in 4-bit and plain transformers would not fit the card (docs/design.md). "
         "unsloth: Llama, Mistral, Qwen2 and Qwen3 on CUDA, with adapters; needs `pip install 'warmline[unsloth]'`.",
     )
-    fused: bool = Field(True, description="On CUDA, run a Qwen3 or Gemma 3 decoder with adapters in all seven projections through fused kernels.")
+    fused: bool = Field(True, description="On CUDA, run Qwen3 or Gemma 3 with adapters in all seven projections through fused kernels.")
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
         "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
     )
