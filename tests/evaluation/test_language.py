@@ -10,7 +10,7 @@ from tests.tools import CPU, Tiny, perturb
 from warmline.data.encoding import encode
 from warmline.data.sources import enabled_sources, load_source
 from warmline.evaluation.language import ReplyLosses, reply_losses, score_language
-from warmline.evaluation.plain_lines import base_nats, tell
+from warmline.evaluation.plain_lines import tell
 
 
 @torch.no_grad()
@@ -48,18 +48,23 @@ def test_the_base_told_in_plain_lines(row_tokens: int, tiny: Tiny) -> None:
     source = next(one for one in enabled_sources(tiny.config.data) if one.name == "esconv")
     conversations = load_source(source, "test", tiny.config.data).conversations[:4]
     expected = []
-    for conversation, told in zip(conversations, tell(conversations, tiny.template), strict=True):
+    lines = tell("esconv", conversations, tiny.template)
+    for at, conversation in enumerate(conversations):
+        told = lines[at]
+        places = [place for first, end in told.replies.tolist() for place in range(first, end)]
         labels = {"user": "A", "assistant": "B"}
         said = "".join(f"{labels[turn.role]}: {' '.join(turn.text.split())}\n" for turn in conversation.turns)
-        assert tiny.template.tokenizer.decode(told.tokens).removeprefix(tiny.template.tokenizer.bos_token or "") == said
-        replies = tiny.template.tokenizer.decode([token for token, reply in zip(told.tokens, told.reply, strict=True) if reply])
+        assert tiny.template.tokenizer.decode(told.tokens.tolist()).removeprefix(tiny.template.tokenizer.bos_token or "") == said
+        replies = tiny.template.tokenizer.decode(told.tokens[places].tolist())
         assert replies.split("\n")[:-1] == [f" {' '.join(turn.text.split())}" for turn in conversation.turns if turn.role == "assistant"]
-        tokens = torch.tensor(told.tokens)
+        tokens = torch.tensor(told.tokens.tolist())
         with model.backbone.reference():
             base = log_softmax(states_alone(model, tokens) @ model.backbone.base_unembedding.T, dim=1)
-        expected.append(-sum(float(base[at - 1, tokens[at]]) for at, reply in enumerate(told.reply) if reply))
-    found = base_nats(model, conversations, tiny.template, CPU, row_tokens, "esconv")
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+        expected.append(-sum(float(base[place - 1, tokens[place]]) for place in places))
+    found = reply_losses(
+        model, encode("esconv", conversations, ("lm",), tiny.template, 4096), conversations, tiny.template, CPU, row_tokens
+    )
+    np.testing.assert_allclose(found.lines, expected, rtol=1e-4)
 
 
 def losses(**columns: list[float]) -> ReplyLosses:

@@ -144,7 +144,8 @@ def encode(
     Raises:
         WarmlineError: a conversation, or one turn of it, is longer than a row.
     """
-    builder = _Builder()
+    parts: list[Encoded] = []
+    originals: list[int] = []
     for start in range(0, len(conversations), _RENDER_BATCH):
         batch = conversations[start : start + _RENDER_BATCH]
         rendered = template.tokenize([template.render(as_messages(conversation)) for conversation in batch])
@@ -160,8 +161,9 @@ def encode(
             for first, last in _parts(conversation, starts, template.layout.prefix, row_tokens, place):
                 part = _encode_part(conversation, tokens, starts, first, last, objectives, template, place)
                 if len(part.replies) or len(part.emotion) or len(part.strategy):
-                    builder.add(part, start + offset)
-    return builder.build(name, objectives)
+                    parts.append(part)
+                    originals.append(start + offset)
+    return join_parts(name, objectives, parts, originals)
 
 
 def _turn_starts(tokens: Int32, turns: int, template: ChatTemplate, place: str) -> list[int]:
@@ -227,28 +229,26 @@ def _encode_part(
     return Encoded(own, _pairs(replies), _pairs(emotion), _pairs(strategy))
 
 
-class _Builder:
-    """Collects parts and joins them once."""
+def join_parts(name: str, objectives: tuple[Objective, ...], parts: Sequence[Encoded], originals: Sequence[int]) -> EncodedSource:
+    """Encoded conversations in flat arrays.
 
-    def __init__(self) -> None:
-        self._parts: list[Encoded] = []
-        self._originals: list[int] = []
+    Args:
+        name: The source.
+        objectives: What it trains.
+        parts: In order.
+        originals: Which loaded conversation each came from.
+    """
 
-    def add(self, part: Encoded, original: int) -> None:
-        self._parts.append(part)
-        self._originals.append(original)
+    def joined(column: str) -> tuple[Int32, Int32]:
+        arrays = [getattr(part, column) for part in parts]
+        ends = np.cumsum([len(array) for array in arrays]).astype(np.int32)
+        empty = np.zeros((0,) if column == "tokens" else (0, 2), np.int32)
+        return np.concatenate([empty, *arrays]), ends
 
-    def build(self, name: str, objectives: tuple[Objective, ...]) -> EncodedSource:
-        def joined(column: str) -> tuple[Int32, Int32]:
-            arrays = [getattr(part, column) for part in self._parts]
-            ends = np.cumsum([len(array) for array in arrays]).astype(np.int32)
-            empty = np.zeros((0,) if column == "tokens" else (0, 2), np.int32)
-            return np.concatenate([empty, *arrays]), ends
-
-        return EncodedSource(
-            name, objectives, *joined("tokens"), *joined("replies"), *joined("emotion"), *joined("strategy"),
-            originals=np.asarray(self._originals, dtype=np.int32),
-        )  # fmt: skip
+    return EncodedSource(
+        name, objectives, *joined("tokens"), *joined("replies"), *joined("emotion"), *joined("strategy"),
+        originals=np.asarray(originals, dtype=np.int32),
+    )  # fmt: skip
 
 
 def encode_source(source: Source, split: Split, config: DataConfig, template: ChatTemplate) -> EncodedSource:

@@ -5,7 +5,7 @@ reply tokens and the end-of-turn token that closes each reply; bytes are those o
 without its chat template (`plain_lines.py`), which it may never have seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 
 from warmline.data.conversation import Conversation
 from warmline.data.encoding import EncodedSource
-from warmline.data.packing import collate, sequential_rows
+from warmline.data.mixture import Draw
+from warmline.data.packing import Batch, Row, collate, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.heads import all_draws
-from warmline.evaluation.plain_lines import base_nats
+from warmline.evaluation.plain_lines import tell
 from warmline.evaluation.progress import watched
 from warmline.evaluation.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
 from warmline.model.losses import chunked_cross_entropy, chunked_kl
@@ -74,15 +75,33 @@ def reply_losses(
             tuned = model.states(batch)
             with model.backbone.reference():
                 base = model.states(batch)
-            ends = torch.searchsorted(batch.lm_positions, batch.bounds.to(batch.lm_positions.dtype)).tolist()
-            for draw, first, end in zip(row, ends[:-1], ends[1:], strict=True):
-                positions, targets = batch.lm_positions[first:end], batch.lm_targets[first:end]
+            for draw, positions, targets in _by_conversation(batch, row):
                 sums[source.originals[draw.conversation]] += _sums(model, tuned[positions], base[positions], targets)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
     scored = np.flatnonzero(sums[:, 0])
     tokens, tuned_nats, template_nats, kl = sums[scored].T
-    lines = base_nats(model, [conversations[at] for at in scored.tolist()], template, place, row_tokens, source.name)
+    lines = _told_in_lines(model, tell(source.name, [conversations[at] for at in scored.tolist()], template), place, row_tokens)
     return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, template_nats, lines, kl)
+
+
+@torch.no_grad()
+def _told_in_lines(model: MultiTaskModel, told: EncodedSource, place: Place, row_tokens: int) -> FloatArray:
+    """What the base needs for the replies of each conversation, [conversations], nats."""
+    nats = np.zeros(len(told))
+    for row in watched(list(sequential_rows([told], all_draws([told]), row_tokens)), f"base, told in plain lines: {told.name}"):
+        batch = collate([told], [row]).to(model.backbone.device)
+        with place.autocast(), model.backbone.reference():
+            base = model.states(batch)
+            for draw, positions, targets in _by_conversation(batch, row):
+                nats[draw.conversation] = chunked_cross_entropy(base[positions], model.backbone.base_unembedding, targets).item()
+    return nats
+
+
+def _by_conversation(batch: Batch, row: Row) -> Iterator[tuple[Draw, torch.Tensor, torch.Tensor]]:
+    """Each conversation of a row, with the states that predict its replies and the tokens they should predict."""
+    ends = torch.searchsorted(batch.lm_positions, batch.bounds.to(batch.lm_positions.dtype)).tolist()
+    for draw, first, end in zip(row, ends[:-1], ends[1:], strict=True):
+        yield draw, batch.lm_positions[first:end], batch.lm_targets[first:end]
 
 
 def _sums(model: MultiTaskModel, tuned: torch.Tensor, base: torch.Tensor, targets: torch.Tensor) -> list[float]:
