@@ -83,7 +83,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "data.sources.empathetic_dialogues.situation_as_emotion=true", "data.sources.empathetic_dialogues.objectives=[lm,emotion]",
     ),
 }  # fmt: skip
-"""What is tried, and what each trial changes: one head alone (half a minute each), or everything together as the study trains. What may
+"""What is tried, and what each trial changes: one head alone, or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
 ALPHAS = (0.25, 0.5, 1.0)
