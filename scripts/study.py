@@ -226,8 +226,10 @@ def collect(
     data_dir: DataDir = None,
     overrides: Overrides = None,
     seeds: Seeds = "13,14,15",
+    base: Annotated[str | None, typer.Option(help="Hub id under which others find the base, for the adapter's card.")] = None,
 ) -> None:
-    """Write the main run's report, copy what is small, and bring the headline figures together; what is missing is said there."""
+    """Write the main run's report, copy what is small, export the adapter, and bring the headline figures together."""
+    from warmline.export.folder import Options, export
     from warmline.reporting.report import write_report
     from warmline.reporting.summary import write_summary
 
@@ -237,6 +239,8 @@ def collect(
     for source, name in study.published():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / name)
+    if study.main.heads.is_file():  # the weights may have stayed where they were trained
+        export(study.main.path, out / "results" / "adapter", Options(base=base, tokenizer=False, overwrite=True), print)
     summary = write_summary(out / "results")
     table = Table("figure", "mean", "low", "high", "seeds", title="summary.json", title_justify="left", box=None)
     for name, one in summary.items():

@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 from scripts.study import ALPHAS, TRIALS, Job, Study, _wanted, collect, run_jobs
 
+import warmline
 from tests.conftest import ConfigFactory
 from tests.reporting import results
 from warmline.ablation.variants import VARIANTS
 from warmline.config import load_config
+from warmline.data.template import Message
 from warmline.evaluation.finished import FinishedRun
 from warmline.reporting.report import write_report
 from warmline.runs import RunFolder, read_json, write_json
 
 REPOSITORY = Path(__file__).parents[1]
 STUDY = REPOSITORY / "configs" / "gemma3-270m.yaml"
+TALK = [Message(role="user", content="My cat ran away.")]
 
 
 def job(folder: Path, name: str, *after: str, code: str = "", needs: str = "") -> Job:
@@ -94,9 +97,10 @@ def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolde
     write_json(other.evaluation, results.evaluation({**context, "seed": second}))
     write_json(run.red_team, results.red_team(context))
     out, overrides = tmp_path / "published", [f"output_dir={run.path.parent}"]
-    collect(run.config, out, overrides=overrides, seeds=f"{first},{second}")
+    collect(run.config, out, overrides=overrides, seeds=f"{first},{second}", base=None)
     assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) < 2**21
-    assert not list(out.rglob("*.safetensors"))
+    assert warmline.load(out / "results" / "adapter").read(TALK) == warmline.load(run.path).read(TALK)
+    assert not list(out.rglob("tokenizer.json"))
     summary = read_json(out / "results" / "summary.json")
     assert summary["emotion_27_accuracy"]["source"] == ["evaluation.json", f"full/seed-{second}.json"]
     assert all((out / "results" / name).is_file() for name in summary["emotion_27_accuracy"]["source"])

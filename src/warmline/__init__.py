@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str | Path) -> Companion:
+def load(run: str | Path, base: str | None = None) -> Companion:
     """Open a finished run folder.
 
     Args:
-        run: A folder that `warmline train` made.
+        run: A folder that `warmline train` or `warmline export` made.
+        base: Hub id or folder of its base model, where that is not under the name in the run's `config.yaml`.
 
     Returns:
         An object with `.read(messages)` and `.reply(messages)`.
@@ -25,4 +26,4 @@ def load(run: str | Path) -> Companion:
     """
     from warmline.companion import Companion  # torch and transformers take seconds: only when needed
 
-    return Companion.open(Path(run))
+    return Companion.open(Path(run), base)

@@ -32,6 +32,9 @@ DataDir = Annotated[
     str | None,
     typer.Option("--data-dir", help="Folder with copies of the official files; `sample` for the data inside this package."),
 ]
+OwnBase = Annotated[
+    str | None, typer.Option("--base", help="Hub id or folder of the run's base, where it is not under the name in config.yaml.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -303,12 +306,13 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.7,
     seed: Annotated[int | None, typer.Option(help="The same words get the same reply.")] = None,
+    base: OwnBase = None,
 ) -> None:
     """Talk to a run in the terminal, or through a pipe; /help there lists commands."""
     from warmline.serving.engine import Generation
     from warmline.serving.terminal import chat as talk
 
-    talk(run, Generation(max_tokens=max_tokens, temperature=temperature, seed=seed), country)
+    talk(run, Generation(max_tokens=max_tokens, temperature=temperature, seed=seed), country, base)
 
 
 @app.command()
@@ -320,6 +324,7 @@ def export(
     base: Annotated[
         str | None, typer.Option(help="Hub id or folder of the base's unquantised weights; the run's own name by default.")
     ] = None,
+    tokenizer: Annotated[bool, typer.Option(help="Copy the base's tokenizer too; Gemma's is 32 MiB.")] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
     push: Annotated[str | None, typer.Option(help="Upload to this model repository, such as me/friend.", metavar="HUB_ID")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
@@ -330,7 +335,7 @@ def export(
     from warmline.export.hub import Destination
     from warmline.export.merge import known_dtype
 
-    options = Options(merged, known_dtype(dtype), base, overwrite)
+    options = Options(merged, known_dtype(dtype), base, overwrite, tokenizer)
     destination = Destination.check(push, private) if push else None
     described = export_run(run, out, options, print)
     if described["adapter"].get("vllm"):
@@ -366,6 +371,7 @@ def serve(
     generate_at: Annotated[str | None, typer.Option(help="Let this OpenAI-compatible server generate, such as vLLM's.")] = None,
     generate_model: Annotated[str | None, typer.Option(help="What it calls the tuned model.")] = None,
     generate_base: Annotated[str | None, typer.Option(help="What it calls the base; generated here by default.")] = None,
+    base: OwnBase = None,
 ) -> None:
     """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
     from warmline.serving import require_extra
@@ -378,7 +384,7 @@ def serve(
     if (generate_at is None) != (generate_model is None):
         raise WarmlineError("--generate-at and --generate-model go together; give both or neither")
     remote = Remote(generate_at, generate_model, generate_base) if generate_at and generate_model else None
-    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace, remote))
+    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace, remote, base))
 
 
 @app.command()

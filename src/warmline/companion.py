@@ -49,15 +49,19 @@ class Companion:
         self._place = place
 
     @classmethod
-    def open(cls, path: Path) -> "Companion":
+    def open(cls, path: Path, base: str | None = None) -> "Companion":
         """Load a finished run folder.
+
+        Args:
+            path: The folder.
+            base: As of `load_artifact`.
 
         Raises:
             WarmlineError: no finished run there, or its parts do not belong together.
         """
         run = RunFolder.open(path)
         place = choose_place(load_config(run.config).training)
-        _, model, template = load_artifact(run, place.device, place.dtype)
+        _, model, template = load_artifact(run, place.device, place.dtype, base=base)
         return cls(model, template, place)
 
     @torch.no_grad()

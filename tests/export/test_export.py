@@ -92,6 +92,31 @@ def test_warmline_opens_an_export(exported: Path, companion: Companion) -> None:
     assert again.reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
 
 
+def test_the_tokenizer_may_stay_out(finished: RunFolder, tmp_path: Path, companion: Companion) -> None:
+    """The base has it; the chat template and what else an adapter brings stay."""
+    export(finished.path, tmp_path / "out", Options(tokenizer=False), quiet)
+    export(finished.path, tmp_path / "with", Options(), quiet)
+    own, both = ({path.name for path in (tmp_path / name / "adapter").iterdir()} for name in ("out", "with"))
+    assert both - own == {"tokenizer.json", "tokenizer_config.json"}
+    template = Path("adapter") / "chat_template.jinja"
+    assert (tmp_path / "out" / template).read_bytes() == (tmp_path / "with" / template).read_bytes()
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("out", "with")]
+    assert ["with tokenizer, chat template" in card for card in cards] == [False, True]
+    assert warmline.load(tmp_path / "out").reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
+
+
+def test_a_base_that_lies_elsewhere(exported: Path, tiny_model: Path, tmp_path: Path, companion: Companion) -> None:
+    """An export names its base as others find it; who has it in a folder says where."""
+    moved, base = Path(shutil.copytree(exported, tmp_path / "moved")), Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(config.replace(str(load_config(moved / "config.yaml").model.name), "Nobody/Nothing"))
+    with pytest.raises(WarmlineError, match="cannot load `Nobody/Nothing`"):
+        warmline.load(moved)
+    assert warmline.load(moved, base=str(base)).reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
+    with pytest.raises(WarmlineError, match="name the base they were tuned on"):
+        warmline.load(moved, base="nano")
+
+
 @pytest.mark.parametrize(
     "prompt", [None, "You're a friend.", "  'Quotes' \"both\", {{ braces }} {% and %} \\n, \u00e9, \U0001f63f\nlines\t "]
 )

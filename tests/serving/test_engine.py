@@ -279,3 +279,5 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         Engine.open(tmp_path)
     with pytest.raises(WarmlineError, match="cannot load"):
         Engine.open(tmp_path / "nothing")
+    with pytest.raises(WarmlineError, match="is the base itself; leave --base out"):
+        Engine.open(tmp_path / "nothing", base="nano")

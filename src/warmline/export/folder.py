@@ -3,7 +3,8 @@
 <folder>/
   README.md              the model card
   export.json            what was written from what, and how far merged logits are from the adapter's
-  adapter/               as PEFT wrote it, with tokenizer, chat template and how replies are drawn; absent when every weight was trained
+  adapter/               as PEFT wrote it, with tokenizer (unless it shall stay out), chat template and how replies are drawn; absent when
+                         every weight was trained
   heads.safetensors      the heads; heads.json says what they read
   config.yaml            of the run, with the base's public name and no places of the machine; with it `warmline.load` opens the folder
   manifest.json          of the run
@@ -42,12 +43,14 @@ class Options(NamedTuple):
         dtype: Of the merged weights.
         base: Hub id or folder under which others find the base, and into whose weights the adapter is merged; None is the run's own name.
         overwrite: Replace an earlier export.
+        tokenizer: Copy the base's tokenizer too. An adapter needs none of its own, and Gemma's is twice its size.
     """
 
     merged: bool = False
     dtype: DType = "bfloat16"
     base: str | None = None
     overwrite: bool = False
+    tokenizer: bool = True
 
 
 def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) -> dict[str, Any]:
@@ -81,7 +84,10 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
         template.tokenizer.chat_template = with_system_prompt(template)
         if config.lora is not None:
             _copy_adapter(weights_folder(run, config), folder, options.base)
-            template.tokenizer.save_pretrained(folder / "adapter")
+            if options.tokenizer:
+                template.tokenizer.save_pretrained(folder / "adapter")
+            else:
+                write_text(folder / "adapter" / "chat_template.jinja", template.tokenizer.chat_template)
             generation_config(template).save_pretrained(folder / "adapter")
             write_text(folder / "config.yaml", dump_config(_portable(config, options.base)))
             shutil.copy(run.manifest, folder)
@@ -158,6 +164,7 @@ def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Me
         adapter = {
             "folder": "adapter",
             "rank": config.lora.r,
+            "tokenizer": options.tokenizer,
             "vllm": None if base.hub_id is None else vllm_command(base.hub_id, config.lora.r, "."),
             "vllm_reason": base.reason,
         }

@@ -129,7 +129,7 @@ def weights_hash(run: RunFolder, config: RunConfig) -> str:
 
 
 def load_artifact(
-    run: RunFolder, device: torch.device, dtype: torch.dtype, backend: Backend = "transformers"
+    run: RunFolder, device: torch.device, dtype: torch.dtype, backend: Backend = "transformers", base: str | None = None
 ) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
     """The saved model, for evaluation and serving; either backend loads what either has trained.
 
@@ -138,11 +138,12 @@ def load_artifact(
         device: Where.
         dtype: Of the base weights.
         backend: The default runs everywhere, on a CPU too.
+        base: Hub id or folder of the base, where it is not under the name that the run has for it.
 
     Raises:
         WarmlineError: files are missing, damaged, or do not belong together.
     """
-    config = load_config(run.config)
+    config = load_config(run.config, [] if base is None else [f"model.name={base}", "model.revision=null"])
     description = read_json(run.heads_description)
     verify(run, config)
     try:

@@ -315,7 +315,8 @@ def refuse_unusual_logits(base: PreTrainedModel) -> None:
 
 def damaged(folder: Path, error: Exception) -> WarmlineError:
     """What to tell a person whose saved weights cannot be loaded."""
-    return WarmlineError(f"{folder}: saved weights cannot be loaded ({' '.join(str(error).split())[:200]}); train the run again")
+    reason = " ".join(str(error).split())[:200]
+    return WarmlineError(f"{folder}: saved weights cannot be loaded ({reason}); name the base they were tuned on, or train the run again")
 
 
 def not_found(config: ModelConfig, error: Exception) -> WarmlineError:

@@ -24,6 +24,7 @@ from warmline.companion import check_messages, take_reading
 from warmline.config import ModelConfig, TrainingConfig, load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.template import ChatTemplate, Message
+from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
 from warmline.model.generation import warpers
@@ -142,13 +143,14 @@ class Engine:
         self._thread.start()
 
     @classmethod
-    def open(cls, path: Path, slots: int = 16, queue: int = 256) -> "Engine":
+    def open(cls, path: Path, slots: int = 16, queue: int = 256, base: str | None = None) -> "Engine":
         """Load a finished run, or a base alone.
 
         Args:
             path: A run folder; or a configuration (.yaml), a folder with a model, or a model's name, for the base without heads.
             slots: Replies made at a time.
             queue: Requests that may wait.
+            base: As of `load_artifact`; for runs only.
 
         Raises:
             WarmlineError: nothing there that can be loaded.
@@ -156,19 +158,21 @@ class Engine:
         if path.is_dir() and ((path / "config.yaml").is_file() or not (path / "config.json").is_file()):
             folder = RunFolder.open(path)
             place = choose_place(load_config(folder.config).training)
-            config, model, template = load_artifact(folder, place.device, place.dtype)
+            config, model, template = load_artifact(folder, place.device, place.dtype, base=base)
             context = int(load_architecture(config.model).max_position_embeddings)
             return cls(model.backbone, model.heads, template, place, config.name, config.model.name, context, slots, queue)
+        if base is not None:
+            raise WarmlineError(f"--base {base}: {path} is no run, so it is the base itself; leave --base out")
         if path.suffix in (".yaml", ".yml"):
             run = load_config(path)
-            base, system_prompt, training = run.model, run.data.system_prompt, run.training
+            alone, system_prompt, training = run.model, run.data.system_prompt, run.training
         else:
-            base, system_prompt, training = ModelConfig(name=str(path)), None, TrainingConfig()
+            alone, system_prompt, training = ModelConfig(name=str(path)), None, TrainingConfig()
         place = choose_place(training)
-        backbone = TransformersBackbone(base, None, place.device, place.dtype, trainable=False)
-        template = ChatTemplate(load_tokenizer(base), base.template, system_prompt)
-        context = int(load_architecture(base).max_position_embeddings)
-        return cls(backbone, None, template, place, Path(base.name).name, base.name, context, slots, queue)
+        backbone = TransformersBackbone(alone, None, place.device, place.dtype, trainable=False)
+        template = ChatTemplate(load_tokenizer(alone), alone.template, system_prompt)
+        context = int(load_architecture(alone).max_position_embeddings)
+        return cls(backbone, None, template, place, Path(alone.name).name, alone.name, context, slots, queue)
 
     @property
     def models(self) -> tuple[str, ...]:

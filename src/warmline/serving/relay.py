@@ -65,7 +65,7 @@ class Relay(Engine):
         threading.Thread(target=self._loop.run_forever, name="warmline-relay", daemon=True).start()
 
     @classmethod
-    def connect(cls, path: Path, remote: Remote, slots: int = 16, queue: int = 256) -> "Relay":
+    def connect(cls, path: Path, remote: Remote, slots: int = 16, queue: int = 256, base: str | None = None) -> "Relay":
         """Load a run, and make sure that the server knows the model.
 
         Args:
@@ -73,13 +73,14 @@ class Relay(Engine):
             remote: Who generates.
             slots: Prompts and base replies made here at a time.
             queue: With `slots`, the most requests under way.
+            base: As of `Engine.open`.
 
         Raises:
             WarmlineError: nothing there that can be loaded, a server that does not answer, or one without that model.
         """
         key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
         _check(remote, key)
-        relay = cls.open(path, slots, queue)
+        relay = cls.open(path, slots, queue, base)
         if not isinstance(relay, cls) or relay.tuned_id is None:
             relay.close()
             raise WarmlineError(f"{path}: holds no heads, so there is nothing to read beside {remote.url}; use that server directly")

@@ -28,6 +28,7 @@ class Options(NamedTuple):
         queue: Requests that may wait.
         grace: Seconds that replies have to end after SIGTERM or Ctrl-C.
         remote: Who generates; None for this process.
+        base: As of `Engine.open`.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class Options(NamedTuple):
     queue: int = 256
     grace: float = 20.0
     remote: Remote | None = None
+    base: str | None = None
 
 
 def serve(path: Path, options: Options) -> None:
@@ -49,9 +51,9 @@ def serve(path: Path, options: Options) -> None:
     _check(options)
     listener = _listen(options)
     if options.remote is None:
-        engine = Engine.open(path, options.slots, options.queue)
+        engine = Engine.open(path, options.slots, options.queue, options.base)
     else:
-        engine = Relay.connect(path, options.remote, options.slots, options.queue)
+        engine = Relay.connect(path, options.remote, options.slots, options.queue, options.base)
     app = create_app(engine, options.api_key, options.country)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

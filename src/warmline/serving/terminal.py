@@ -316,13 +316,14 @@ class _Growing:
         return self.text
 
 
-def chat(path: Path, settings: Generation, country: str | None = None) -> None:
+def chat(path: Path, settings: Generation, country: str | None = None, base: str | None = None) -> None:
     """Load a run, or a base alone, and talk on standard input and output.
 
     Args:
         path: As `Engine.open` takes it.
         settings: How replies are made.
         country: ISO 3166 code, whose hotlines are shown.
+        base: As of `Engine.open`.
 
     Raises:
         WarmlineError: nothing there that can be loaded.
@@ -338,7 +339,7 @@ def chat(path: Path, settings: Generation, country: str | None = None) -> None:
         sys.stdin.reconfigure(errors="replace")
     disable_progress_bar()  # transformers' own, which would stand above the conversation for good
     with console.status("loading"):
-        engine = Engine.open(path, slots=2, queue=2)
+        engine = Engine.open(path, slots=2, queue=2, base=base)
     try:
         ask = keyboard(COMMANDS) if sys.stdin.isatty() else piped
         Terminal(engine, console, ask, settings, country and resources(country).country).run()
