@@ -46,10 +46,12 @@ _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false
 TRIALS: dict[str, tuple[str, ...]] = {
     "joint": (),
     "joint-heads0.2": ("loss.emotion=0.2", "loss.strategy=0.2"),
+    "strategy-layer10": (*_STRATEGY, "heads.layer=10", "training.epochs=2"),
+    "strategy-short": (*_STRATEGY, "training.epochs=2"),
+    "emotion-layer10": (*_EMOTION, "heads.layer=10"),
     "strategy-drop": (*_STRATEGY, "heads.strategy.dropout=0.5"),
     "strategy-lm": (*_STRATEGY, "data.sources.esconv.objectives=[lm,strategy]", "loss.strategy=0.2"),
     "strategy-lr1e-4": (*_STRATEGY, "training.learning_rate=1e-4"),
-    "strategy-short": (*_STRATEGY, "training.epochs=3"),
     "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
     "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=sqrt"),
     "emotion-last": (*_EMOTION, *_PLAIN),

@@ -77,7 +77,7 @@ class Companion:
         ids = self._prompt(messages)
         with self._place.autocast():
             prefilled = self._model.backbone.prefill(torch.tensor(ids, device=self._place.device))
-        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout)
+        return take_reading(self._model.heads, prefilled.states.read, ids, self._template.layout)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
         """The next reply.
@@ -169,7 +169,7 @@ def take_reading(heads: Heads, states: Tensor, prompt: list[int], layout: Layout
 
     Args:
         heads: Of the tuned model.
-        states: [tokens, hidden], the tuned model's, of the whole prompt.
+        states: [tokens, hidden], what the heads read (`States.read`), of the whole prompt.
         prompt: Token ids, ending with the header of the reply to come.
         layout: Of the template that rendered it.
     """

@@ -126,7 +126,7 @@ class DataConfig(_Section):
 
 
 class HeadConfig(_Section):
-    """One classification head on the final hidden states; its weights stay in fp32."""
+    """One classification head on hidden states; its weights stay in fp32."""
 
     hidden_size: Count | None = Field(None, description="Width of one hidden layer; null for a linear head.")
     dropout: Share = Field(0.1, description="Dropout on the state that the head reads.")
@@ -161,6 +161,11 @@ class StrategyHeadConfig(HeadConfig):
 class HeadsConfig(_Section):
     """The two heads."""
 
+    layer: Count | None = Field(
+        None,
+        description="Decoder layer whose output both heads read, counted from 1, each state scaled to a mean square of 1; null: the final "
+        "states, after the last norm. An inner layer runs on transformers (fused or plain), not on Unsloth.",
+    )
     emotion: EmotionHeadConfig = EmotionHeadConfig()
     strategy: StrategyHeadConfig = StrategyHeadConfig()
 

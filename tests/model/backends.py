@@ -153,7 +153,7 @@ def first_logits(folder: Path, name: str, adapter: Path) -> Any:
 def forward(model: Any, batch: Any, place: Any) -> Any:
     with place.autocast():
         with model.backbone.reference():
-            base = model.states(batch)[batch.safety_positions].clone()
+            base = model.states(batch).final[batch.safety_positions].clone()
         return model.terms(model.states(batch), batch, base)
 
 
@@ -270,7 +270,7 @@ def _last_logits(backbone: Any, prompt: list[int]) -> Any:
 
     tokens = torch.tensor(prompt, device=backbone.device)
     bounds = torch.tensor([0, len(prompt)], dtype=torch.int32, device=backbone.device)
-    states = backbone.hidden(tokens, torch.arange(len(prompt), device=backbone.device), bounds, len(prompt))
+    states = backbone.hidden(tokens, torch.arange(len(prompt), device=backbone.device), bounds, len(prompt)).final
     return (states[-1] @ backbone.unembedding.T).float()
 
 

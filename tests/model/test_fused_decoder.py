@@ -83,7 +83,7 @@ def test_equals_the_plain_decoder(checkpointing: Any, family: str) -> None:
     expected = plain(model)
     expected.backward(outer)
     expected_gradients = gradients(model)
-    fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing)
+    fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing)[0]
     fused.backward(outer)
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
     found = gradients(model)
@@ -94,10 +94,28 @@ def test_equals_the_plain_decoder(checkpointing: Any, family: str) -> None:
 
 
 @every_family
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
+def test_an_inner_layer_can_be_read_too(checkpointing: Any, family: str) -> None:
+    """Its output, with gradients from there and from the end at once."""
+    model = adapted(family=family)
+    outer, inside = torch.randn(2, 30, 64)
+    where = {"cu_seq_lens_q": BOUNDS, "max_length_q": LONGEST}
+    output = decoder(model)(TOKENS[None], position_ids=POSITIONS[None], use_cache=False, output_hidden_states=True, **where)
+    expected = output.last_hidden_state[0], output.hidden_states[2][0]
+    torch.autograd.backward(expected, (outer, inside))
+    expected_gradients = gradients(model)
+    found = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing, inner=2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.autograd.backward(found, (outer, inside))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=1e-5 * float(gradient.abs().max()), msg=name)
+
+
+@every_family
 def test_without_adapters_it_is_the_base(family: str) -> None:
     model = adapted(family=family)
     with torch.no_grad():
-        fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, adapters=False)
+        fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, adapters=False)[0]
         with model.disable_adapter():
             expected = plain(model)
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
@@ -149,7 +167,7 @@ def test_agrees_on_the_gpu(checkpointing: Any, dtype: torch.dtype, family: str) 
     with torch.autocast("cuda", dtype):
         usual = plain(half, "cuda")
     usual.backward(outer.to(usual.dtype))
-    fused = FusedDecoder(decoder(model))(TOKENS.cuda(), POSITIONS.cuda(), BOUNDS.cuda(), LONGEST, checkpointing)
+    fused = FusedDecoder(decoder(model))(TOKENS.cuda(), POSITIONS.cuda(), BOUNDS.cuda(), LONGEST, checkpointing)[0]
     fused.backward(outer.to(fused.dtype))
     assert distance([fused], [expected]) < 1.2 * distance([usual], [expected])
     wide, usual_gradients, found = gradients(reference), gradients(half), gradients(model)

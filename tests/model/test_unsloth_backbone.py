@@ -166,14 +166,14 @@ def test_states_are_those_of_transformers(unsloth: StandIn, folder: Path, tmp_pa
     assert (backbone.hidden_size, backbone.device) == (32, CPU.device)
     assert torch.equal(backbone.unembedding, plain.unembedding)
     assert torch.equal(backbone.base_unembedding, plain.base_unembedding)
-    assert torch.equal(backbone.hidden(*conversations()), plain.hidden(*conversations()))
+    assert torch.equal(backbone.hidden(*conversations()).final, plain.hidden(*conversations()).final)
     with backbone.reference(), plain.reference():
-        base = backbone.hidden(*conversations())
-        assert torch.equal(base, plain.hidden(*conversations()))
+        base = backbone.hidden(*conversations()).final
+        assert torch.equal(base, plain.hidden(*conversations()).final)
         assert not base.requires_grad
         assert not backbone.training
     assert backbone.training
-    assert not torch.equal(backbone.hidden(*conversations()), base)
+    assert not torch.equal(backbone.hidden(*conversations()).final, base)
 
 
 @pytest.mark.parametrize("before", [None, "0"])
@@ -181,7 +181,7 @@ def test_environment_is_set_for_the_call_only(before: str | None, unsloth: Stand
     backbone = open_unsloth(folder)
     if before is not None:
         monkeypatch.setenv("UNSLOTH_RETURN_HIDDEN_STATES", before)
-    assert backbone.hidden(*conversations()).shape == (sum(LENGTHS), 32)
+    assert backbone.hidden(*conversations()).final.shape == (sum(LENGTHS), 32)
     assert os.environ.get("UNSLOTH_RETURN_HIDDEN_STATES") == before
     with pytest.raises(IndexError):
         backbone.hidden(torch.tensor([8192]), torch.tensor([0]), torch.tensor([0, 1], dtype=torch.int32), 1)
@@ -202,7 +202,7 @@ def test_generates_as_transformers_and_leaves_training_as_it_was(training: bool,
     assert backbone.model.get_base_model().recompute == "unsloth"
     with backbone.reference(), plain.reference():
         assert backbone.generate(prompts, 7, GREEDY) == plain.generate(prompts, 7, GREEDY) != expected
-    assert torch.equal(backbone.hidden(*conversations()), plain.hidden(*conversations()))
+    assert torch.equal(backbone.hidden(*conversations()).final, plain.hidden(*conversations()).final)
 
 
 def test_saved_adapter_is_plain_peft(unsloth: StandIn, folder: Path, tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_saved_adapter_is_plain_peft(unsloth: StandIn, folder: Path, tmp_path: P
     names = [set(load_file(tmp_path / name / "adapter_model.safetensors")) for name in ("unsloth", "plain")]
     assert names[0] == names[1]
     again = open_plain(folder, tuned=tmp_path / "unsloth", trainable=False)
-    assert torch.equal(again.hidden(*conversations()), backbone.hidden(*conversations()))
+    assert torch.equal(again.hidden(*conversations()).final, backbone.hidden(*conversations()).final)
 
 
 def test_saved_adapter_keeps_its_own_settings(unsloth: StandIn, folder: Path, tmp_path: Path) -> None:
     plain = noisy(TransformersBackbone(ModelConfig(name=str(folder)), LoraSettings(r=2, alpha=3), CPU.device, CPU.dtype))
     plain.save(tmp_path)
-    assert torch.equal(open_unsloth(folder, tuned=tmp_path).hidden(*conversations()), plain.hidden(*conversations()))
+    assert torch.equal(open_unsloth(folder, tuned=tmp_path).hidden(*conversations()).final, plain.hidden(*conversations()).final)
 
 
 def test_refuses_an_adapter_that_does_not_belong(unsloth: StandIn, folder: Path, tmp_path: Path) -> None:

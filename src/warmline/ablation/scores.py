@@ -123,7 +123,7 @@ class _Scorer:
         for row in sequential_rows(sources, self._draws("test", head), self._row_tokens):
             batch = collate(sources, [row]).to(self._model.backbone.device)
             with self._place.autocast():
-                states = self._model.states(batch)
+                states = self._model.states(batch).read
             said = self._model.heads(states, batch)
             if head == "emotion":
                 found.append(said.emotion[:, : len(EMOTIONS)].argmax(dim=1).cpu().numpy()[known_emotions(batch) >= 0])
@@ -153,9 +153,9 @@ def language_items(
     for row in sequential_rows(sources, wanted, row_tokens):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
-            tuned = model.states(batch)
+            tuned = model.states(batch).final
             with model.backbone.reference():
-                base = model.states(batch)
+                base = model.states(batch).final
             for at, draw in enumerate(row):
                 start, end = batch.bounds[at : at + 2].tolist()
                 if "safety" in sources[draw.source].objectives:

@@ -33,7 +33,7 @@ class HeadPredictions(NamedTuple):
 
 
 class BaseStates(NamedTuple):
-    """The frozen base's final hidden states at the places where the heads read.
+    """The frozen base's hidden states where the heads read: the same layer, the same places.
 
     Attributes:
         emotion: [emotion rows, hidden].
@@ -58,7 +58,7 @@ def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, r
     for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "heads"):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
-            states = model.states(batch)
+            states = model.states(batch).read
         logits = model.heads(states, batch)
         own = _own_choices(model, states, batch) if model.heads.strategy.sees_earlier else logits.strategy
         parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets, own))
@@ -85,7 +85,7 @@ def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Plac
     with model.backbone.reference(), place.autocast():
         for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "base states for the probe"):
             batch = collate(sources, [row]).to(model.backbone.device)
-            states = model.states(batch)
+            states = model.states(batch).read
             emotion.append(states[batch.emotion_positions].float().cpu())
             strategy.append(states[batch.strategy_positions].float().cpu())
     return BaseStates(torch.cat(emotion).numpy(), torch.cat(strategy).numpy())

@@ -72,9 +72,9 @@ def reply_losses(
     for row in watched(list(sequential_rows([source], all_draws([source]), row_tokens)), f"language model: {source.name}"):
         batch = collate([source], [row]).to(model.backbone.device)
         with place.autocast():
-            tuned = model.states(batch)
+            tuned = model.states(batch).final
             with model.backbone.reference():
-                base = model.states(batch)
+                base = model.states(batch).final
             for draw, positions, targets in _by_conversation(batch, row):
                 sums[source.originals[draw.conversation]] += _sums(model, tuned[positions], base[positions], targets)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
@@ -91,7 +91,7 @@ def _told_in_lines(model: MultiTaskModel, told: EncodedSource, place: Place, row
     for row in watched(list(sequential_rows([told], all_draws([told]), row_tokens)), f"base, told in plain lines: {told.name}"):
         batch = collate([told], [row]).to(model.backbone.device)
         with place.autocast(), model.backbone.reference():
-            base = model.states(batch)
+            base = model.states(batch).final
             for draw, positions, targets in _by_conversation(batch, row):
                 nats[draw.conversation] = chunked_cross_entropy(base[positions], model.backbone.base_unembedding, targets).item()
     return nats

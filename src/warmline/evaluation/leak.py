@@ -75,7 +75,7 @@ def hidden_reply_agreement(
         tokens = torch.from_numpy(encoded.tokens[:start].astype(np.int64)).to(model.backbone.device)
         bounds = torch.tensor([0, start], dtype=torch.int32, device=tokens.device)
         with place.autocast():
-            states = model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start)
+            states = model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start).read
         earlier = torch.from_numpy(features_of_labels(encoded.strategy[: own + 1, 1])[-1:]).to(states.device)
         same += int(model.heads.strategy.read(states[-1:], earlier).argmax()) == int(logits[row].argmax())
     return same, len(chosen)

@@ -57,7 +57,7 @@ class Probe(NamedTuple):
 def read_states(
     model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], head: HeadName, place: Place, row_tokens: int
 ) -> Readings:
-    """Final states at a head's reading positions; inside `model.backbone.reference()` they are the base's.
+    """What a head reads at its positions; inside `model.backbone.reference()` they are the base's.
 
     Args:
         model: In evaluation mode.
@@ -71,15 +71,15 @@ def read_states(
     for row in sequential_rows(sources, draws, row_tokens):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
-            final = model.states(batch)
+            here = model.states(batch).read
         if head == "emotion":
             known = known_emotions(batch)
-            positions = batch.emotion_positions[torch.from_numpy(known >= 0).to(final.device)]
+            positions = batch.emotion_positions[torch.from_numpy(known >= 0).to(here.device)]
             labels.append(known[known >= 0])
         else:
             positions = batch.strategy_positions
             labels.append(batch.strategy_targets.cpu().numpy())
-        states.append(final[positions].float().cpu().numpy())
+        states.append(here[positions].float().cpu().numpy())
         at = np.searchsorted(batch.bounds.cpu().numpy(), positions.cpu().numpy(), side="right") - 1
         numbers = np.array([(draw.source << 32) + int(sources[draw.source].originals[draw.conversation]) for draw in row], np.int64)
         conversations.append(numbers[at])

@@ -149,11 +149,11 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 @torch.no_grad()
 def _own_logits(backbone: Backbone, prompts: list[list[int]], unembedding: Tensor) -> Tensor:
-    """[tokens of all prompts, vocabulary], fp32, from the states that the heads read and the losses were made of."""
+    """[tokens of all prompts, vocabulary], fp32, from the states that the losses were made of."""
     lengths = [len(prompt) for prompt in prompts]
     positions = torch.cat([torch.arange(length) for length in lengths])
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    states = backbone.hidden(torch.tensor(list(chain.from_iterable(prompts))), positions, bounds, max(lengths))
+    states = backbone.hidden(torch.tensor(list(chain.from_iterable(prompts))), positions, bounds, max(lengths)).final
     return (states @ unembedding.T).float()
 
 

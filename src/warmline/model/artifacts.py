@@ -102,11 +102,12 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
 def reads(heads: HeadsConfig) -> dict[str, str]:
     """What each head reads, in words."""
     last, header = "at the last token (end of turn) of the user's turn", "at the last token of the assistant's header, before the reply"
-    pooled = "learned mean of the final hidden states of the user's turn, up to and with its last token (end of turn)"
+    kind = "final hidden" if heads.layer is None else f"scaled layer-{heads.layer}"
+    pooled = f"learned mean of the {kind} states of the user's turn, up to and with its last token (end of turn)"
     earlier = "; and the earlier replies' strategies: annotated, or where nobody annotates the head's own probabilities"
     return {
-        "emotion": pooled if heads.emotion.pooling == "attention" else f"final hidden state {last}",
-        "strategy": f"final hidden state {header}{earlier if heads.strategy.earlier_strategies else ''}",
+        "emotion": pooled if heads.emotion.pooling == "attention" else f"{kind} state {last}",
+        "strategy": f"{kind} state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
 
 
@@ -167,7 +168,7 @@ def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: 
         if config.lora is None:
             raise WarmlineError("model.backend: unsloth is used for adapters only; set model.backend: transformers")
         return UnslothBackbone(config.model, config.lora, device, dtype, **options)
-    return TransformersBackbone(config.model, config.lora, device, dtype, **options)
+    return TransformersBackbone(config.model, config.lora, device, dtype, read_layer=config.heads.layer, **options)
 
 
 def verify(run: RunFolder, config: RunConfig) -> None:

@@ -28,15 +28,27 @@ class Sampling(NamedTuple):
     seed: int | None = None
 
 
+class States(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        final: [tokens, hidden], after the last norm: what the language model's losses and logits are made of.
+        read: [tokens, hidden], what the heads read: the same, or the scaled output of an inner layer (`heads.layer`).
+    """
+
+    final: Tensor
+    read: Tensor
+
+
 class Prefill(NamedTuple):
     """One conversation after its forward pass.
 
     Attributes:
-        states: [tokens, hidden], what `hidden` gives.
+        states: Of its tokens, what `hidden` gives.
         cache: Its keys and values.
     """
 
-    states: Tensor
+    states: States
     cache: DynamicCache
 
 
@@ -66,8 +78,8 @@ class Backbone(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As of any `nn.Module`; those that require a gradient are tuned."""
 
-    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
-        """Final hidden states after the last norm, causal inside each conversation: [tokens] to [tokens, hidden].
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> States:
+        """Hidden states, causal inside each conversation: [tokens] to [tokens, hidden].
 
         Args:
             tokens: [tokens], token ids.
@@ -80,10 +92,10 @@ class Backbone(Protocol):
         """Inside it, `hidden` is the base's: adapter off, evaluation mode, no gradient."""
 
     def prefill(self, tokens: Tensor) -> Prefill:
-        """Final hidden states of one conversation, [tokens], and the cache from which its reply goes on."""
+        """Hidden states of one conversation, [tokens], and the cache from which its reply goes on."""
 
     def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
-        """Go on by one token in many conversations: [rows] to [rows, hidden].
+        """Go on by one token in many conversations: [rows] to final states [rows, hidden].
 
         Args:
             tokens: The newest token of each; rows beyond the last cache are padding.

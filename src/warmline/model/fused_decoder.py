@@ -270,17 +270,20 @@ class FusedDecoder:
         longest: int,
         checkpointing: Checkpointing = "none",
         adapters: bool = True,
-    ) -> Tensor:
-        """[tokens] to final hidden states [tokens, hidden]."""
+        inner: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """[tokens] to final hidden states, [tokens, hidden], and the output of the layer `inner`, counted from 1, if one is named."""
         with torch.autocast(tokens.device.type, enabled=False):
             if adapters:
                 self._refresh()
             x = self._decoder.embed_tokens(tokens)
             run = Pass(self._rotary(x, position_ids), bounds, longest, adapters)
             store = self._host_store(x.device) if checkpointing == "offload" and torch.is_grad_enabled() else None
+            seen = None
             for place, layer in enumerate(self._layers):
                 x = layer(x, run, checkpointing, store, place)
-            return _LastNorm.apply(x, self._norm)  # type: ignore[no-untyped-call,no-any-return]
+                seen = x if place + 1 == inner else seen
+            return _LastNorm.apply(x, self._norm), seen  # type: ignore[no-untyped-call]
 
     def _rotary(self, x: Tensor, position_ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Gemma's local layers turn by another base than its global ones; Qwen3's embedding knows no kinds."""

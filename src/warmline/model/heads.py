@@ -1,4 +1,4 @@
-"""The emotion and strategy heads: small, in fp32, on the final hidden states."""
+"""The emotion and strategy heads: small, in fp32, on the hidden states that the configuration names."""
 
 from typing import NamedTuple
 

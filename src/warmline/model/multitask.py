@@ -12,7 +12,7 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.labels import STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, reply_states, sequential_rows
-from warmline.model.backbone import Backbone
+from warmline.model.backbone import Backbone, States
 from warmline.model.heads import HeadLogits, Heads
 from warmline.model.losses import (
     HeadTargets,
@@ -43,8 +43,8 @@ class MultiTaskModel(nn.Module):
         self.backbone = backbone
         self.heads = heads
 
-    def states(self, batch: Batch) -> Tensor:
-        """Final hidden states, [tokens, hidden]."""
+    def states(self, batch: Batch) -> States:
+        """Hidden states of a batch's tokens."""
         return self.backbone.hidden(batch.tokens, batch.position_ids, batch.bounds, batch.longest)
 
     def forward(self, batch: Batch, base_states: Tensor) -> LossTerms:
@@ -56,12 +56,12 @@ class MultiTaskModel(nn.Module):
         """
         return self.terms(self.states(batch), batch, base_states)[0]
 
-    def terms(self, states: Tensor, batch: Batch, base_states: Tensor) -> tuple[LossTerms, HeadLogits]:
-        """The loss terms and head logits of given states, [tokens, hidden]."""
-        logits = self.heads(states, batch)
-        unembedding = self.backbone.unembedding
-        lm = chunked_cross_entropy(states[batch.lm_positions], unembedding, batch.lm_targets)
-        safety = chunked_kl(states[batch.safety_positions], unembedding, base_states, self.backbone.base_unembedding, batch.safety_weights)
+    def terms(self, states: States, batch: Batch, base_states: Tensor) -> tuple[LossTerms, HeadLogits]:
+        """The loss terms and head logits of given states."""
+        logits = self.heads(states.read, batch)
+        unembedding, final = self.backbone.unembedding, states.final
+        lm = chunked_cross_entropy(final[batch.lm_positions], unembedding, batch.lm_targets)
+        safety = chunked_kl(final[batch.safety_positions], unembedding, base_states, self.backbone.base_unembedding, batch.safety_weights)
         terms = LossTerms(
             lm=Term(lm, len(batch.lm_targets)),
             emotion=Term(emotion_loss(logits.emotion, batch.emotion_targets, self.targets.emotion), len(batch.emotion_targets)),
@@ -122,7 +122,7 @@ class BaseStates:
             for row in sequential_rows(sources, draws, _BASE_TOKENS):
                 batch = collate(sources, [row]).to(model.backbone.device)
                 with model.backbone.reference(), autocast:
-                    states = model.states(batch)[batch.safety_positions]
+                    states = model.states(batch).final[batch.safety_positions]
                 of_each = states.split([len(reply_states(source[draw.conversation])) for draw in batch.safety_draws])
                 self._states.update(zip(batch.safety_draws, (each.clone() for each in of_each), strict=True))
 

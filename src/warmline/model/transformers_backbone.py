@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -25,7 +26,7 @@ from transformers import (
 from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
-from warmline.model.backbone import Prefill, Sampling
+from warmline.model.backbone import Prefill, Sampling, States
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until
 
@@ -75,6 +76,7 @@ class TransformersBackbone(nn.Module):
         tuned: A folder that `save` wrote, to load instead of starting anew.
         trainable: False for evaluation and serving.
         checkpointing: What the layers keep for the backward pass.
+        read_layer: The layer whose output the heads read, counted from 1; None for the final states.
 
     Raises:
         WarmlineError: the model cannot be found, or cannot be used as asked.
@@ -89,6 +91,7 @@ class TransformersBackbone(nn.Module):
         tuned: Path | None = None,
         trainable: bool = True,
         checkpointing: Checkpointing = "none",
+        read_layer: int | None = None,
     ) -> None:
         super().__init__()
         base = _load_base(config, device, dtype)
@@ -107,6 +110,7 @@ class TransformersBackbone(nn.Module):
         if self._fused is None and checkpointing != "none" and trainable:
             self._causal.gradient_checkpointing_enable({"use_reentrant": False})
         self._using_base = False
+        self._read_layer = _checked(read_layer, self._causal.config.num_hidden_layers)
         self.train(trainable)
 
     @property
@@ -148,10 +152,11 @@ class TransformersBackbone(nn.Module):
         weight: Tensor = self._frozen.get_output_embeddings().weight
         return weight
 
-    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
-        """Final hidden states of one flat sequence of conversations, [tokens, hidden]."""
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> States:
+        """Hidden states of one flat sequence of conversations, [tokens, hidden]."""
         if self._fused is not None:
-            return self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters=not self._using_base)
+            adapters, layer = not self._using_base, self._read_layer
+            return _states(*self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters, layer))
         return self._decode(tokens, position_ids, bounds, longest)
 
     @torch.no_grad()
@@ -161,20 +166,21 @@ class TransformersBackbone(nn.Module):
         bounds = torch.tensor([0, longest], dtype=torch.int32, device=self.device)
         return Prefill(self._decode(tokens, torch.arange(longest, device=self.device), bounds, longest, cache), cache)
 
-    def _decode(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | None = None) -> Tensor:
+    def _decode(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | None = None) -> States:
         """One flat sequence through transformers' own decoder, which fills a cache if there is one."""
-        output = self._in_use.get_decoder()(
-            input_ids=tokens[None],
-            position_ids=position_ids[None],
-            past_key_values=cache,
-            use_cache=cache is not None,
-            cu_seq_lens_q=bounds,
-            cu_seq_lens_k=bounds,
-            max_length_q=longest,
-            max_length_k=longest,
-        )
-        states: Tensor = output.last_hidden_state[0]
-        return states
+        decoder = self._in_use.get_decoder()
+        with _output_of(decoder, self._read_layer) as seen:
+            output = decoder(
+                input_ids=tokens[None],
+                position_ids=position_ids[None],
+                past_key_values=cache,
+                use_cache=cache is not None,
+                cu_seq_lens_q=bounds,
+                cu_seq_lens_k=bounds,
+                max_length_q=longest,
+                max_length_k=longest,
+            )
+        return _states(output.last_hidden_state[0], seen[0][0] if seen else None)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
@@ -236,6 +242,36 @@ class TransformersBackbone(nn.Module):
         """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""
         self.model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+
+
+def _checked(read_layer: int | None, layers: int) -> int | None:
+    if read_layer is not None and read_layer > layers:
+        raise WarmlineError(f"heads.layer: {read_layer}, but this model has {layers} layers; null reads the final states")
+    return read_layer
+
+
+@contextmanager
+def _output_of(decoder: Any, layer: int | None) -> Iterator[list[Tensor]]:
+    """A list that holds the layer's output, [1, tokens, hidden], after a forward pass inside; it stays empty without a layer."""
+    seen: list[Tensor] = []
+    if layer is None:
+        yield seen
+        return
+
+    def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+        if not seen:  # a recomputed layer comes by again
+            seen.append(output)
+
+    hook = decoder.layers[layer - 1].register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _states(final: Tensor, inner: Tensor | None) -> States:
+    """Both kinds; an inner layer's output, whose size grows from layer to layer, is scaled to a mean square of 1."""
+    return States(final, final if inner is None else nn.functional.rms_norm(inner, inner.shape[-1:], eps=1e-6))
 
 
 def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

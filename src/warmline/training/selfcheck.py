@@ -55,9 +55,13 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
 
 
 def _states(model: MultiTaskModel, batch: Batch, place: Place) -> Tensor:
-    """Hidden states under an autocast of their own: it caches its casts of the weights, and a check changes weights in between."""
+    """What the losses are made of, the heads' inner states beside it where they have some: [tokens, hidden or twice that].
+
+    Under an autocast of their own: it caches its casts of the weights, and a check changes weights in between.
+    """
     with place.autocast():
-        return model.states(batch)
+        final, read = model.states(batch)
+    return final if read is final else torch.cat([final, read.to(final.dtype)], dim=1)
 
 
 def _probe(sources: list[EncodedSource]) -> list[Draw]:
@@ -74,12 +78,12 @@ def _probe(sources: list[EncodedSource]) -> list[Draw]:
 
 
 def _check_shape(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
-    expected = (len(batch.tokens), model.backbone.hidden_size)
-    if tuple(states.shape) != expected:
-        raise WarmlineError(f"self-check: hidden states are {tuple(states.shape)}, expected {expected}: a row was cut or padded")
+    tokens, width = len(batch.tokens), model.backbone.hidden_size
+    if states.shape not in ((tokens, width), (tokens, 2 * width)):
+        raise WarmlineError(f"self-check: hidden states are {tuple(states.shape)}, expected {(tokens, width)}: a row was cut or padded")
     if not bool(states.isfinite().all()):
         raise WarmlineError("self-check: hidden states hold NaN or infinity; try training.precision: bf16 or fp32")
-    return f"hidden states [{expected[0]} tokens, {expected[1]}], finite"
+    return f"hidden states [{tokens} tokens, {width}], finite"
 
 
 def _with_token(batch: Batch, position: int) -> Batch:
@@ -142,7 +146,7 @@ def _check_gradients(model: MultiTaskModel, batch: Batch, place: Place) -> str:
     with place.autocast():
         states = model.states(batch)
         with torch.no_grad():
-            base = torch.zeros_like(states[batch.safety_positions])
+            base = torch.zeros_like(states.final[batch.safety_positions])
         terms, _ = model.terms(states, batch, base)
         loss = terms.lm.sum + terms.emotion.sum + terms.strategy.sum + terms.safety.sum
     torch.autograd.backward(loss)

@@ -70,11 +70,11 @@ class Validator:
         with self._place.autocast():
             states = model.states(batch)
             with model.backbone.reference():
-                base = model.states(batch)
+                base = model.states(batch).final
             terms, logits = model.terms(states, batch, base[batch.safety_positions])
             backbone = model.backbone
             task_kl = chunked_kl(
-                states[batch.lm_positions],
+                states.final[batch.lm_positions],
                 backbone.unembedding,
                 base[batch.lm_positions],
                 backbone.base_unembedding,
