@@ -314,11 +314,6 @@ def test_gradients_from_an_inner_layer_end_there(checkpointing: str, folder: Pat
     }
 
 
-def test_a_layer_that_is_not_there(folder: Path) -> None:
-    with pytest.raises(WarmlineError, match=r"^heads\.layer: 3, but this model has 2 layers"):
-        open_backbone(folder, read_layer=3)
-
-
 # going on from a cache
 
 

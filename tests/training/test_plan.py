@@ -7,13 +7,14 @@ import pytest
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, metrics, quiet_train
-from warmline.config import load_config
+from warmline.config import dump_config, load_config
 from warmline.data.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
-from warmline.runs import RunFolder, read_json
+from warmline.runs import RunFolder, read_json, write_text
 from warmline.training.checkpoint import trainable_state
+from warmline.training.loop import train
 from warmline.training.plan import plan_run
 
 
@@ -42,6 +43,16 @@ def test_unsloth_without_a_gpu_is_refused_before_anything_is_read(tiny_config: C
     with pytest.raises(WarmlineError, match=r"^model\.backend: unsloth needs a CUDA GPU and there is none; [^\n]+$"):
         quiet_train(config)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_a_layer_that_is_not_there_leaves_an_earlier_run_alone(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, heads={"layer": 3})
+    run = RunFolder(config.output_dir / config.name)
+    run.create()
+    write_text(run.config, dump_config(config))
+    with pytest.raises(WarmlineError, match=r"^heads\.layer: 3, but .* has 2 layers; null reads the final states"):
+        train(config, overwrite=True)
+    assert run.config.is_file()
 
 
 def test_draws_match_epochs(tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]) -> None:

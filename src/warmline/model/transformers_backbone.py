@@ -110,7 +110,7 @@ class TransformersBackbone(nn.Module):
         if self._fused is None and checkpointing != "none" and trainable:
             self._causal.gradient_checkpointing_enable({"use_reentrant": False})
         self._using_base = False
-        self._read_layer = _checked(read_layer, self._causal.config.num_hidden_layers)
+        self._read_layer = read_layer
         self.train(trainable)
 
     @property
@@ -242,12 +242,6 @@ class TransformersBackbone(nn.Module):
         """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""
         self.model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
-
-
-def _checked(read_layer: int | None, layers: int) -> int | None:
-    if read_layer is not None and read_layer > layers:
-        raise WarmlineError(f"heads.layer: {read_layer}, but this model has {layers} layers; null reads the final states")
-    return read_layer
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import RowPacker, count_targets, tally
 from warmline.data.template import ChatTemplate
-from warmline.model.choose import Backend, Choice, choose_backend
+from warmline.errors import WarmlineError
+from warmline.model.choose import Backend, Choice, attention_kinds, choose_backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.transformers_backbone import load_architecture, load_tokenizer
 from warmline.training.device import Place, choose_place
@@ -97,15 +98,17 @@ def choose_way(config: RunConfig, place: Place, ranks: int = 1) -> Way:
         ranks: Processes that train together.
 
     Raises:
-        WarmlineError: the base model's configuration cannot be found, or what is asked for cannot run here.
+        WarmlineError: the base model's configuration cannot be found, or what is asked for is not in it or cannot run here.
     """
+    architecture = load_architecture(config.model)
+    layers, read = len(attention_kinds(architecture)), config.heads.layer
+    if read is not None and read > layers:
+        raise WarmlineError(f"heads.layer: {read}, but {config.model.name} has {layers} layers; null reads the final states")
     half = config.model.load_in_4bit or place.dtype != torch.float32
     if choose_sharding(config, half, place.device, ranks):
         keeps: Checkpointing = "none" if config.model.checkpointing == "none" else "full"
         return Way(Choice("transformers", "layers are spread over the GPUs"), keeps, sharded=True)
-    choice = choose_backend(
-        config, load_architecture(config.model), place.device, place.dtype, lambda: plain_fits(config, half, place.device)
-    )
+    choice = choose_backend(config, architecture, place.device, place.dtype, lambda: plain_fits(config, half, place.device))
     return Way(choice, choose_checkpointing(config, half, place.device, backend=choice.backend))
 
 
