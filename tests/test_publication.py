@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from warmline.config import load_config
+from warmline.model.artifacts import verify
 from warmline.reporting.report import write_report
 from warmline.reporting.summary import write_summary
+from warmline.runs import RunFolder, read_json
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("results", "safety", "data_cards", "eqbench")
@@ -40,9 +42,15 @@ def test_the_published_run_is_the_configuration_of_today() -> None:
     assert published.data.alpha == today.data.alpha
 
 
+def test_the_published_weights_are_those_that_were_scored() -> None:
+    run = RunFolder.open(ROOT / "results" / "adapter")
+    verify(run, load_config(run.config))
+    assert read_json(run.heads_description) == read_json(ROOT / "results" / "run" / "heads.json")
+
+
 @pytest.mark.parametrize("name", [*FOLDERS, "report.md"])
 def test_no_path_of_a_machine(name: str) -> None:
     files = [path for path in (ROOT / name).rglob("*") if path.is_file()] if (ROOT / name).is_dir() else [ROOT / name]
     for path in files:
-        if path.suffix != ".png":
+        if path.suffix not in (".png", ".safetensors"):
             assert not re.search(r"/(home|root|work|Users)/", path.read_text(encoding="utf-8")), path
