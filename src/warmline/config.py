@@ -174,7 +174,7 @@ class LossWeights(_Section):
     """The weights of the four objectives in the total loss."""
 
     lm: NonNegative = Field(1.0, description="Mean cross-entropy of a reply token (nats).")
-    emotion: NonNegative = Field(0.2, description="Mean cross-entropy of an emotion target (nats).")
+    emotion: NonNegative = Field(0.2, description="Mean cross-entropy of an emotion target (nats); of 28 labels, their sum.")
     strategy: NonNegative = Field(0.2, description="Mean cross-entropy of a strategy target (nats).")
     safety: NonNegative = Field(0.1, description="Mean over safety conversations of KL(base || tuned) a reply token (nats).")
 

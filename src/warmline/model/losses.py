@@ -127,8 +127,8 @@ def emotion_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLA
     """Sum over rows of the emotion loss.
 
     Args:
-        logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the mean
-            over labels.
+        logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the sum
+            over labels: what all 28 answers of a row cost, so that `loss.emotion` weighs either kind of row alike.
         targets: [rows, 28], 1 where a label applies.
         settings: Smoothing; with 27 also weights. A row of several labels has the mean of their weights.
 
@@ -137,7 +137,7 @@ def emotion_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLA
     """
     if logits.shape[1] == targets.shape[1]:
         smooth = targets * (1 - settings.smoothing) + settings.smoothing / 2
-        return binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(dim=1).sum()
+        return binary_cross_entropy_with_logits(logits, smooth, reduction="sum")
     among = targets[:, : logits.shape[1]]
     shared = among / among.sum(dim=1, keepdim=True)
     return _soft_cross_entropy(logits, shared, settings)
