@@ -144,7 +144,9 @@ def load_artifact(
     Raises:
         WarmlineError: files are missing, damaged, or do not belong together.
     """
-    config = load_config(run.config, [] if base is None else [f"model.name={base}", "model.revision=null"])
+    config = load_config(run.config)
+    if base is not None:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"name": base, "revision": None})})
     description = read_json(run.heads_description)
     verify(run, config)
     try:

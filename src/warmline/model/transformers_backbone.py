@@ -251,12 +251,7 @@ def _output_of(decoder: Any, layer: int | None) -> Iterator[list[Tensor]]:
     if layer is None:
         yield seen
         return
-
-    def keep(_: nn.Module, __: Any, output: Tensor) -> None:
-        if not seen:  # a recomputed layer comes by again
-            seen.append(output)
-
-    hook = decoder.layers[layer - 1].register_forward_hook(keep)
+    hook = decoder.layers[layer - 1].register_forward_hook(lambda _, __, output: seen.append(output))
     try:
         yield seen
     finally:

@@ -4,6 +4,8 @@ A backbone that attends to the future, leaks between packed conversations, drops
 still trains without a word, and every number afterwards is wrong. Each check here has failed on some public code.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -39,14 +41,12 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
         draws = _probe(sources)
         batch = collate(sources, [tuple(draws)]).to(model.backbone.device)
         with torch.no_grad():
-            states = _states(model, batch, place)
-            lines = [
-                _check_shape(model, batch, states),
-                _check_causal(model, batch, states, place),
-                _check_isolated(model, batch, states, place),
-                _check_alone(model, sources, draws[-1], states, place),
-                _check_reference(model, batch, states, place),
-            ]
+            with place.autocast():
+                final, read = model.states(batch)
+            lines = _check_states(model, sources, batch, draws[-1], _See(model, place))
+            if read is not final:
+                _check_states(model, sources, batch, draws[-1], _See(model, place, inner=True))
+                lines.append("the layer that the heads read: all of this too")
         lines.append(_check_gradients(model, batch, place))
     finally:
         model.train(was_training)
@@ -54,14 +54,29 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
     return lines
 
 
-def _states(model: MultiTaskModel, batch: Batch, place: Place) -> Tensor:
-    """What the losses are made of, the heads' inner states beside it where they have some: [tokens, hidden or twice that].
+class _See(NamedTuple):
+    """Gives one kind of hidden states, [tokens, hidden]: the final ones, or those of the layer that the heads read."""
 
-    Under an autocast of their own: it caches its casts of the weights, and a check changes weights in between.
-    """
-    with place.autocast():
-        final, read = model.states(batch)
-    return final if read is final else torch.cat([final, read.to(final.dtype)], dim=1)
+    model: MultiTaskModel
+    place: Place
+    inner: bool = False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Under an autocast of its own: it caches its casts of the weights, and a check changes weights in between."""
+        with self.place.autocast():
+            final, read = self.model.states(batch)
+        return read if self.inner else final
+
+
+def _check_states(model: MultiTaskModel, sources: list[EncodedSource], batch: Batch, last: Draw, see: _See) -> list[str]:
+    states = see(batch)
+    return [
+        _check_shape(model, batch, states),
+        _check_causal(batch, states, see),
+        _check_isolated(batch, states, see),
+        _check_alone(sources, last, states, see),
+        _check_reference(model, batch, states, see),
+    ]
 
 
 def _probe(sources: list[EncodedSource]) -> list[Draw]:
@@ -78,12 +93,12 @@ def _probe(sources: list[EncodedSource]) -> list[Draw]:
 
 
 def _check_shape(model: MultiTaskModel, batch: Batch, states: Tensor) -> str:
-    tokens, width = len(batch.tokens), model.backbone.hidden_size
-    if states.shape not in ((tokens, width), (tokens, 2 * width)):
-        raise WarmlineError(f"self-check: hidden states are {tuple(states.shape)}, expected {(tokens, width)}: a row was cut or padded")
+    expected = (len(batch.tokens), model.backbone.hidden_size)
+    if tuple(states.shape) != expected:
+        raise WarmlineError(f"self-check: hidden states are {tuple(states.shape)}, expected {expected}: a row was cut or padded")
     if not bool(states.isfinite().all()):
         raise WarmlineError("self-check: hidden states hold NaN or infinity; try training.precision: bf16 or fp32")
-    return f"hidden states [{tokens} tokens, {width}], finite"
+    return f"hidden states [{expected[0]} tokens, {expected[1]}], finite"
 
 
 def _with_token(batch: Batch, position: int) -> Batch:
@@ -93,9 +108,9 @@ def _with_token(batch: Batch, position: int) -> Batch:
     return Batch(**{**batch.__dict__, "tokens": changed})
 
 
-def _check_causal(model: MultiTaskModel, batch: Batch, states: Tensor, place: Place) -> str:
+def _check_causal(batch: Batch, states: Tensor, see: _See) -> str:
     start, end = batch.bounds[-2:].tolist()
-    changed = _states(model, _with_token(batch, end - 1), place)
+    changed = see(_with_token(batch, end - 1))
     if not torch.equal(changed[start : end - 1], states[start : end - 1]):
         raise WarmlineError("self-check: attention is not causal: a later token changes earlier states, so replies leak into the heads")
     if torch.equal(changed[end - 1], states[end - 1]):
@@ -103,35 +118,35 @@ def _check_causal(model: MultiTaskModel, batch: Batch, states: Tensor, place: Pl
     return "causal: a later token leaves earlier states bit-identical"
 
 
-def _check_isolated(model: MultiTaskModel, batch: Batch, states: Tensor, place: Place) -> str:
+def _check_isolated(batch: Batch, states: Tensor, see: _See) -> str:
     first_end = int(batch.bounds[1])
-    changed = _states(model, _with_token(batch, 1), place)
+    changed = see(_with_token(batch, 1))
     if not torch.equal(changed[first_end:], states[first_end:]):
         raise WarmlineError("self-check: packing leaks: a token of one conversation changes the states of another in the same row")
     return "isolated: packed neighbours stay bit-identical"
 
 
-def _check_alone(model: MultiTaskModel, sources: list[EncodedSource], draw: Draw, states: Tensor, place: Place) -> str:
-    alone = _states(model, collate(sources, [(draw,)]).to(model.backbone.device), place)
+def _check_alone(sources: list[EncodedSource], draw: Draw, states: Tensor, see: _See) -> str:
+    alone = see(collate(sources, [(draw,)]).to(states.device))
     packed = states[-len(alone) :]
     gap = float((alone.float() - packed.float()).abs().max() / alone.float().abs().max().clamp(min=1e-6))
-    if gap > AGREEMENT[place.dtype]:
+    if gap > AGREEMENT[see.place.dtype]:
         raise WarmlineError(f"self-check: a conversation packed differs from itself alone by {gap:.1e} of its largest state")
     return f"packed equals alone (largest difference {gap:.0e} of the largest state)"
 
 
-def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor, place: Place) -> str:
+def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor, see: _See) -> str:
     """Perturb what is tuned: the tuned states must move, the base's must not."""
     with model.backbone.reference():
-        base = _states(model, batch, place)
+        base = see(batch)
     tuned = _tuned_parameters(model)
     saved = [parameter.detach().clone() for parameter in tuned]
     try:
         for parameter in tuned:
             parameter.add_(0.05)
-        moved = _states(model, batch, place)
+        moved = see(batch)
         with model.backbone.reference():
-            still = _states(model, batch, place)
+            still = see(batch)
     finally:
         for parameter, value in zip(tuned, saved, strict=True):
             parameter.copy_(value)
