@@ -37,46 +37,47 @@ Only = Annotated[str, typer.Option(help="Only jobs whose name holds this text, o
 Seeds = Annotated[str, typer.Option(help="With commas between.")]
 
 _ALONE = {name: f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")}
-_EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.epochs=3", "training.rows_per_micro_batch=2")
-_STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.epochs=5", "training.rows_per_micro_batch=3",
+_EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.rows_per_micro_batch=2")
+_STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.rows_per_micro_batch=3",
              "data.sources.esconv.objectives=[strategy]")  # fmt: skip
 _WHOLE = ("lora=null", "training.learning_rate=3e-5")
-_PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false", "heads.strategy.class_weights=none")
+_PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
+
+START = ("training.learning_rate=3e-4", "loss.emotion=1.0", "loss.strategy=1.0")
+"""What every trial starts from, whatever the configuration has learned from them since."""
 
 TRIALS: dict[str, tuple[str, ...]] = {
     "joint": (),
-    "joint-heads0.2": ("loss.emotion=0.2", "loss.strategy=0.2"),
-    "strategy-layer10": (*_STRATEGY, "heads.layer=10", "training.epochs=2"),
-    "strategy-short": (*_STRATEGY, "training.epochs=2"),
-    "emotion-layer10": (*_EMOTION, "heads.layer=10"),
-    "strategy-drop": (*_STRATEGY, "heads.strategy.dropout=0.5"),
-    "strategy-lm": (*_STRATEGY, "data.sources.esconv.objectives=[lm,strategy]", "loss.strategy=0.2"),
-    "strategy-lr1e-4": (*_STRATEGY, "training.learning_rate=1e-4"),
-    "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
-    "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=sqrt"),
-    "emotion-last": (*_EMOTION, *_PLAIN),
-    "strategy-plain": (*_STRATEGY, *_PLAIN),
-    "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
-    "emotion-smooth": (*_EMOTION, "heads.emotion.label_smoothing=0.1"),
-    "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
+    "strategy": _STRATEGY,
+    "strategy-layer10": (*_STRATEGY, "heads.layer=10"),
     "joint-lr1e-3": ("training.learning_rate=1e-3",),
-    "joint-alpha0.5": ("data.alpha=0.5", "training.epochs=2"),
+    "strategy-drop": (*_STRATEGY, "heads.strategy.dropout=0.5"),
+    "emotion-layer10": (*_EMOTION, "heads.layer=10"),
+    "emotion": _EMOTION,
+    "joint-heads0.3": ("loss.emotion=0.3", "loss.strategy=0.3"),
+    "strategy-lr1e-3": (*_STRATEGY, "training.learning_rate=1e-3"),
+    "joint-epochs3": ("training.epochs=3",),
+    "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
+    "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
+    "strategy-plain": (*_STRATEGY, *_PLAIN),
+    "emotion-last": (*_EMOTION, *_PLAIN),
+    "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=sqrt"),
+    "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
+    "emotion-smooth": (*_EMOTION, "heads.emotion.label_smoothing=0.1"),
+    "strategy-epochs4": (*_STRATEGY, "training.epochs=4"),
+    "emotion-epochs4": (*_EMOTION, "training.epochs=4"),
+    "strategy-lm": (*_STRATEGY, "data.sources.esconv.objectives=[lm,strategy]"),
+    "joint-alpha0.7": ("data.alpha=0.7",),
     "emotion-28": (*_EMOTION, "data.sources.goemotions.labels=28"),
     "emotion-whole": (*_EMOTION, *_WHOLE),
-    "emotion": _EMOTION,
-    "strategy": (*_STRATEGY, "heads.strategy.class_weights=none"),
-    "emotion-lr1e-4": (*_EMOTION, "training.learning_rate=1e-4"),
-    "strategy-lr1e-3": (*_STRATEGY, "training.learning_rate=1e-3"),
     "emotion-r64": (*_EMOTION, "lora.r=64", "lora.alpha=64"),
-    "emotion-long": (*_EMOTION, "training.epochs=5"),
     "emotion-situations": (
         *_EMOTION, "data.sources.empathetic_dialogues.enabled=true", "data.sources.empathetic_dialogues.situation_as_emotion=true",
         "data.sources.empathetic_dialogues.objectives=[emotion]",
     ),
-    "emotion-28-long": (*_EMOTION, "data.sources.goemotions.labels=28", "training.epochs=5"),
     "emotion-sqrt": (*_EMOTION, "heads.emotion.class_weights=sqrt"),
     "emotion-head3e-3": (*_EMOTION, "training.head_learning_rate=3e-3"),
-    "strategy-long": (*_STRATEGY, "training.epochs=10"),
+    "strategy-head3e-3": (*_STRATEGY, "training.head_learning_rate=3e-3"),
     "strategy-hidden": (*_STRATEGY, "heads.strategy.hidden_size=256"),
     "joint-whole": _WHOLE,
     "joint-r64": ("lora.r=64", "lora.alpha=64"),
@@ -85,7 +86,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
         "data.sources.empathetic_dialogues.situation_as_emotion=true", "data.sources.empathetic_dialogues.objectives=[lm,emotion]",
     ),
 }  # fmt: skip
-"""What is tried, and what each trial changes: one head alone, or everything together as the study trains. What may
+"""What is tried, and what each trial changes of START: one head alone, or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
 ALPHAS = (0.25, 0.5, 1.0)
@@ -156,7 +157,7 @@ def tune(
     found = [
         Job(
             f"{name}-seed{seed}",
-            _self("trial", str(config), *_options(data_dir, [*(overrides or ()), *TRIALS[name]]), "--name", f"{name}-seed{seed}",
+            _self("trial", str(config), *_options(data_dir, [*START, *(overrides or ()), *TRIALS[name]]), "--name", f"{name}-seed{seed}",
                   "--seed", str(seed), "--folder", str(folder)),
             folder / f"{name}-seed{seed}" / "results" / "validation.json",
         )

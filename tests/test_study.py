@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts.study import ALPHAS, TRIALS, Job, Study, _wanted, collect, run_jobs
+from scripts.study import ALPHAS, START, TRIALS, Job, Study, _wanted, collect, run_jobs
 
 import warmline
 from tests.conftest import ConfigFactory
@@ -71,7 +71,7 @@ def test_only_takes_parts_of_names() -> None:
 
 @pytest.mark.parametrize("name", TRIALS)
 def test_every_trial_is_a_configuration(name: str) -> None:
-    assert load_config(STUDY, TRIALS[name]) != load_config(STUDY) or name == "joint"
+    assert load_config(STUDY, [*START, *TRIALS[name]]) != load_config(STUDY, START) or name == "joint"
 
 
 def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_path: Path) -> None:
