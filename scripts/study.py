@@ -57,6 +57,8 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-heads0.3": ("loss.emotion=0.3", "loss.strategy=0.3"),
     "strategy-lr1e-3": (*_STRATEGY, "training.learning_rate=1e-3"),
     "joint-epochs3": ("training.epochs=3",),
+    "joint-layer10": ("heads.layer=10", "heads.emotion.final_states=true"),
+    "joint-layer10-epochs3": ("heads.layer=10", "heads.emotion.final_states=true", "training.epochs=3", "training.learning_rate=1e-3"),
     "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-plain": (*_STRATEGY, *_PLAIN),

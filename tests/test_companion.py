@@ -59,7 +59,7 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
     draws = one_of_each(encoded, GOEMOTIONS, place, ESCONV, most=2048)
     batch = pack(encoded, draws)
     (original,) = [load_source(source, "test", config.data).conversations[encoded[place].originals[draws[1].conversation]]]
-    states = model.states(batch).read
+    states = model.states(batch).inner
     start, end = batch.bounds[1:3].tolist()
     messages = as_messages(original)
     compared = 0
@@ -86,10 +86,13 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("layer", [None, 1])
-def test_pooled_turns_and_own_choices_are_read_as_in_training(layer: int | None, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layer", "emotion_final"), [(None, False), (1, False), (1, True)])
+def test_pooled_turns_and_own_choices_are_read_as_in_training(
+    layer: int | None, emotion_final: bool, tiny_config: ConfigFactory, tmp_path: Path
+) -> None:
     """With attention pooling and earlier strategies: serving reads the tokens that training read, and the head's own choices."""
-    heads = {"layer": layer, "emotion": {"pooling": "attention"}, "strategy": {"earlier_strategies": True}}
+    emotion_head = {"pooling": "attention", "final_states": emotion_final}
+    heads = {"layer": layer, "emotion": emotion_head, "strategy": {"earlier_strategies": True}}
     config = tiny_config(tmp_path, heads=heads, data={"row_tokens": 2048})
     model, template = build_model(config, CPU.device, CPU.dtype).eval(), ChatTemplate(load_tokenizer(config.model))
     torch.nn.init.normal_(model.heads.emotion.pooling.score.weight)
@@ -99,11 +102,13 @@ def test_pooled_turns_and_own_choices_are_read_as_in_training(layer: int | None,
     conversation = Conversation("1", tuple(turns))
     encoded = [encode("made", [conversation], ("lm", "emotion", "strategy"), template, 512)]
     batch = pack(encoded, [Draw(0, 0)])
-    states = model.states(batch).read
+    states = model.states(batch)
     reading = Companion(model, template, CPU).read(as_messages(conversation)[:4])
     emotion = model.heads(states, batch).emotion[1].softmax(0)
+    seen = states.final if emotion_final else states.inner
+    assert torch.equal(emotion, model.heads.emotion.read(seen, batch.emotion_starts, batch.emotion_positions)[1].softmax(0))
     assert list(reading.emotion.values()) == pytest.approx(emotion.tolist(), abs=1e-6)
-    own = model.heads.strategy.by_own_choices(states[batch.strategy_positions])[-1].softmax(0)
+    own = model.heads.strategy.by_own_choices(states.inner[batch.strategy_positions])[-1].softmax(0)
     assert list(reading.strategy.values()) == pytest.approx(own.tolist(), abs=1e-6)
     starts = batch.emotion_starts.tolist()
     assert starts[0] == 0

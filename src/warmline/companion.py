@@ -12,7 +12,7 @@ from warmline.config import load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.model.artifacts import load_artifact
-from warmline.model.backbone import Sampling
+from warmline.model.backbone import Sampling, States
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
@@ -77,7 +77,7 @@ class Companion:
         ids = self._prompt(messages)
         with self._place.autocast():
             prefilled = self._model.backbone.prefill(torch.tensor(ids, device=self._place.device))
-        return take_reading(self._model.heads, prefilled.states.read, ids, self._template.layout)
+        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
         """The next reply.
@@ -164,20 +164,20 @@ def reading_places(prompt: list[int], layout: Layout) -> ReadingPlaces:
     return ReadingPlaces(ends[-2] + 1 if len(ends) > 1 else 0, ends[-1], headers)
 
 
-def take_reading(heads: Heads, states: Tensor, prompt: list[int], layout: Layout) -> Reading:
+def take_reading(heads: Heads, states: States, prompt: list[int], layout: Layout) -> Reading:
     """Emotion and strategy from the states of a prompt, wherever it was computed: the one place that reads them for a person.
 
     Args:
         heads: Of the tuned model.
-        states: [tokens, hidden], what the heads read (`States.read`), of the whole prompt.
+        states: Of the whole prompt.
         prompt: Token ids, ending with the header of the reply to come.
         layout: Of the template that rendered it.
     """
     places = reading_places(prompt, layout)
     asked = places.headers if heads.strategy.sees_earlier else places.headers[-1:]
-    start, end, headers = (torch.tensor(at, device=states.device) for at in ([places.turn_start], [places.turn_end], asked))
-    emotion = heads.emotion.read(states, start, end)
-    strategy = heads.strategy.by_own_choices(states[headers])[-1:]
+    start, end, headers = (torch.tensor(at, device=states.final.device) for at in ([places.turn_start], [places.turn_end], asked))
+    emotion = heads.emotion.read(heads.emotion.pick(states), start, end)
+    strategy = heads.strategy.by_own_choices(heads.strategy.pick(states)[headers])[-1:]
     return Reading(
         _distribution(emotion_probabilities(emotion)[0], EMOTIONS_AND_NEUTRAL),
         _distribution(strategy.softmax(dim=1)[0], STRATEGIES),

@@ -136,6 +136,7 @@ class HeadConfig(_Section):
         description="Weight of a class's targets in its loss: 1, or proportional to 1 / sqrt(n) or 1 / n of its training targets n, with "
         "mean 1 over these. Lifts rare classes (macro-F1) and costs accuracy. 28 labels have thresholds for that and take none.",
     )
+    final_states: bool = Field(False, description="Read the final states although heads.layer names a layer for the other head.")
 
 
 class EmotionHeadConfig(HeadConfig):
@@ -163,7 +164,7 @@ class HeadsConfig(_Section):
 
     layer: Count | None = Field(
         None,
-        description="Decoder layer whose output both heads read, counted from 1, each state scaled to a mean square of 1; null: the final "
+        description="Decoder layer whose output the heads read, counted from 1, each state scaled to a mean square of 1; null: the final "
         "states, after the last norm. An inner layer runs on transformers (fused or plain), not on Unsloth.",
     )
     emotion: EmotionHeadConfig = EmotionHeadConfig()

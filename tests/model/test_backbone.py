@@ -293,9 +293,9 @@ def test_an_inner_layer_is_read(folder: Path) -> None:
             inner = [usual.decoder(input_ids=one[None], output_hidden_states=True, **alone(one)).hidden_states[1][0] for one in parts]
             expected = torch.cat(inner)
             torch.testing.assert_close(
-                found.read, expected / (expected.square().mean(dim=1, keepdim=True) + 1e-6).sqrt(), rtol=1e-4, atol=1e-5
+                found.inner, expected / (expected.square().mean(dim=1, keepdim=True) + 1e-6).sqrt(), rtol=1e-4, atol=1e-5
             )
-            assert torch.equal(backbone.prefill(parts[1]).states.read, states_read(backbone, [parts[1]]).read)
+            assert torch.equal(backbone.prefill(parts[1]).states.inner, states_read(backbone, [parts[1]]).inner)
     final, read = states_read(usual, parts)
     assert read is final
 
@@ -307,7 +307,7 @@ def alone(part: Tensor) -> dict[str, Any]:
 @pytest.mark.parametrize("checkpointing", ["none", "full"])
 def test_gradients_from_an_inner_layer_end_there(checkpointing: str, folder: Path) -> None:
     backbone = noisy(open_backbone(folder, checkpointing=checkpointing, read_layer=1)).train()
-    states_read(backbone, conversations()).read.square().mul(torch.arange(32)).sum().backward()
+    states_read(backbone, conversations()).inner.square().mul(torch.arange(32)).sum().backward()
     tuned = [(name, value) for name, value in backbone.named_parameters() if value.requires_grad]
     assert {name for name, value in tuned if value.grad is not None and bool(value.grad.any())} == {
         name for name, _ in tuned if ".layers.0." in name

@@ -6,6 +6,7 @@ import torch
 from warmline.config import EmotionHeadConfig, HeadConfig, HeadsConfig, StrategyHeadConfig
 from warmline.data.earlier import FEATURES, earlier_features
 from warmline.data.packing import Batch
+from warmline.model.backbone import States
 from warmline.model.heads import ClassificationHead, Heads
 
 
@@ -70,16 +71,16 @@ def test_reads_only_its_positions(emotions: int) -> None:
     heads = Heads(16, emotions, HeadsConfig()).eval()
     states = torch.randn(10, 16)
     batch = batch_of([(0, 2), (5, 7)], [4])
-    logits = heads(states, batch)
+    logits = heads(States(states, states), batch)
     assert (logits.emotion.shape, logits.strategy.shape) == ((2, emotions), (1, 8))
     others = [at for at in range(10) if at not in (2, 4, 7)]
     states[others] += 1
-    again = heads(states, batch)
+    again = heads(States(states, states), batch)
     assert torch.equal(again.emotion, logits.emotion)
     assert torch.equal(again.strategy, logits.strategy)
     states[2] += 1
     states[4] += 1
-    moved = heads(states, batch)
+    moved = heads(States(states, states), batch)
     assert not torch.equal(moved.emotion[0], logits.emotion[0])
     assert not torch.equal(moved.strategy, logits.strategy)
 
@@ -102,11 +103,11 @@ def test_pooling_sees_its_turn_and_nothing_else() -> None:
     heads = Heads(16, 27, POOLED).eval()
     torch.nn.init.normal_(heads.emotion.pooling.score.weight)
     states, batch = torch.randn(10, 16), batch_of([(3, 6)], [])
-    before = heads(states, batch).emotion
+    before = heads(States(states, states), batch).emotion
     for at in range(10):
         changed = states.clone()
         changed[at] += 1
-        assert torch.equal(heads(changed, batch).emotion, before) == (at not in (3, 4, 5, 6))
+        assert torch.equal(heads(States(changed, changed), batch).emotion, before) == (at not in (3, 4, 5, 6))
 
 
 def test_pooling_begins_as_the_plain_mean() -> None:
@@ -121,7 +122,10 @@ def test_earlier_strategies_are_an_input() -> None:
     states = torch.randn(10, 16)
     for config, matters in ((POOLED, True), (HeadsConfig(), False)):
         heads = Heads(16, 27, config).eval()
-        one, other = (heads(states, batch_of([], [4], earlier)).strategy for earlier in (torch.zeros(1, FEATURES), torch.ones(1, FEATURES)))
+        one, other = (
+            heads(States(states, states), batch_of([], [4], earlier)).strategy
+            for earlier in (torch.zeros(1, FEATURES), torch.ones(1, FEATURES))
+        )
         assert torch.equal(one, other) != matters
 
 
@@ -142,6 +146,16 @@ def test_own_choices_stand_in_for_annotated_ones() -> None:
 @pytest.mark.parametrize("config", [HeadsConfig(), POOLED])
 def test_no_rows(config: HeadsConfig) -> None:
     heads = Heads(16, 27, config)
-    logits = heads(torch.randn(10, 16), batch_of([], []))
+    logits = heads(States(torch.randn(10, 16), torch.randn(10, 16)), batch_of([], []))
     (logits.emotion.sum() + logits.strategy.sum()).backward()
     assert all(parameter.grad is not None and not bool(parameter.grad.any()) for parameter in heads.parameters())
+
+
+def test_each_head_reads_its_kind_of_states() -> None:
+    heads = Heads(16, 27, HeadsConfig.model_validate({"layer": 1, "emotion": {"final_states": True}})).eval()
+    final, inner, batch = torch.randn(10, 16), torch.randn(10, 16), batch_of([(0, 4)], [7])
+    both, as_final, as_inner = (heads(States(*states), batch) for states in ((final, inner), (final, final), (inner, inner)))
+    assert torch.equal(both.emotion, as_final.emotion)
+    assert not torch.equal(both.emotion, as_inner.emotion)
+    assert torch.equal(both.strategy, as_inner.strategy)
+    assert not torch.equal(both.strategy, as_final.strategy)

@@ -50,8 +50,8 @@ def loss_of(tiny: Tiny, batch: Batch, base: Tensor, weights: LossWeights = EQUAL
 def read_with(reply: str, tiny: Tiny) -> tuple[HeadLogits, Tensor]:
     """What the heads say, and all states."""
     batch = pack(with_reply(reply, tiny), [Draw(0, 0)])
-    states = tiny.model.states(batch).read
-    return tiny.model.heads(states, batch), states
+    states = tiny.model.states(batch)
+    return tiny.model.heads(states, batch), states.final
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def test_heads_do_see_the_user(tiny: Tiny) -> None:
     last = int(batch.emotion_positions[-1])
     changed = replace(batch, tokens=batch.tokens.clone())
     changed.tokens[last - 2] += 1
-    before, after = (model.heads(model.states(one).read, one) for one in (batch, changed))
+    before, after = (model.heads(model.states(one), one) for one in (batch, changed))
     assert torch.equal(before.emotion[0], after.emotion[0])
     assert not torch.equal(before.emotion[1], after.emotion[1])
     assert not torch.equal(before.strategy[1], after.strategy[1])

@@ -123,7 +123,7 @@ class _Scorer:
         for row in sequential_rows(sources, self._draws("test", head), self._row_tokens):
             batch = collate(sources, [row]).to(self._model.backbone.device)
             with self._place.autocast():
-                states = self._model.states(batch).read
+                states = self._model.states(batch)
             said = self._model.heads(states, batch)
             if head == "emotion":
                 found.append(said.emotion[:, : len(EMOTIONS)].argmax(dim=1).cpu().numpy()[known_emotions(batch) >= 0])

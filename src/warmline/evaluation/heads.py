@@ -58,9 +58,9 @@ def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, r
     for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "heads"):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
-            states = model.states(batch).read
+            states = model.states(batch)
         logits = model.heads(states, batch)
-        own = _own_choices(model, states, batch) if model.heads.strategy.sees_earlier else logits.strategy
+        own = _own_choices(model, model.heads.strategy.pick(states), batch) if model.heads.strategy.sees_earlier else logits.strategy
         parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets, own))
     return HeadPredictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
@@ -85,9 +85,9 @@ def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Plac
     with model.backbone.reference(), place.autocast():
         for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "base states for the probe"):
             batch = collate(sources, [row]).to(model.backbone.device)
-            states = model.states(batch).read
-            emotion.append(states[batch.emotion_positions].float().cpu())
-            strategy.append(states[batch.strategy_positions].float().cpu())
+            states = model.states(batch)
+            emotion.append(model.heads.emotion.pick(states)[batch.emotion_positions].float().cpu())
+            strategy.append(model.heads.strategy.pick(states)[batch.strategy_positions].float().cpu())
     return BaseStates(torch.cat(emotion).numpy(), torch.cat(strategy).numpy())
 
 

@@ -63,7 +63,7 @@ def hidden_reply_agreement(
         How many of its guesses stay the same, and how many turns were asked. A head that reads before the reply keeps all, but for a
         tie that rounding breaks.
     """
-    ends = source.strategy_ends
+    head, ends = model.heads.strategy, source.strategy_ends
     chosen = np.random.default_rng(seed).permutation(len(logits))[:turns]
     same = 0
     for row in chosen.tolist():
@@ -75,9 +75,9 @@ def hidden_reply_agreement(
         tokens = torch.from_numpy(encoded.tokens[:start].astype(np.int64)).to(model.backbone.device)
         bounds = torch.tensor([0, start], dtype=torch.int32, device=tokens.device)
         with place.autocast():
-            states = model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start).read
+            states = head.pick(model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start))
         earlier = torch.from_numpy(features_of_labels(encoded.strategy[: own + 1, 1])[-1:]).to(states.device)
-        same += int(model.heads.strategy.read(states[-1:], earlier).argmax()) == int(logits[row].argmax())
+        same += int(head.read(states[-1:], earlier).argmax()) == int(logits[row].argmax())
     return same, len(chosen)
 
 

@@ -71,7 +71,7 @@ def read_states(
     for row in sequential_rows(sources, draws, row_tokens):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
-            here = model.states(batch).read
+            here = getattr(model.heads, head).pick(model.states(batch))
         if head == "emotion":
             known = known_emotions(batch)
             positions = batch.emotion_positions[torch.from_numpy(known >= 0).to(here.device)]

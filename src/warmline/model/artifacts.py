@@ -102,12 +102,15 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
 def reads(heads: HeadsConfig) -> dict[str, str]:
     """What each head reads, in words."""
     last, header = "at the last token (end of turn) of the user's turn", "at the last token of the assistant's header, before the reply"
-    kind = "final hidden" if heads.layer is None else f"scaled layer-{heads.layer}"
-    pooled = f"learned mean of the {kind} states of the user's turn, up to and with its last token (end of turn)"
+    emotion, strategy = (
+        "final hidden" if heads.layer is None or head.final_states else f"scaled layer-{heads.layer}"
+        for head in (heads.emotion, heads.strategy)
+    )
+    pooled = f"learned mean of the {emotion} states of the user's turn, up to and with its last token (end of turn)"
     earlier = "; and the earlier replies' strategies: annotated, or where nobody annotates the head's own probabilities"
     return {
-        "emotion": pooled if heads.emotion.pooling == "attention" else f"{kind} state {last}",
-        "strategy": f"{kind} state {header}{earlier if heads.strategy.earlier_strategies else ''}",
+        "emotion": pooled if heads.emotion.pooling == "attention" else f"{emotion} state {last}",
+        "strategy": f"{strategy} state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
 
 

@@ -33,11 +33,11 @@ class States(NamedTuple):
 
     Attributes:
         final: [tokens, hidden], after the last norm: what the language model's losses and logits are made of.
-        read: [tokens, hidden], what the heads read: the same, or the scaled output of an inner layer (`heads.layer`).
+        inner: [tokens, hidden], the scaled output of the layer that `heads.layer` names; where it names none, the final states.
     """
 
     final: Tensor
-    read: Tensor
+    inner: Tensor
 
 
 class Prefill(NamedTuple):

@@ -9,6 +9,7 @@ from warmline.config import HeadConfig, HeadsConfig
 from warmline.data.earlier import FEATURES, earlier_features
 from warmline.data.labels import STRATEGIES
 from warmline.data.packing import Batch
+from warmline.model.backbone import States
 
 
 class HeadLogits(NamedTuple):
@@ -24,7 +25,7 @@ class ClassificationHead(nn.Module):
     Args:
         hidden_size: Width of the states it reads.
         classes: Number of labels.
-        config: Hidden layer and dropout.
+        config: Hidden layer, dropout, and which states it reads.
         features: Further numbers it sees beside the state.
     """
 
@@ -40,6 +41,11 @@ class ClassificationHead(nn.Module):
         nn.init.zeros_(output.bias)
         nn.init.normal_(output.weight, std=0.02)
         self.layers = nn.Sequential(*layers, output)
+        self._final = config.final_states
+
+    def pick(self, states: States) -> Tensor:
+        """[tokens, hidden], of both kinds of states the one that this head reads."""
+        return states.final if self._final else states.inner
 
     def forward(self, states: Tensor, features: Tensor | None = None) -> Tensor:
         """[rows, hidden] of any dtype, and [rows, features] where it takes them, to logits [rows, classes] in fp32."""
@@ -183,14 +189,14 @@ class Heads(nn.Module):
         self.emotion = EmotionHead(hidden_size, emotions, config)
         self.strategy = StrategyHead(hidden_size, config)
 
-    def forward(self, states: Tensor, batch: Batch) -> HeadLogits:
+    def forward(self, states: States, batch: Batch) -> HeadLogits:
         """Logits at a batch's reading positions.
 
         Args:
-            states: [tokens, hidden].
+            states: Of the batch's tokens.
             batch: Says where emotion and strategy are read, and which strategies came earlier.
         """
         return HeadLogits(
-            self.emotion.read(states, batch.emotion_starts, batch.emotion_positions),
-            self.strategy.read(states[batch.strategy_positions], batch.strategy_earlier),
+            self.emotion.read(self.emotion.pick(states), batch.emotion_starts, batch.emotion_positions),
+            self.strategy.read(self.strategy.pick(states)[batch.strategy_positions], batch.strategy_earlier),
         )

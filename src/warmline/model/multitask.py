@@ -58,7 +58,7 @@ class MultiTaskModel(nn.Module):
 
     def terms(self, states: States, batch: Batch, base_states: Tensor) -> tuple[LossTerms, HeadLogits]:
         """The loss terms and head logits of given states."""
-        logits = self.heads(states.read, batch)
+        logits = self.heads(states, batch)
         unembedding, final = self.backbone.unembedding, states.final
         lm = chunked_cross_entropy(final[batch.lm_positions], unembedding, batch.lm_targets)
         safety = chunked_kl(final[batch.safety_positions], unembedding, base_states, self.backbone.base_unembedding, batch.safety_weights)

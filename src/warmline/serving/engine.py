@@ -323,7 +323,7 @@ class Engine:
                 states, cache = self._backbone.prefill(torch.tensor(making.prompt, device=self._place.device))
                 logits = self._backbone.logits(states.final[-1:])
             heads = None if making.base else self._heads
-            making.begin(cache, take_reading(heads, states.read, making.prompt, self._template.layout) if heads is not None else None)
+            making.begin(cache, take_reading(heads, states, making.prompt, self._template.layout) if heads is not None else None)
             making.grow(logits[0])
         except Exception as error:
             making.leave(error)

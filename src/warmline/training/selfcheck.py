@@ -42,9 +42,9 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
         batch = collate(sources, [tuple(draws)]).to(model.backbone.device)
         with torch.no_grad():
             with place.autocast():
-                final, read = model.states(batch)
+                final, inner = model.states(batch)
             lines = _check_states(model, sources, batch, draws[-1], _See(model, place))
-            if read is not final:
+            if inner is not final:
                 _check_states(model, sources, batch, draws[-1], _See(model, place, inner=True))
                 lines.append("the layer that the heads read: all of this too")
         lines.append(_check_gradients(model, batch, place))
@@ -64,8 +64,8 @@ class _See(NamedTuple):
     def __call__(self, batch: Batch) -> Tensor:
         """Under an autocast of its own: it caches its casts of the weights, and a check changes weights in between."""
         with self.place.autocast():
-            final, read = self.model.states(batch)
-        return read if self.inner else final
+            final, inner = self.model.states(batch)
+        return inner if self.inner else final
 
 
 def _check_states(model: MultiTaskModel, sources: list[EncodedSource], batch: Batch, last: Draw, see: _See) -> list[str]:
