@@ -2,7 +2,8 @@
 
     python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # five minutes
     python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 50 seconds on 20 cores, CPU
-    python scripts/pretrain_nano.py train  --corpus work/corpus --out src/warmline/assets/nano       # three minutes
+    python scripts/pretrain_nano.py train  --corpus work/corpus --out work/model      # three minutes
+    python scripts/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano      # 25 minutes on two CPU cores
     python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
 
 GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions
@@ -22,14 +23,15 @@ def main() -> None:
     sample = stages.add_parser("sample", help="texts by Gemma 3 270M, prose as it is and dialogues after tuning", formatter_class=shown)
     build = stages.add_parser("build", help="corpus, tokenizer and proof of what is not in it", formatter_class=shown)
     train = stages.add_parser("train", help="the model", formatter_class=shown)
+    listen = stages.add_parser("listen", help="the model again, taught to take up what it was told", formatter_class=shown)
     card = stages.add_parser("card", help="evaluation and model card", formatter_class=shown)
     for stage in (sample, card):
         stage.add_argument("--gemma", type=Path, required=True, help="folder of Gemma 3 270M")
-    for stage in (sample, build, card):
+    for stage in (sample, build, listen, card):
         stage.add_argument("--data", type=Path, required=True, help="folder of the official data sets")
-    for stage in (sample, build, train):
+    for stage in (sample, build, train, listen):
         stage.add_argument("--out", type=Path, required=True, help="folder to write")
-    for stage in (sample, build, train, card):
+    for stage in (sample, build, train, listen, card):
         stage.add_argument("--seed", type=int, default=7, help="of every draw")
     sample.add_argument("--seconds", type=float, default=240, help="spent sampling")
     sample.add_argument("--tune-seconds", type=float, default=40, help="spent tuning Gemma on the train splits")
@@ -43,6 +45,10 @@ def main() -> None:
     train.add_argument("--rows", type=int, default=128, help="rows a step")
     train.add_argument("--context", type=int, default=1024, help="tokens of a row")
     train.add_argument("--no-compile", action="store_true", help="run without torch.compile")
+    listen.add_argument("--model", type=Path, required=True, help="what `train` wrote")
+    listen.add_argument("--seconds", type=float, default=1500, help="spent training at most; it ends after one pass")
+    listen.add_argument("--rows", type=int, default=8, help="rows a step")
+    listen.add_argument("--context", type=int, default=512, help="tokens of a row")
     card.add_argument("--model", type=Path, required=True, help="the finished model folder; its README.md and evaluation.json are written")
     card.add_argument("--limit", type=int, default=25, help="dialogues of each test set")
     options = parser.parse_args()
@@ -62,6 +68,10 @@ def main() -> None:
         from nano.train import train_stage
 
         train_stage(options.corpus, options.out, options.seconds, options.rows, options.seed, not options.no_compile, options.context)
+    elif options.stage == "listen":
+        from nano.listen import listen_stage
+
+        listen_stage(options.model, options.data, options.out, options.seconds, options.rows, options.context, options.seed)
     else:
         from nano.card import card_stage
 
