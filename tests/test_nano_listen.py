@@ -78,6 +78,8 @@ def test_a_document_does_not_cross_rows() -> None:
     one = (Document("x", turns=(("user", "I miss my dog."), ("assistant", "That must hurt."))), None)
     found = rows_of([one] * 5, tokenizer, 50)
     assert (found.tokens[:, 0] == 0).all()
+    assert found.row_of == sorted(found.row_of)
+    assert set(found.row_of) == set(range(len(found.tokens)))
     assert len({tuple(row) for row in found.tokens.tolist()[:-1]}) == 1
     assert found.learned.sum() == 5 * (rows_of([one], tokenizer, 50).learned.sum())
 

@@ -206,10 +206,12 @@ class Rows(NamedTuple):
     Attributes:
         tokens: [rows, context + 1] token ids.
         learned: [rows, context + 1] which of them count in the loss.
+        row_of: The row of each document, in their order.
     """
 
     tokens: Tensor
     learned: Tensor
+    row_of: list[int]
 
 
 def rows_of(found: Sequence[tuple[Document, int | None]], tokenizer: PreTrainedTokenizerBase, context: int) -> Rows:
@@ -217,6 +219,7 @@ def rows_of(found: Sequence[tuple[Document, int | None]], tokenizer: PreTrainedT
     template, end = ChatTemplate(tokenizer), tokenizer(END)["input_ids"]
     rows: list[list[int]] = [[]]
     learned: list[list[bool]] = [[]]
+    row_of: list[int] = []
     for document, by_rule in found:
         ids, counts = list(end), [False]
         messages = [Message(role=role, content=text) for role, text in document.turns]
@@ -229,9 +232,10 @@ def rows_of(found: Sequence[tuple[Document, int | None]], tokenizer: PreTrainedT
             learned.append([])
         rows[-1] += ids[: context + 1]
         learned[-1] += counts[: context + 1]
+        row_of.append(len(rows) - 1)
     filled = [row + end * (context + 1 - len(row)) for row in rows]
     counted = [row + [False] * (context + 1 - len(row)) for row in learned]
-    return Rows(torch.tensor(filled), torch.tensor(counted))
+    return Rows(torch.tensor(filled), torch.tensor(counted), row_of)
 
 
 def listen_stage(model: Path, data: Path, out: Path, seconds: float, rows: int, context: int, seed: int) -> None:
@@ -255,7 +259,7 @@ def listen_stage(model: Path, data: Path, out: Path, seconds: float, rows: int, 
     while passed < 1:
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20, 1.25 * (1 - passed))
-        tokens, learned = (part[step * rows : (step + 1) * rows].to(device) for part in packed)
+        tokens, learned = (part[step * rows : (step + 1) * rows].to(device) for part in packed[:2])
         with torch.autocast(device, torch.bfloat16):
             hidden = network.model(input_ids=tokens[:, :-1], attention_mask={"full_attention": None}, use_cache=False).last_hidden_state
             logits = F.linear(hidden[learned[:, 1:]], network.lm_head.weight)
@@ -272,7 +276,7 @@ def listen_stage(model: Path, data: Path, out: Path, seconds: float, rows: int, 
             recent = []
     save(network, model, out)
     shutil.copy(model / "pretraining.json", out / "pretraining.json")
-    seen = [document for document, _ in found[: len(found) * step // steps]]
+    seen = [document for (document, _), row in zip(found, packed.row_of, strict=True) if row < step * rows]
     record = {
         "seconds": round(time.monotonic() - begun, 1), "steps": step, "tokens": step * rows * context, "rows": rows, "context": context,
         "learning_rate": LEARNING_RATE, "as_it_was": AS_IT_WAS, "plain_share": PLAIN_SHARE, "seed": seed,
