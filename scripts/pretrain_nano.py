@@ -3,7 +3,7 @@
     python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # five minutes
     python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 50 seconds on 20 cores, CPU
     python scripts/pretrain_nano.py train  --corpus work/corpus --out work/model      # three minutes
-    python scripts/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano      # 15 to 25 minutes on two cores
+    python scripts/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano    # 15 to 25 minutes, two cores
     python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
 
 GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions
