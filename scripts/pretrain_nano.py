@@ -3,7 +3,7 @@
     python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # five minutes
     python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 50 seconds on 20 cores, CPU
     python scripts/pretrain_nano.py train  --corpus work/corpus --out work/model      # three minutes
-    python scripts/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano    # 15 to 25 minutes, two cores
+    python scripts/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano    # 15 minutes on two cores
     python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
 
 GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions
@@ -47,7 +47,7 @@ def main() -> None:
     train.add_argument("--context", type=int, default=1024, help="tokens of a row")
     train.add_argument("--no-compile", action="store_true", help="run without torch.compile")
     listen.add_argument("--model", type=Path, required=True, help="what `train` wrote")
-    listen.add_argument("--seconds", type=float, default=1500, help="spent training at most; it ends after one pass")
+    listen.add_argument("--seconds", type=float, default=900, help="spent training at most; it ends after one pass")
     listen.add_argument("--rows", type=int, default=8, help="rows a step")
     listen.add_argument("--context", type=int, default=512, help="tokens of a row")
     card.add_argument("--model", type=Path, required=True, help="the finished model folder; its README.md and evaluation.json are written")
