@@ -11,10 +11,10 @@ import json
 import lzma
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from nano.tutor import FRAMES, Clock
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS
+from warmline.data.conversation import SPLITS, Conversation
 from warmline.data.sources import enabled_sources, load_source, sample_dir
 from warmline.data.template import ChatTemplate, Message
 from warmline.safety.overlap import text_hash
@@ -32,6 +32,7 @@ VOCABULARY = 8192
 SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 END = "<|endoftext|>"
 STREAMS = ("text", "sampled", "real")
+PROOF = "corpus_lines.bitmap.xz"
 
 BUCKET_BITS = 22
 """Lines are hashed to 4.2 million buckets: half a megabyte says which of them the corpus fills."""
@@ -263,19 +264,24 @@ def _read_lines(task: tuple[str, list[str]]) -> list[Checked]:
     return _check(document for line in lines for document in READERS[kind](json.loads(line)))
 
 
+def train_conversations(data: Path) -> Iterator[tuple[str, Conversation]]:
+    """Every conversation of the three train splits, after the name of its source."""
+    config = all_rows(str(data))
+    for source in enabled_sources(config):
+        if source.name != "safety":
+            for conversation in load_source(source, "train", config).conversations:
+                yield source.name, conversation
+
+
 def train_split(data: Path) -> list[Document]:
     """The train splits as documents: dialogues as they are, GoEmotions' texts with their labels after them."""
-    config = all_rows(str(data))
     found = []
-    for source in enabled_sources(config):
-        if source.name == "safety":
-            continue
-        for conversation in load_source(source, "train", config).conversations:
-            if source.name == "goemotions":
-                turn = conversation.turns[0]
-                found.append(Document(source.name, f"{turn.text}\nFeeling: {' and '.join(turn.emotions)}"))
-            else:
-                found.append(Document(source.name, turns=tuple((turn.role, turn.text) for turn in conversation.turns)))
+    for name, conversation in train_conversations(data):
+        if name == "goemotions":
+            turn = conversation.turns[0]
+            found.append(Document(name, f"{turn.text}\nFeeling: {' and '.join(turn.emotions)}"))
+        else:
+            found.append(Document(name, turns=tuple((turn.role, turn.text) for turn in conversation.turns)))
     return found
 
 
@@ -347,6 +353,24 @@ def bitmap(buckets: Iterable[int]) -> bytes:
     return np.packbits(filled).tobytes()
 
 
+def write_proof(out: Path, proof: bytes) -> dict[str, str | int]:
+    """Write the bitmap beside the model; what its record says of it."""
+    (out / PROOF).write_bytes(lzma.compress(proof, preset=6))
+    return {
+        "file": PROOF,
+        "bits": 1 << BUCKET_BITS,
+        "filled": int(np.unpackbits(np.frombuffer(proof, np.uint8)).sum()),
+        "line_words": LINE_WORDS,
+        "sha256": hashlib.sha256(proof).hexdigest(),
+    }
+
+
+def with_shares(sources: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The part of the record that says how many tokens each source gave, and all of them."""
+    total = sum(row["tokens"] for row in sources.values())
+    return {"sources": {name: row | {"share": round(row["tokens"] / total, 4)} for name, row in sorted(sources.items())}, "tokens": total}
+
+
 def build_stage(sampled: Path, data: Path, out: Path, workers: int, limit: int | None, seed: int) -> None:
     """Write the tokenizer, `STREAM.npy` (uint16 tokens), `STREAM-starts.npy`, `valid.npy`, `corpus.json` and `corpus_lines.bitmap`."""
     clock, rng = Clock(), random.Random(seed)
@@ -377,26 +401,18 @@ def build_stage(sampled: Path, data: Path, out: Path, workers: int, limit: int |
     np.save(out / "valid.npy", held_out[0])
     np.save(out / "valid-starts.npy", held_out[1])
     proof = bitmap(found for checked in kept for found in checked.buckets)
-    (out / "corpus_lines.bitmap.xz").write_bytes(lzma.compress(proof, preset=6))
-    total = sum(row["tokens"] for row in sources.values())
     record = {
         "seed": seed,
         "sampling": json.loads((sampled / "sample.json").read_text()),
-        "sources": {name: row | {"share": round(row["tokens"] / total, 4)} for name, row in sorted(sources.items())},
-        "tokens": total,
+        **with_shares(sources),
         "left_out": left_out,
         "stream_sha256": {name: hashlib.sha256((out / f"{name}.npy").read_bytes()).hexdigest() for name in STREAMS},
         "data_sha256": data_sums(data),
-        "proof": {
-            "file": "corpus_lines.bitmap.xz",
-            "bits": 1 << BUCKET_BITS,
-            "filled": int(np.unpackbits(np.frombuffer(proof, np.uint8)).sum()),
-            "line_words": LINE_WORDS,
-            "sha256": hashlib.sha256(proof).hexdigest(),
-        },
+        "proof": write_proof(out, proof),
     }
     (out / "corpus.json").write_text(json.dumps(record, indent=1) + "\n")
-    clock.say(f"corpus of {total:,} tokens: " + ", ".join(f"{name} {row['tokens'] / total:.1%}" for name, row in sources.items()))
+    shares = ", ".join(f"{name} {row['share']:.1%}" for name, row in record["sources"].items())
+    clock.say(f"corpus of {record['tokens']:,} tokens: {shares}")
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ The rules and their words are written for this project. Loss is on these replies
 whole, so that ordinary English is not forgotten.
 """
 
-import hashlib
 import json
 import lzma
 import random
@@ -26,11 +25,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from nano.corpus import END, Document, all_rows, bitmap, bucket, forbidden
+from nano.corpus import END, PROOF, Document, bitmap, bucket, forbidden, train_conversations, with_shares, write_proof
 from nano.train import save
 from nano.tutor import Clock
 from warmline.data.conversation import Turn
-from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, Message
 
 LEARNING_RATE = 1e-3
@@ -100,6 +98,11 @@ LITTLE = 4
 """Words of a turn that says next to nothing."""
 
 
+def clauses(text: str) -> list[list[str]]:
+    """The words, in small letters, between one punctuation mark and the next."""
+    return [[word.lower() for word in WORD.findall(part)] for part in re.split(r"[.,!?;:]", text)]
+
+
 class Nouns(NamedTuple):
     """Words that the train splits use as nouns, each with how often they occur."""
 
@@ -112,8 +115,7 @@ class Nouns(NamedTuple):
         determined: Counter[str] = Counter()
         last: Counter[str] = Counter()
         for text in texts:
-            for sentence in re.split(r"[.,!?;:]", text):
-                words = [word.lower() for word in WORD.findall(sentence)]
+            for words in clauses(text):
                 total.update(words)
                 determined.update(word for before, word in zip(words, words[1:], strict=False) if before in DETERMINERS)
                 last.update(words[-1:])
@@ -131,8 +133,7 @@ class Nouns(NamedTuple):
     def taken_up(self, text: str) -> tuple[str, bool] | None:
         """The person, else the rarest noun, behind a determiner, as the listener would name it ("your dog"); and whether it is a person."""
         found: list[tuple[bool, int, str]] = []
-        for sentence in re.split(r"[.,!?;:]", text):
-            words = [word.lower() for word in WORD.findall(sentence)]
+        for words in clauses(text):
             for place, word in enumerate(words):
                 before = set(words[max(0, place - 2) : place])
                 compound = place + 1 < len(words) and words[place + 1] in self.counts
@@ -174,13 +175,10 @@ class Told(NamedTuple):
 
 def told(data: Path) -> list[Told]:
     """The train splits; ESConv's turns and neutral comments have no feeling."""
-    config, found = all_rows(str(data)), []
-    for source in enabled_sources(config):
-        if source.name == "safety":
-            continue
-        for conversation in load_source(source, "train", config).conversations:
-            labels = [turn.emotions[0] if len(turn.emotions) == 1 else conversation.situation for turn in conversation.turns]
-            found.append(Told(conversation.turns, tuple(GROUP_OF.get(label or "") for label in labels)))
+    found = []
+    for _, conversation in train_conversations(data):
+        labels = [turn.emotions[0] if len(turn.emotions) == 1 else conversation.situation for turn in conversation.turns]
+        found.append(Told(conversation.turns, tuple(GROUP_OF.get(label or "") for label in labels)))
     return found
 
 
@@ -222,9 +220,8 @@ def rows_of(found: Sequence[tuple[Document, int | None]], tokenizer: PreTrainedT
     row_of: list[int] = []
     for document, by_rule in found:
         ids, counts = list(end), [False]
-        messages = [Message(role=role, content=text) for role, text in document.turns]
-        for place in range(len(messages)):
-            said = tokenizer(template.render(messages[: place + 1]))["input_ids"][len(ids) - 1 :]
+        for place, (role, text) in enumerate(document.turns):
+            said = tokenizer(template.render([Message(role=role, content=text)]))["input_ids"]
             ids += said
             counts += [by_rule in (None, place)] * len(said)
         if len(rows[-1]) + len(ids) > context + 1:
@@ -297,13 +294,9 @@ def _bring_up_to_date(out: Path, seen: Sequence[Document], tokens: int, record: 
         "tokens": tokens,
         "bytes": sum(len(line.encode()) for document in seen for line in document.lines),
     }
-    corpus["tokens"] = sum(row["tokens"] for row in corpus["sources"].values())
-    for row in corpus["sources"].values():
-        row["share"] = round(row["tokens"] / corpus["tokens"], 4)
-    packed = lzma.decompress((out / "corpus_lines.bitmap.xz").read_bytes())
+    corpus |= with_shares(corpus["sources"])
+    packed = lzma.decompress((out / PROOF).read_bytes())
     added = bitmap(found for document in seen for line in document.lines if (found := bucket(line)) is not None)
     proof = np.bitwise_or(np.frombuffer(packed, np.uint8), np.frombuffer(added, np.uint8)).tobytes()
-    (out / "corpus_lines.bitmap.xz").write_bytes(lzma.compress(proof, preset=6))
-    filled = int(np.unpackbits(np.frombuffer(proof, np.uint8)).sum())
-    corpus["proof"] |= {"filled": filled, "sha256": hashlib.sha256(proof).hexdigest()}
+    corpus["proof"] = write_proof(out, proof)
     (out / "corpus.json").write_text(json.dumps(corpus, indent=1) + "\n")

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
-from nano.corpus import STREAMS
+from nano.corpus import PROOF, STREAMS
 
 PHASES = ((0.65, {"text": 0.42, "sampled": 0.55, "real": 0.03}), (1.0, {"text": 0.12, "sampled": 0.78, "real": 0.10}))
 """Up to this share of the time, these shares of the rows. `real` is small: after five passes over it validation gets worse (docs/nano.md),
@@ -196,5 +196,5 @@ def save(model: Qwen3ForCausalLM, corpus: Path, out: Path) -> None:
     model.config.dtype = torch.bfloat16
     model.to(torch.bfloat16).save_pretrained(out)
     (out / "generation_config.json").unlink(missing_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "corpus.json", "corpus_lines.bitmap.xz"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "corpus.json", PROOF):
         shutil.copy(corpus / name, out / name)
