@@ -8,10 +8,8 @@ A source is kept as a few flat int32 arrays, so that 100,000 conversations cost 
 mapped into memory at once.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
@@ -21,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from warmline.cache import cache_file, keep
 from warmline.config import DataConfig
 from warmline.data.conversation import Conversation, Objective, Split
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
@@ -254,8 +252,7 @@ def join_parts(name: str, objectives: tuple[Objective, ...], parts: Sequence[Enc
 def encode_source(source: Source, split: Split, config: DataConfig, template: ChatTemplate) -> EncodedSource:
     """Load and encode one split of one source, or map it from the cache when nothing it depends on has changed.
 
-    The cache lies in the user's cache folder under a hash of the files' content, the tokenizer, the template and the settings.
-    `WARMLINE_CACHE` names another folder.
+    In the cache it lies under a hash of the files' content, the tokenizer, the template and the settings.
 
     Raises:
         WarmlineError: bad or missing files, a conversation that does not fit.
@@ -299,8 +296,7 @@ def _cache_file(source: Source, split: Split, config: DataConfig, template: Chat
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError:
             break  # the loader reports it
-    folder = os.environ.get("WARMLINE_CACHE") or str(Path(platformdirs.user_cache_dir("warmline")) / "encoded")
-    return Path(folder) / f"{source.name}-{split}-{digest.hexdigest()[:24]}.safetensors"
+    return cache_file(f"{source.name}-{split}-{digest.hexdigest()[:24]}.safetensors")
 
 
 def _tokenizer_bytes(template: ChatTemplate) -> bytes:
@@ -322,14 +318,7 @@ def _read_cache(path: Path, source: Source) -> EncodedSource | None:
 
 def _write_cache(path: Path, encoded: EncodedSource) -> None:
     arrays = {field.name: getattr(encoded, field.name) for field in fields(encoded) if field.name not in ("name", "objectives")}
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, aside)
-        aside.replace(path)
-    except (OSError, SafetensorError):  # a cache is a convenience: a full or read-only disk only costs time
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    keep(path, lambda aside: save_file(arrays, aside), SafetensorError)
 
 
 def _pairs(values: list[tuple[int, int]]) -> Int32:

@@ -7,15 +7,12 @@ validation.
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -24,6 +21,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
+from warmline.cache import cache_file, keep
 from warmline.data.conversation import Split
 from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
 
@@ -159,7 +157,7 @@ def best_thresholds(probabilities: FloatArray, truth: BoolArray) -> FloatArray:
 
 
 def cached(name: str, checksums: Mapping[str, str], compute: Callable[[], Mapping[str, Fitted]]) -> dict[str, Fitted]:
-    """Baselines that depend on data alone, kept in the user's cache folder (`WARMLINE_CACHE` names another).
+    """Baselines that depend on data alone, kept in the cache.
 
     Args:
         name: Of the group.
@@ -167,21 +165,13 @@ def cached(name: str, checksums: Mapping[str, str], compute: Callable[[], Mappin
         compute: Fits them.
     """
     key = json.dumps([_FORMAT, name, sklearn.__version__, dict(checksums)], sort_keys=True)
-    folder = Path(os.environ.get("WARMLINE_CACHE") or Path(platformdirs.user_cache_dir("warmline")) / "encoded")
-    path = folder / f"baselines-{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+    path = cache_file(f"baselines-{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz")
     with suppress(OSError, ValueError, KeyError), np.load(path) as file:
         names = sorted({entry.rsplit(".", 1)[0] for entry in file.files})
         return {one: Fitted(file[f"{one}.valid"], file[f"{one}.test"], float(file[f"{one}.c"])) for one in names}
     found = dict(compute())
-    aside = path.with_suffix(f".{os.getpid()}.npz")
     arrays: dict[str, Any] = {f"{one}.{field}": value for one, fitted in found.items() for field, value in fitted._asdict().items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(aside, **arrays)
-        aside.replace(path)
-    except OSError:  # a cache is a convenience: a full or read-only disk only costs time
-        with suppress(OSError):
-            aside.unlink()
+    keep(path, lambda aside: np.savez(aside, **arrays))
     return found
 
 
