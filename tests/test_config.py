@@ -268,3 +268,8 @@ def test_dump_is_plain_yaml(config_file):
     content = yaml.safe_load(dump_config(load_config(config_file)))
     assert content["model"]["name"] == "nano"
     assert math.isclose(content["training"]["learning_rate"], 2e-4)
+
+
+@pytest.mark.parametrize(("given", "exponent"), [("none", 0), ("sqrt", 0.5), ("balanced", 1), ("0.25", 0.25)])
+def test_class_weights_have_names_too(config_file, given, exponent):
+    assert load_config(config_file, [f"heads.strategy.class_weights={given}"]).heads.strategy.class_weights == exponent

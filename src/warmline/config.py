@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from warmline.data.conversation import Objective
 from warmline.errors import WarmlineError
@@ -17,6 +17,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
+Exponent = Annotated[Share, BeforeValidator(lambda given: _EXPONENTS.get(given, given) if isinstance(given, str) else given)]
 
 
 class _Section(BaseModel):
@@ -131,10 +133,11 @@ class HeadConfig(_Section):
     hidden_size: Count | None = Field(None, description="Width of one hidden layer; null for a linear head.")
     dropout: Share = Field(0.1, description="Dropout on the state that the head reads.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target's mass that is spread evenly over the classes.")
-    class_weights: Literal["none", "sqrt", "balanced"] = Field(
-        "none",
-        description="Weight of a class's targets in its loss: 1, or proportional to 1 / sqrt(n) or 1 / n of its training targets n, with "
-        "mean 1 over these. Lifts rare classes (macro-F1) and costs accuracy. 28 labels have thresholds for that and take none.",
+    class_weights: Exponent = Field(
+        0.0,
+        description="x: each target counts in proportion to n^-x of its class's n training targets, with mean 1 over these. 0 counts all "
+        "alike, 1 gives every class the same part of the loss; none, sqrt and balanced are 0, 0.5 and 1. Lifts rare classes (macro-F1), "
+        "costs accuracy and calibration. 28 labels have thresholds for that and take 0.",
     )
     final_states: bool = Field(False, description="Read the final states although heads.layer names a layer for the other head.")
 
@@ -258,8 +261,8 @@ class RunConfig(_Section):
             raise ValueError("data.sources: every source is disabled")
         if self.model.random_init_seed is not None and self.model.load_in_4bit:
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
-        if sources.goemotions.labels == 28 and self.heads.emotion.class_weights != "none":
-            raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to none")
+        if sources.goemotions.labels == 28 and self.heads.emotion.class_weights:
+            raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self

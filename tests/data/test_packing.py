@@ -184,7 +184,7 @@ def test_collate_predicts_reply_tokens_from_one_place_earlier(three_sources):
 
 def test_collate_shifts_the_heads_places(three_sources):
     batch = collate(three_sources, ROWS)
-    assert (batch.strategy_positions.tolist(), batch.strategy_targets.tolist()) == ([1, 5], [3, 7])
+    assert (batch.strategy_positions.tolist(), batch.strategy_targets.nonzero().tolist()) == ([1, 5], [[0, 3], [1, 7]])
     assert batch.emotion_positions.tolist() == [9]
     assert batch.emotion_starts.tolist() == [7]
     np.testing.assert_array_equal(batch.strategy_earlier.numpy(), features_of_labels(np.array([3, 7], np.int32)))
@@ -209,8 +209,8 @@ def test_collate_weighs_each_safety_conversation_as_one(three_sources):
 def test_collate_gives_the_documented_types(three_sources):
     batch = collate(three_sources, ROWS)
     assert batch.bounds.dtype == torch.int32
-    assert batch.emotion_targets.dtype == batch.safety_weights.dtype == torch.float32
-    integers = ("tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "strategy_positions", "strategy_targets")
+    assert batch.emotion_targets.dtype == batch.strategy_targets.dtype == batch.safety_weights.dtype == torch.float32
+    integers = ("tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "strategy_positions")
     assert {getattr(batch, name).dtype for name in (*integers, "safety_positions")} == {torch.int64}
 
 
@@ -240,6 +240,7 @@ def test_collate_equals_the_slow_reference(sample_sources):
         rows = [packer.row(), packer.row()]
         batch, expected = collate(sample_sources, rows), slow_collate(sample_sources, rows)
         assert list(batch.safety_draws) == expected.pop("safety_draws")
+        assert list(batch.draws) == expected.pop("draws")
         assert torch.allclose(batch.safety_weights, torch.tensor(expected.pop("safety_weights"), dtype=torch.float32))
         assert torch.allclose(batch.strategy_earlier, torch.tensor(expected.pop("strategy_earlier")).reshape(-1, FEATURES))
         assert {name: getattr(batch, name).tolist() for name in expected} == expected

@@ -58,11 +58,12 @@ def batch_of(emotion: list[tuple[int, int]], strategy: list[int], earlier: torch
         emotion_starts=places[:, 0],
         emotion_targets=torch.zeros(len(places), 28),
         strategy_positions=torch.tensor(strategy, dtype=torch.int64),
-        strategy_targets=torch.zeros(len(strategy), dtype=torch.int64),
+        strategy_targets=torch.zeros(len(strategy), 8),
         strategy_earlier=torch.zeros(len(strategy), FEATURES) if earlier is None else earlier,
         safety_positions=none,
         safety_weights=torch.zeros(0),
         safety_draws=(),
+        draws=(),
     )
 
 

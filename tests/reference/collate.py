@@ -13,7 +13,7 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
         name: []
         for name in (
             "tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "emotion_starts", "emotion_targets",
-            "strategy_positions", "strategy_targets", "strategy_earlier", "safety_positions", "safety_weights", "safety_draws",
+            "strategy_positions", "strategy_targets", "strategy_earlier", "safety_positions", "safety_weights", "safety_draws", "draws",
         )
     }  # fmt: skip
     batch["bounds"] = [0]
@@ -22,6 +22,7 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
             source = sources[draw.source]
             conversation = source[draw.conversation]
             start = len(batch["tokens"])
+            batch["draws"].append(draw)
             for place, token in enumerate(conversation.tokens.tolist()):
                 batch["tokens"].append(token)
                 batch["position_ids"].append(place)
@@ -49,6 +50,6 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
                 batch["strategy_earlier"].append([*slots, *shares, math.log(1 + len(used))])
                 used.append(label)
                 batch["strategy_positions"].append(start + place)
-                batch["strategy_targets"].append(label)
+                batch["strategy_targets"].append([float(strategy == label) for strategy in range(8)])
             batch["bounds"].append(len(batch["tokens"]))
     return batch

@@ -16,7 +16,7 @@ from torch import Tensor
 from warmline.data.conversation import OBJECTIVES, Objective
 from warmline.data.earlier import FEATURES, features_of_labels
 from warmline.data.encoding import Encoded, EncodedSource, Int32
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.mixture import Draw, MixtureSampler, SamplerState
 
 Row = tuple[Draw, ...]
@@ -116,11 +116,12 @@ class Batch:
         emotion_starts: [emotion targets], first token of the turn that each of them closes.
         emotion_targets: [emotion targets, 28], 1 where a label applies, fp32.
         strategy_positions: [strategy targets].
-        strategy_targets: [strategy targets], places in STRATEGIES.
+        strategy_targets: [strategy targets, 8], 1 at the label, fp32.
         strategy_earlier: [strategy targets, FEATURES], what the labels of the conversation's earlier replies say, fp32.
         safety_positions: [safety targets], states that predict a reply token of a safety conversation.
         safety_weights: [safety targets], 1 / (reply tokens of its conversation), so that each conversation sums to a mean, fp32.
         safety_draws: The safety conversations, in order, to look up the base's states.
+        draws: All conversations, in order, to look up what teachers say of their labels.
     """
 
     tokens: Tensor
@@ -138,6 +139,7 @@ class Batch:
     safety_positions: Tensor
     safety_weights: Tensor
     safety_draws: tuple[Draw, ...]
+    draws: tuple[Draw, ...]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
@@ -190,11 +192,12 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
         emotion_starts=torch.from_numpy(_joined(starts)),
         emotion_targets=torch.from_numpy(bits.astype(np.float32)),
         strategy_positions=torch.from_numpy(strategies[:, 0].copy()),
-        strategy_targets=torch.from_numpy(strategies[:, 1].copy()),
+        strategy_targets=torch.from_numpy(np.eye(len(STRATEGIES), dtype=np.float32)[strategies[:, 1]]),
         strategy_earlier=torch.from_numpy(np.concatenate(earlier)),
         safety_positions=torch.from_numpy(_joined(safety)),
         safety_weights=torch.from_numpy(np.concatenate([np.zeros(0), *weights]).astype(np.float32)),
         safety_draws=tuple(safety_draws),
+        draws=tuple(draws),
     )
 
 

@@ -61,7 +61,7 @@ def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, r
             states = model.states(batch)
         logits = model.heads(states, batch)
         own = _own_choices(model, model.heads.strategy.pick(states), batch) if model.heads.strategy.sees_earlier else logits.strategy
-        parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets, own))
+        parts.append(HeadPredictions(logits.emotion, batch.emotion_targets, logits.strategy, batch.strategy_targets.argmax(dim=1), own))
     return HeadPredictions(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 

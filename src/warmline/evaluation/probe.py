@@ -78,7 +78,7 @@ def read_states(
             labels.append(known[known >= 0])
         else:
             positions = batch.strategy_positions
-            labels.append(batch.strategy_targets.cpu().numpy())
+            labels.append(batch.strategy_targets.argmax(dim=1).cpu().numpy())
         states.append(here[positions].float().cpu().numpy())
         at = np.searchsorted(batch.bounds.cpu().numpy(), positions.cpu().numpy(), side="right") - 1
         numbers = np.array([(draw.source << 32) + int(sources[draw.source].originals[draw.conversation]) for draw in row], np.int64)

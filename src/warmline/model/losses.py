@@ -5,11 +5,11 @@ tokens in chunks, compute loss and gradient together, and keep only the gradient
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from warmline.config import LossWeights
 from warmline.data.conversation import OBJECTIVES, Objective
@@ -105,20 +105,20 @@ class HeadTargets(NamedTuple):
 PLAIN = TargetSettings()
 
 
-def class_weights(counts: Sequence[float], how: Literal["none", "sqrt", "balanced"]) -> list[float] | None:
+def class_weights(counts: Sequence[float], exponent: float) -> list[float] | None:
     """What a target of each class counts, so that the mean over the training targets is 1.
 
     Args:
         counts: Training targets of each class; a class without any counts as one.
-        how: In proportion to 1, 1 / sqrt(n) or 1 / n.
+        exponent: x of n^-x; 0 counts each once, 1 gives every class the same part.
 
     Returns:
         [classes], or None where each counts once.
     """
-    if how == "none":
+    if exponent == 0:
         return None
     own = [max(count, 1.0) for count in counts]
-    raw = [count ** (-0.5 if how == "sqrt" else -1.0) for count in own]
+    raw = [count**-exponent for count in own]
     mean = sum(weight * count for weight, count in zip(raw, own, strict=True)) / sum(own)
     return [weight / mean for weight in raw]
 
@@ -129,7 +129,7 @@ def emotion_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLA
     Args:
         logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the sum
             over labels: what all 28 answers of a row cost, so that `loss.emotion` weighs either kind of row alike.
-        targets: [rows, 28], 1 where a label applies.
+        targets: [rows, 28], 1 where a label applies, or soft ones.
         settings: Smoothing; with 27 also weights. A row of several labels has the mean of their weights.
 
     Returns:
@@ -148,12 +148,10 @@ def strategy_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PL
 
     Args:
         logits: [rows, 8].
-        targets: [rows], places in STRATEGIES.
+        targets: [rows, 8], how much of each target is each strategy's: 1 at the label, or soft ones.
         settings: Smoothing and weights.
     """
-    if settings.smoothing == 0 and settings.weights is None:
-        return cross_entropy(logits, targets, reduction="sum")
-    return _soft_cross_entropy(logits, one_hot(targets, logits.shape[1]).float(), settings)
+    return _soft_cross_entropy(logits, targets, settings)
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor, settings: TargetSettings) -> Tensor:

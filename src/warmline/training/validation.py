@@ -82,7 +82,7 @@ class Validator:
             )
         rows = torch.arange(len(batch.emotion_targets), device=batch.tokens.device)
         emotion_hits = batch.emotion_targets[rows, logits.emotion.argmax(dim=1)].sum()
-        strategy_hits = (logits.strategy.argmax(dim=1) == batch.strategy_targets).sum()
+        strategy_hits = (logits.strategy.argmax(dim=1) == batch.strategy_targets.argmax(dim=1)).sum()
         sums = [term.sum for term in terms] + [task_kl, emotion_hits, strategy_hits]
         counts = [term.targets for term in terms] + [len(batch.lm_targets), len(rows), len(batch.strategy_targets)]
         return torch.stack([torch.stack([value.double().cpu() for value in sums]), torch.tensor(counts, dtype=torch.float64)], dim=1)
