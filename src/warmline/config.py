@@ -174,6 +174,17 @@ class HeadsConfig(_Section):
     strategy: StrategyHeadConfig = StrategyHeadConfig()
 
 
+class DistillConfig(_Section):
+    """What earlier runs say of the training rows, learned by the heads beside the labels."""
+
+    teachers: tuple[Path, ...] = Field(
+        (),
+        description="Folders of finished runs. A head learns from the mean of those that were trained on its objective, with the same "
+        "labels; a head that none was trained on learns from labels alone. Any base model will do.",
+    )
+    share: Share = Field(0.7, description="Share of the teachers' probabilities in a head's targets; the labels have the rest.")
+
+
 class LossWeights(_Section):
     """The weights of the four objectives in the total loss."""
 
@@ -238,6 +249,7 @@ class RunConfig(_Section):
     lora: LoraSettings | None = Field(LoraSettings(), description="null trains every weight: for tiny models only.")
     data: DataConfig = DataConfig()
     heads: HeadsConfig = HeadsConfig()
+    distill: DistillConfig = DistillConfig()
     loss: LossWeights = LossWeights()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()

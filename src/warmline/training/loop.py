@@ -36,6 +36,7 @@ from warmline.training.plan import Way, choose_way, make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
+from warmline.training.teachers import Teachers, teachers_of
 from warmline.training.validation import Validator
 from warmline.training.view import View
 
@@ -57,6 +58,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
     """
     place = choose_place(config.training)
     _check_trackers(config)
+    teachers_of(config)  # before anything is made
     accelerator = Accelerator(  # precision is ours: place.autocast() and a loss scaler, the same outside the loop
         mixed_precision="no",
         cpu=place.device.type == "cpu",
@@ -102,6 +104,8 @@ class _Training:
         self.counts = [source.target_counts() for source in self.sources]
         half = place.dtype != torch.float32
         self.plan = make_plan(config, self.sources, accelerator.num_processes, half, way)
+        with accelerator.main_process_first():
+            self.teachers = Teachers(config, self.sources, place, view.say)
         view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
         self.model = _build(config, way, place, accelerator.num_processes)
@@ -184,7 +188,7 @@ class _Training:
         sums = torch.zeros(len(OBJECTIVES), device=self.place.device)
         for index, micro_rows in enumerate(micro_batches):
             synchronised = index == len(micro_batches) - 1
-            batch = collate(self.sources, micro_rows).to(self.place.device)
+            batch = self.teachers.mix(collate(self.sources, micro_rows)).to(self.place.device)
             with nullcontext() if synchronised or self.way.sharded else self.accelerator.no_sync(self.wrapped):
                 with self.place.autocast():
                     terms = self.wrapped(batch, self.base_states(batch))

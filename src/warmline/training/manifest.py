@@ -12,6 +12,7 @@ from warmline.config import RunConfig
 from warmline.data.sources import data_checksums
 from warmline.model.choose import Choice
 from warmline.training.device import Place
+from warmline.training.teachers import teacher_hashes
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
 
@@ -43,4 +44,5 @@ def make_manifest(config: RunConfig, place: Place, ranks: int, choice: Choice) -
         "python": platform.python_version(),
         "versions": {"warmline": __version__, **{name: version(name) for name in packages}},
         "data_sha256": data_checksums(config.data),
+        "teachers_sha256": teacher_hashes(config),
     }

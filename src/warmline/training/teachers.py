@@ -1,0 +1,179 @@
+"""What earlier runs say of the training rows, mixed into the heads' targets.
+
+A label is a few annotators' word on a matter of degree. The mean opinion of some runs that differ in their seeds is a softer target, and
+a head learns more from both than from the label alone (Hinton et al. 2015, arXiv 1503.02531; with teachers no larger than the student,
+Furlanello et al. 2018, arXiv 1805.04770). Opinions are computed once for each teacher and source, and kept in the cache.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmline.cache import cache_file, keep
+from warmline.config import RunConfig, load_config
+from warmline.data.encoding import EncodedSource, encode_source
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.data.mixture import Draw
+from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.data.sources import data_checksums, enabled_sources
+from warmline.errors import WarmlineError
+from warmline.model.artifacts import load_artifact
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder, read_json
+from warmline.training.device import Place
+
+Head = Literal["emotion", "strategy"]
+HEADS: tuple[Head, ...] = ("emotion", "strategy")
+
+
+class Teachers:
+    """The opinions of a run's teachers on its training data.
+
+    Args:
+        config: Of the run that learns.
+        sources: Its training data.
+        where: Device and precision of the teachers.
+        say: Shown what is under way.
+
+    Raises:
+        WarmlineError: a teacher does not fit; see `teachers_of`.
+    """
+
+    def __init__(self, config: RunConfig, sources: Sequence[EncodedSource], where: Place, say: Callable[[str], Any]) -> None:
+        self._share = config.distill.share
+        self._sources = list(sources)
+        self._said: dict[Head, dict[int, Tensor]] = {}
+        for head, teachers in teachers_of(config).items():
+            labelled = {at: source for at, source in enumerate(self._sources) if len(getattr(source, head))}
+            opinions = [_opinions(teacher, head, config, list(labelled.values()), where, say) for teacher in teachers]
+            means = [torch.from_numpy(np.mean(of_source, axis=0)) for of_source in zip(*opinions, strict=True)]
+            if means:
+                self._said[head] = dict(zip(labelled, means, strict=True))
+
+    def mix(self, batch: Batch) -> Batch:
+        """The batch with opinions in its targets; as it is where nobody teaches. On the CPU."""
+        soft: dict[str, Any] = {f"{head}_targets": self._mixed(head, batch) for head in self._said}
+        return replace(batch, **soft) if soft else batch
+
+    def _mixed(self, head: Head, batch: Batch) -> Tensor:
+        labels: Tensor = getattr(batch, f"{head}_targets")
+        said = self._said[head]
+        taught = torch.cat(
+            [
+                next(iter(said.values()))[:0],
+                *(self._of(head, draw.source, draw.conversation) for draw in batch.draws if draw.source in said),
+            ]
+        )
+        classes = taught.shape[1]
+        among = labels[:, :classes]
+        if head == "emotion" and classes < labels.shape[1]:  # of 27 classes several labels share one target; of 28 each is its own
+            among = among / among.sum(dim=1, keepdim=True)
+        mixed = torch.zeros_like(labels)
+        mixed[:, :classes] = (1 - self._share) * among + self._share * taught
+        return mixed
+
+    def _of(self, head: Head, source: int, conversation: int) -> Tensor:
+        ends = getattr(self._sources[source], f"{head}_ends")
+        return self._said[head][source][ends[conversation - 1] if conversation else 0 : ends[conversation]]
+
+
+def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
+    """Which teachers each head has. Looks at their descriptions alone.
+
+    Raises:
+        WarmlineError: a teacher is unfinished, has learned other labels, was trained on other files of the same source (what is held out
+            here may be among them), or was trained on neither head.
+    """
+    found: dict[Head, list[Path]] = {}
+    checksums = data_checksums(config.data) if config.distill.teachers else {}
+    for path in config.distill.teachers:
+        try:
+            run = RunFolder.open(path)
+        except WarmlineError as error:
+            raise WarmlineError(f"distill.teachers: {error}, or take it off the list") from None
+        own = load_config(run.config)
+        taught = {objective for source in enabled_sources(own.data) for objective in source.objectives}
+        heads = [head for head in HEADS if head in taught and getattr(own.loss, head) > 0]
+        if not heads:
+            raise WarmlineError(f"distill.teachers: {path} trained neither head; take it off the list")
+        mine, others = config.data.sources.goemotions.labels, own.data.sources.goemotions.labels
+        if "emotion" in heads and mine != others:
+            raise WarmlineError(f"distill.teachers: {path} has {others} emotion labels, this run {mine}; name one with the same")
+        theirs = read_json(run.manifest)["data_sha256"]
+        changed = sorted(file for file in checksums.keys() & theirs.keys() if checksums[file] != theirs[file])
+        if changed:
+            raise WarmlineError(f"distill.teachers: {path} was trained on another {changed[0]}, which may hold what this run is tested on")
+        for head in heads:
+            found.setdefault(head, []).append(path)
+    return found
+
+
+def teacher_hashes(config: RunConfig) -> dict[str, str]:
+    """sha256 of each teacher's heads, by its folder, for the manifest."""
+    return {str(path): read_json(RunFolder(path).heads_description)["heads_sha256"] for path in config.distill.teachers}
+
+
+def _opinions(
+    path: Path, head: Head, config: RunConfig, sources: Sequence[EncodedSource], place: Place, say: Callable[[str], Any]
+) -> list[np.ndarray]:
+    """One teacher's probabilities for each label of each source that has some, [labels, classes] in fp32."""
+    run = RunFolder(path)
+    description = read_json(run.heads_description)
+    files = [_file(head, description, source) for source in sources]
+    kept = [one for file in files if (one := _read(file)) is not None]
+    if len(kept) == len(files):
+        return kept
+    say(f"asking the teacher {path} about the {head} of the training rows")
+    found = _ask(run, head, config, sources, place)
+    for file, one in zip(files, found, strict=True):
+        keep(file, partial(np.save, arr=one))
+    return found
+
+
+def _ask(run: RunFolder, head: Head, config: RunConfig, sources: Sequence[EncodedSource], place: Place) -> list[np.ndarray]:
+    """Load the teacher, which reads the conversations in its own template."""
+    _, model, template = load_artifact(run, place.device, place.dtype)
+    said = []
+    by_name = {source.name: source for source in enabled_sources(config.data)}
+    for encoded in sources:
+        own = encode_source(by_name[encoded.name], "train", config.data, template)
+        answers, labels = _read_all(model, head, own, place, config.data.row_tokens), len(getattr(encoded, head))
+        if len(answers) != labels:
+            raise WarmlineError(f"distill.teachers: {run.path} reads {len(answers)} labels of {encoded.name}, this run {labels}")
+        said.append(answers.astype(np.float32))
+    return said
+
+
+@torch.no_grad()
+def _read_all(model: MultiTaskModel, head: Head, source: EncodedSource, place: Place, row_tokens: int) -> np.ndarray:
+    """[labels, classes], probabilities in the order of the source."""
+    parts = []
+    for row in sequential_rows([source], [Draw(0, index) for index in range(len(source))], row_tokens):
+        batch = collate([source], [row]).to(model.backbone.device)
+        with place.autocast():
+            states = model.states(batch)
+        logits = getattr(model.heads(states, batch), head).float()
+        parts.append(logits.sigmoid() if logits.shape[1] == len(EMOTIONS_AND_NEUTRAL) else logits.softmax(dim=1))
+    return torch.cat(parts).cpu().numpy()
+
+
+def _file(head: Head, description: dict[str, Any], source: EncodedSource) -> Path:
+    digest = hashlib.sha256(f"{head} {description['weights_sha256']} {description['heads_sha256']}".encode())
+    for array in (source.tokens, getattr(source, head)):
+        digest.update(array.tobytes())
+    return cache_file(f"opinions-{source.name}-{digest.hexdigest()[:24]}.npy")
+
+
+def _read(path: Path) -> np.ndarray | None:
+    with suppress(OSError, ValueError):
+        found: np.ndarray = np.load(path)
+        return found
+    return None
