@@ -2,6 +2,7 @@
 
     python scripts/study.py prepare  configs/gemma3-270m.yaml --data-dir DATA      # encode the data and fit the text baselines, once
     python scripts/study.py tune     configs/gemma3-270m.yaml --data-dir DATA      # trials of TRIALS, scored on validation
+    python scripts/study.py teach    configs/gemma3-270m.yaml --data-dir DATA      # runs that `distill.teachers` can name
     python scripts/study.py runs     configs/gemma3-270m.yaml --data-dir DATA      # seeds x variants, 28 labels, alpha, then their scores
     python scripts/study.py collect  configs/gemma3-270m.yaml --data-dir DATA --out .      # report.md, results/, safety/, data_cards/
 
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -22,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from trials import START, TEACHERS, TRIALS
 from warmline.ablation.variants import FULL, VARIANTS
 from warmline.config import RunConfig, load_config
 from warmline.errors import WarmlineError
@@ -36,63 +39,8 @@ Minutes = Annotated[float, typer.Option(min=0.1, help="Begin nothing later than 
 Only = Annotated[str, typer.Option(help="Only jobs whose name holds this text, or one of several with commas between.")]
 Seeds = Annotated[str, typer.Option(help="With commas between.")]
 
-_ALONE = {name: f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")}
-_EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.rows_per_micro_batch=2")
-_STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.rows_per_micro_batch=3",
-             "data.sources.esconv.objectives=[strategy]")  # fmt: skip
-_WHOLE = ("lora=null", "training.learning_rate=3e-5")
-_PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
-
-START = ("training.learning_rate=3e-4", "loss.emotion=1.0", "loss.strategy=1.0")
-"""What every trial starts from, whatever the configuration has learned from them since."""
-
-TRIALS: dict[str, tuple[str, ...]] = {
-    "joint": (),
-    "strategy": _STRATEGY,
-    "strategy-layer10": (*_STRATEGY, "heads.layer=10"),
-    "joint-lr1e-3": ("training.learning_rate=1e-3",),
-    "strategy-drop": (*_STRATEGY, "heads.strategy.dropout=0.5"),
-    "emotion-layer10": (*_EMOTION, "heads.layer=10"),
-    "emotion": _EMOTION,
-    "joint-heads0.3": ("loss.emotion=0.3", "loss.strategy=0.3"),
-    "strategy-lr1e-3": (*_STRATEGY, "training.learning_rate=1e-3"),
-    "joint-epochs3": ("training.epochs=3",),
-    "joint-layer10": ("heads.layer=10", "heads.emotion.final_states=true"),
-    "joint-layer10-epochs3": ("heads.layer=10", "heads.emotion.final_states=true", "training.epochs=3", "training.learning_rate=1e-3"),
-    "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
-    "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
-    "strategy-plain": (*_STRATEGY, *_PLAIN),
-    "emotion-last": (*_EMOTION, *_PLAIN),
-    "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=sqrt"),
-    "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
-    "emotion-smooth": (*_EMOTION, "heads.emotion.label_smoothing=0.1"),
-    "strategy-epochs4": (*_STRATEGY, "training.epochs=4"),
-    "emotion-epochs4": (*_EMOTION, "training.epochs=4"),
-    "strategy-lm": (*_STRATEGY, "data.sources.esconv.objectives=[lm,strategy]"),
-    "joint-alpha0.7": ("data.alpha=0.7",),
-    "emotion-28": (*_EMOTION, "data.sources.goemotions.labels=28"),
-    "emotion-whole": (*_EMOTION, *_WHOLE),
-    "emotion-r64": (*_EMOTION, "lora.r=64", "lora.alpha=64"),
-    "emotion-situations": (
-        *_EMOTION, "data.sources.empathetic_dialogues.enabled=true", "data.sources.empathetic_dialogues.situation_as_emotion=true",
-        "data.sources.empathetic_dialogues.objectives=[emotion]",
-    ),
-    "emotion-sqrt": (*_EMOTION, "heads.emotion.class_weights=sqrt"),
-    "emotion-head3e-3": (*_EMOTION, "training.head_learning_rate=3e-3"),
-    "strategy-head3e-3": (*_STRATEGY, "training.head_learning_rate=3e-3"),
-    "strategy-hidden": (*_STRATEGY, "heads.strategy.hidden_size=256"),
-    "joint-whole": _WHOLE,
-    "joint-r64": ("lora.r=64", "lora.alpha=64"),
-    "joint-small-steps": ("training.rows_per_micro_batch=4",),
-    "joint-situations": (
-        "data.sources.empathetic_dialogues.situation_as_emotion=true", "data.sources.empathetic_dialogues.objectives=[lm,emotion]",
-    ),
-}  # fmt: skip
-"""What is tried, and what each trial changes of START: one head alone, or everything together as the study trains. What may
-decide most stands first, since `--minutes` cuts off the end."""
-
 ALPHAS = (0.25, 0.5, 1.0)
-"""Mixtures of runs beside the main one, which has its own."""
+"""Mixtures of runs beside the main one, which has its own. All train for as many steps."""
 
 
 class Job(NamedTuple):
@@ -155,19 +103,26 @@ def tune(
     """Train and score the trials on validation; print them side by side."""
     run = _config(config, data_dir, overrides)
     folder = run.output_dir / "tuning"
-    wanted = [(name, int(seed)) for name in TRIALS if _wanted(name, only) for seed in seeds.split(",")]
-    found = [
-        Job(
-            f"{name}-seed{seed}",
-            _self("trial", str(config), *_options(data_dir, [*START, *(overrides or ()), *TRIALS[name]]), "--name", f"{name}-seed{seed}",
-                  "--seed", str(seed), "--folder", str(folder)),
-            folder / f"{name}-seed{seed}" / "results" / "validation.json",
-        )
-        for name, seed in wanted
-    ]  # fmt: skip
+    found = list(_trials([name for name in TRIALS if _wanted(name, only)], seeds, folder, config, data_dir, overrides))
     run_jobs(found, jobs, minutes, folder / "logs")
     _show_trials([job.done for job in found])
     write_json(folder / "tuning.json", [read_json(path) for path in sorted(folder.glob("*/results/validation.json"))])
+
+
+@app.command()
+def teach(
+    config: ConfigFile,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+    seeds: Seeds = "13,14,15",
+    jobs: Jobs = 6,
+    minutes: Minutes = 9.0,
+) -> None:
+    """Train runs that `distill.teachers` can name, in <output_dir>/teachers, and ask them about the training rows."""
+    folder = _config(config, data_dir, overrides).output_dir / "teachers"
+    found = list(_trials(TEACHERS, seeds, folder, config, data_dir, overrides))
+    run_jobs(found, jobs, minutes, folder / "logs")
+    _show_trials([job.done for job in found])
 
 
 @app.command(hidden=True)
@@ -186,8 +141,23 @@ def trial(
     own = [f"name={name}", f"seed={seed}", f"output_dir={folder}", "validation.artifact=last", "validation.every=1000000"]
     resolved = _config(config, data_dir, [*(overrides or ()), *own])
     run = train(resolved, resume=(folder / name / "config.yaml").is_file())
-    score_validation(run.path, list(overrides or ()))
     shutil.rmtree(run.checkpoints, ignore_errors=True)
+    if folder.name == "teachers":
+        _ask(run, resolved)
+    score_validation(run.path, list(overrides or ()))
+
+
+def _ask(teacher: RunFolder, config: RunConfig) -> None:
+    """Let the cache have a teacher's opinions, so that many runs at a time need not ask at once."""
+    from warmline.data.encoding import encode_split
+    from warmline.data.template import ChatTemplate
+    from warmline.model.transformers_backbone import load_tokenizer
+    from warmline.training.device import choose_place
+    from warmline.training.teachers import Teachers
+
+    asking = config.model_copy(update={"distill": config.distill.model_copy(update={"teachers": (teacher.path,)})})
+    template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
+    Teachers(asking, encode_split("train", config.data, template), choose_place(config.training), print)
 
 
 @app.command()
@@ -288,7 +258,8 @@ class Study:
                 )
         for label, more in self._others():
             folder = self._other(label)
-            yield Job(f"train-{label}", _warmline("train", str(self._path), *self._own(more), "--resume"), folder.heads_description)
+            options = self._own([*more, f"name={folder.path.name}"])
+            yield Job(f"train-{label}", _warmline("train", str(self._path), *options, "--resume"), folder.heads_description)
             yield self._evaluation(label, folder, f"train-{label}", 0, baselines=False)
         for seed in self._other_seeds:
             yield self._evaluation(f"full-seed{seed}", self._variant(FULL, seed), f"variant-full-seed{seed}", 0, baselines=False)
@@ -331,10 +302,14 @@ class Study:
 
     def _others(self) -> Iterator[tuple[str, list[str]]]:
         for seed in self._seeds:
-            yield f"labels-28-seed{seed}", [f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=none"]
+            teachers = [str(path).replace("emotion-seed", "emotion-28-seed") for path in self._config.distill.teachers]
+            yield f"labels-28-seed{seed}", [
+                f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0",
+                f"distill.teachers=[{', '.join(teachers)}]",
+            ]  # fmt: skip
         for alpha in ALPHAS:
             if alpha != self._config.data.alpha:
-                yield f"alpha-{alpha}-seed{self._config.seed}", [f"data.alpha={alpha}"]
+                yield f"alpha-{alpha}-seed{self._config.seed}", [f"data.alpha={alpha}", f"training.max_steps={self._steps}"]
 
     def _evaluation(self, label: str, folder: RunFolder, after: str, replies: int, baselines: bool) -> Job:
         options = ["--replies", str(replies), *([] if baselines else ["--no-baselines"])]
@@ -347,8 +322,14 @@ class Study:
         return RunFolder(self._config.output_dir / f"{self._config.name}-{label}")
 
     def _own(self, more: Sequence[str] = ()) -> list[str]:
-        named = [f"name={self._config.name}-{label}" for label, own in self._others() if list(more) == own] if more else []
-        return _options(self._data_dir, [*self._overrides, *more, *named])
+        return _options(self._data_dir, [*self._overrides, *more])
+
+    @cached_property
+    def _steps(self) -> int:
+        """Of the main run: another mixture gets as many, since its draws are longer conversations."""
+        from warmline.training.plan import plan_run
+
+        return plan_run(self._config).steps
 
 
 def run_jobs(jobs: Sequence[Job], at_a_time: int, minutes: float, logs: Path) -> None:
@@ -392,6 +373,16 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, minutes: float, logs: Path) ->
 
 def _wanted(name: str, only: str) -> bool:
     return any(part in name for part in only.split(","))
+
+
+def _trials(
+    names: Sequence[str], seeds: str, folder: Path, config: Path, data_dir: str | None, overrides: Sequence[str] | None
+) -> Iterator[Job]:
+    for name, seed in ((name, seed) for name in names for seed in seeds.split(",")):
+        options = _options(data_dir, [*START, *(overrides or ()), *TRIALS[name]])
+        own = ("--name", f"{name}-seed{seed}", "--seed", seed, "--folder", str(folder))
+        done = folder / f"{name}-seed{seed}" / "results" / "validation.json"
+        yield Job(f"{name}-seed{seed}", _self("trial", str(config), *options, *own), done)
 
 
 def _ready(job: Job, asked: set[str], done: set[str]) -> bool:

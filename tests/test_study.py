@@ -6,17 +6,19 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts.study import ALPHAS, START, TRIALS, Job, Study, _wanted, collect, run_jobs
+from scripts.study import ALPHAS, Job, Study, _trials, _wanted, collect, run_jobs
 
 import warmline
 from tests.conftest import ConfigFactory
 from tests.reporting import results
+from trials import START, TEACHERS, TRIALS
 from warmline.ablation.variants import VARIANTS
 from warmline.config import load_config
 from warmline.data.template import Message
 from warmline.evaluation.finished import FinishedRun
 from warmline.reporting.report import write_report
 from warmline.runs import RunFolder, read_json, write_json
+from warmline.training.plan import plan_run
 
 REPOSITORY = Path(__file__).parents[1]
 STUDY = REPOSITORY / "configs" / "gemma3-270m.yaml"
@@ -83,9 +85,20 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
     assert {f"variant-{variant}-seed{seed}" for variant in VARIANTS for seed in (13, 14)} <= set(names)
     assert {f"train-alpha-{alpha}-seed13" for alpha in ALPHAS if alpha != 0.5} <= set(names)  # the main run has 0.5
     for one in jobs:
+        if one.name.startswith("train-alpha"):
+            assert f"training.max_steps={plan_run(config).steps}" in one.command
         assert set(one.after) <= set(names)
         if one.name.startswith("train-labels-28"):
             assert f"name=tiny-{one.name.removeprefix('train-')}" in one.command
+
+
+def test_runs_of_28_labels_have_teachers_of_28(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    folder = tmp_path / "teachers"
+    teachers = [one.name for one in _trials(TEACHERS, "13,14", folder, STUDY, None, None)]
+    assert teachers == ["emotion-seed13", "emotion-seed14", "emotion-28-seed13", "emotion-28-seed14"]
+    config = tiny_config(tmp_path, distill={"teachers": [str(folder / name) for name in teachers[:2]]})
+    [job] = [one for one in Study(STUDY, config, None, [], [13]).jobs(0, 4, None) if one.name == "train-labels-28-seed13"]
+    assert f"distill.teachers=[{folder / teachers[2]}, {folder / teachers[3]}]" in job.command
 
 
 def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolder, tmp_path: Path) -> None:
