@@ -54,6 +54,17 @@ def test_nothing_measured(finished_copy: RunFolder) -> None:
     assert "(results/training_curves.png)" in text
 
 
+def test_teachers_are_named(finished_copy: RunFolder) -> None:
+    assert "teacher" not in text_of(finished_copy)
+    lines = finished_copy.config.read_text().replace("  teachers: []\n", "  teachers: [runs/a, runs/b]\n")
+    finished_copy.config.write_text(lines)
+    manifest = read_json(finished_copy.manifest)
+    write_json(finished_copy.manifest, {**manifest, "teachers_sha256": {"runs/a": "1a", "runs/b": "2b"}})
+    text = text_of(finished_copy)
+    assert "70.0 % of a target" in text
+    assert "| runs/a | `1a` |\n| runs/b | `2b` |\n" in text
+
+
 def test_everything_measured(measured: RunFolder) -> None:
     text = text_of(measured)
     body, _, missing = text.partition("## What was not measured")
