@@ -252,6 +252,8 @@ def test_bad_set_is_refused(config_file, override):
             "every source is disabled",
         ),
         (["lora=null", "model.load_in_4bit=true"], "cannot train 4-bit weights"),
+        (["heads.layer=1", "heads.emotion.final_states=true", "heads.strategy.final_states=true"], "both heads keep to the final states"),
+        (["data.sources.goemotions.labels=28", "heads.emotion.class_weights=0.25"], "28 labels have thresholds"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(config_file, overrides, says):

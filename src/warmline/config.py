@@ -275,6 +275,8 @@ class RunConfig(_Section):
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
         if sources.goemotions.labels == 28 and self.heads.emotion.class_weights:
             raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
+        if self.heads.layer is not None and self.heads.emotion.final_states and self.heads.strategy.final_states:
+            raise ValueError("heads.layer: both heads keep to the final states; set it to null, or final_states of one head to false")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from warmline import __version__
 from warmline.config import RunConfig, dump_config
 from warmline.data.sources import SAMPLE
 from warmline.data.template import ChatTemplate
@@ -175,7 +176,7 @@ def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Me
             "weights_sha256": heads["weights_sha256"],
             "heads_sha256": heads["heads_sha256"],
             "trained_on_sha256": facts.manifest["data_sha256"],
-            "versions": {name: version(name) for name in ("warmline", *_PACKAGES)},
+            "versions": {"warmline": __version__, **{name: version(name) for name in _PACKAGES}},
         },
         "base": {"name": options.base or config.model.name, "hub_id": base.hub_id, "reason": base.reason},
         "trained_in_4bit": config.model.load_in_4bit,
