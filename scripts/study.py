@@ -120,7 +120,7 @@ def teach(
 ) -> None:
     """Train runs that `distill.teachers` can name, in <output_dir>/teachers, and ask them about the training rows."""
     folder = _config(config, data_dir, overrides).output_dir / "teachers"
-    found = list(_trials(TEACHERS, seeds, folder, config, data_dir, overrides))
+    found = list(_trials(TEACHERS, seeds, folder, config, data_dir, overrides, "--ask"))
     run_jobs(found, jobs, minutes, folder / "logs")
     _show_trials([job.done for job in found])
 
@@ -133,6 +133,7 @@ def trial(
     folder: Annotated[Path, typer.Option()],
     data_dir: DataDir = None,
     overrides: Overrides = None,
+    ask: Annotated[bool, typer.Option("--ask", help="It will teach: have the cache keep its opinions.")] = False,
 ) -> None:
     """One trial."""
     from warmline.evaluation.validation import score_validation
@@ -142,7 +143,7 @@ def trial(
     resolved = _config(config, data_dir, [*(overrides or ()), *own])
     run = train(resolved, resume=(folder / name / "config.yaml").is_file())
     shutil.rmtree(run.checkpoints, ignore_errors=True)
-    if folder.name == "teachers":
+    if ask:
         _ask(run, resolved)
     score_validation(run.path, list(overrides or ()))
 
@@ -376,13 +377,13 @@ def _wanted(name: str, only: str) -> bool:
 
 
 def _trials(
-    names: Sequence[str], seeds: str, folder: Path, config: Path, data_dir: str | None, overrides: Sequence[str] | None
+    names: Sequence[str], seeds: str, folder: Path, config: Path, data_dir: str | None, overrides: Sequence[str] | None, *more: str
 ) -> Iterator[Job]:
     for name, seed in ((name, seed) for name in names for seed in seeds.split(",")):
         options = _options(data_dir, [*START, *(overrides or ()), *TRIALS[name]])
         own = ("--name", f"{name}-seed{seed}", "--seed", seed, "--folder", str(folder))
         done = folder / f"{name}-seed{seed}" / "results" / "validation.json"
-        yield Job(f"{name}-seed{seed}", _self("trial", str(config), *options, *own), done)
+        yield Job(f"{name}-seed{seed}", _self("trial", str(config), *options, *own, *more), done)
 
 
 def _ready(job: Job, asked: set[str], done: set[str]) -> bool:

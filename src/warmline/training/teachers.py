@@ -66,12 +66,8 @@ class Teachers:
     def _mixed(self, head: Head, batch: Batch) -> Tensor:
         labels: Tensor = getattr(batch, f"{head}_targets")
         said = self._said[head]
-        taught = torch.cat(
-            [
-                next(iter(said.values()))[:0],
-                *(self._of(head, draw.source, draw.conversation) for draw in batch.draws if draw.source in said),
-            ]
-        )
+        nothing = next(iter(said.values()))[:0]
+        taught = torch.cat([nothing, *(self._of(head, draw) for draw in batch.draws if draw.source in said)])
         classes = taught.shape[1]
         among = labels[:, :classes]
         if head == "emotion" and classes < labels.shape[1]:  # of 27 classes several labels share one target; of 28 each is its own
@@ -80,9 +76,11 @@ class Teachers:
         mixed[:, :classes] = (1 - self._share) * among + self._share * taught
         return mixed
 
-    def _of(self, head: Head, source: int, conversation: int) -> Tensor:
-        ends = getattr(self._sources[source], f"{head}_ends")
-        return self._said[head][source][ends[conversation - 1] if conversation else 0 : ends[conversation]]
+    def _of(self, head: Head, draw: Draw) -> Tensor:
+        """[labels of one conversation, classes]."""
+        ends = getattr(self._sources[draw.source], f"{head}_ends")
+        first = ends[draw.conversation - 1] if draw.conversation else 0
+        return self._said[head][draw.source][first : ends[draw.conversation]]
 
 
 def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
