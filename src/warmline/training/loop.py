@@ -25,7 +25,7 @@ from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.runs import RunFolder, write_json, write_text
+from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
@@ -36,7 +36,7 @@ from warmline.training.plan import Way, choose_way, make_packer, make_plan
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
-from warmline.training.teachers import Teachers, teachers_of
+from warmline.training.teachers import Teachers, teacher_hashes, teachers_of
 from warmline.training.validation import Validator
 from warmline.training.view import View
 
@@ -337,5 +337,7 @@ def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> 
             raise WarmlineError(
                 f"{run.path}: the configuration differs from the run's at `{differing_keys(saved, config)[0]}`; resume unchanged"
             )
+        if run.manifest.is_file() and read_json(run.manifest).get("teachers_sha256", {}) != teacher_hashes(config):
+            raise WarmlineError(f"{run.path}: its teachers were trained again since it began; put the earlier ones back, or --overwrite")
     run.create()
     write_text(run.config, dump_config(config))
