@@ -80,6 +80,11 @@ class RowPacker:
         self._sampler.restore(state["sampler"])
 
 
+def all_draws(sources: Sequence[EncodedSource]) -> list[Draw]:
+    """Every conversation of every source, in order."""
+    return [Draw(place, index) for place, source in enumerate(sources) for index in range(len(source))]
+
+
 def sequential_rows(sources: Sequence[EncodedSource], chosen: Sequence[Draw], row_tokens: int) -> Iterator[Row]:
     """Rows over a fixed list of conversations, each exactly once, in order: for validation and scoring."""
     taken: list[Draw] = []

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import torch
 
 from warmline.data.encoding import EncodedSource
-from warmline.data.mixture import Draw
-from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.evaluation.progress import watched
 from warmline.evaluation.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
@@ -89,8 +88,3 @@ def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Plac
             emotion.append(model.heads.emotion.pick(states)[batch.emotion_positions].float().cpu())
             strategy.append(model.heads.strategy.pick(states)[batch.strategy_positions].float().cpu())
     return BaseStates(torch.cat(emotion).numpy(), torch.cat(strategy).numpy())
-
-
-def all_draws(sources: list[EncodedSource]) -> list[Draw]:
-    """Every conversation of every source, in order."""
-    return [Draw(place, index) for place, source in enumerate(sources) for index in range(len(source))]

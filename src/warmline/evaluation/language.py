@@ -14,9 +14,8 @@ import torch
 from warmline.data.conversation import Conversation
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
-from warmline.data.packing import Batch, Row, collate, sequential_rows
+from warmline.data.packing import Batch, Row, all_draws, collate, sequential_rows
 from warmline.data.template import ChatTemplate
-from warmline.evaluation.heads import all_draws
 from warmline.evaluation.plain_lines import tell
 from warmline.evaluation.progress import watched
 from warmline.evaluation.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio

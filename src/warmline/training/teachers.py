@@ -22,7 +22,7 @@ from warmline.config import RunConfig, load_config
 from warmline.data.encoding import EncodedSource, encode_source
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw
-from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.data.sources import data_checksums, enabled_sources
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
@@ -154,7 +154,7 @@ def _ask(run: RunFolder, head: Head, config: RunConfig, sources: Sequence[Encode
 def _read_all(model: MultiTaskModel, head: Head, source: EncodedSource, place: Place, row_tokens: int) -> np.ndarray:
     """[labels, classes], probabilities in the order of the source."""
     parts = []
-    for row in sequential_rows([source], [Draw(0, index) for index in range(len(source))], row_tokens):
+    for row in sequential_rows([source], all_draws([source]), row_tokens):
         batch = collate([source], [row]).to(model.backbone.device)
         with place.autocast():
             states = model.states(batch)
