@@ -4,26 +4,26 @@
     python scripts/study.py tune     configs/gemma3-270m.yaml --data-dir DATA      # trials of TRIALS, scored on validation
     python scripts/study.py teach    configs/gemma3-270m.yaml --data-dir DATA      # runs that `distill.teachers` can name
     python scripts/study.py runs     configs/gemma3-270m.yaml --data-dir DATA      # seeds x variants, 28 labels, alpha, then their scores
+    python scripts/study.py pack     configs/gemma3-270m.yaml --out PARTS          # what collect needs, to take home from a borrowed GPU
     python scripts/study.py collect  configs/gemma3-270m.yaml --data-dir DATA --out .      # report.md, results/, safety/, data_cards/
 
 Each job is a process of its own, `--jobs` at a time, dealt over the GPUs there are. What is done is skipped, what was interrupted goes on,
 so that the same command can be given again; `--minutes` stops in time. Logs lie in <output_dir>/logs. A short table comes last.
 """
 
-import os
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from jobs import Job, run_jobs
+from parts import NAME, write_parts
 from trials import START, TEACHERS, TRIALS
 from warmline.ablation.variants import FULL, VARIANTS
 from warmline.config import RunConfig, load_config
@@ -41,22 +41,6 @@ Seeds = Annotated[str, typer.Option(help="With commas between.")]
 
 ALPHAS = (0.25, 0.5, 1.0)
 """Mixtures of runs beside the main one, which has its own. All train for as many steps."""
-
-
-class Job(NamedTuple):
-    """A process of the study.
-
-    Attributes:
-        name: For its log.
-        command: What is run.
-        done: A file that says that it is done.
-        after: Jobs whose files it needs.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    done: Path
-    after: tuple[str, ...] = ()
 
 
 @app.command()
@@ -105,8 +89,7 @@ def tune(
     folder = run.output_dir / "tuning"
     found = list(_trials([name for name in TRIALS if _wanted(name, only)], seeds, folder, config, data_dir, overrides))
     run_jobs(found, jobs, minutes, folder / "logs")
-    _show_trials([job.done for job in found])
-    write_json(folder / "tuning.json", [read_json(path) for path in sorted(folder.glob("*/results/validation.json"))])
+    _bring_trials_together(found, folder)
 
 
 @app.command()
@@ -114,7 +97,7 @@ def teach(
     config: ConfigFile,
     data_dir: DataDir = None,
     overrides: Overrides = None,
-    seeds: Seeds = "13,14,15",
+    seeds: Seeds = "13,14,15,16,17",
     jobs: Jobs = 6,
     minutes: Minutes = 9.0,
 ) -> None:
@@ -122,7 +105,7 @@ def teach(
     folder = _config(config, data_dir, overrides).output_dir / "teachers"
     found = list(_trials(TEACHERS, seeds, folder, config, data_dir, overrides, "--ask"))
     run_jobs(found, jobs, minutes, folder / "logs")
-    _show_trials([job.done for job in found])
+    _bring_trials_together(found, folder)
 
 
 @app.command(hidden=True)
@@ -196,6 +179,26 @@ def variant(
 
 
 @app.command()
+def pack(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(help="Folder for the parts.")],
+    overrides: Overrides = None,
+    seeds: Seeds = "13,14,15",
+    weights: Annotated[str, typer.Option(help="Beside the main run's, the weights of runs whose names hold one of these.")] = "full",
+    part_mib: Annotated[float, typer.Option(min=0.001, help="Largest part.")] = 15.0,
+) -> None:
+    """Archive what there is by now, to collect it elsewhere: small files first, then weights; no tokenizers, no checkpoints."""
+    run = _config(config, None, overrides)
+    study = Study(config, run, None, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
+    files = [(path, path.relative_to(run.output_dir).as_posix()) for path in study.packed(weights)]
+    parts = write_parts(files, out, int(part_mib * 2**20))
+    table = Table("part", "MiB", title=f"{len(files)} files; cat {NAME}.* | tar -xzf - -C {run.output_dir}", title_justify="left", box=None)
+    for path in parts:
+        table.add_row(path.name, f"{path.stat().st_size / 2**20:.2f}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@app.command()
 def collect(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(help="Folder to publish in, such as the repository: report.md, results/, safety/, data_cards/.")],
@@ -257,13 +260,13 @@ class Study:
                     self._variant(name, seed).ablation_scores,
                     (main,) if taken_over else (),
                 )
+                if name == FULL and not taken_over:
+                    yield self._evaluation(f"full-seed{seed}", self._variant(FULL, seed), f"variant-full-seed{seed}", 0, baselines=False)
         for label, more in self._others():
             folder = self._other(label)
             options = self._own([*more, f"name={folder.path.name}"])
             yield Job(f"train-{label}", _warmline("train", str(self._path), *options, "--resume"), folder.heads_description)
             yield self._evaluation(label, folder, f"train-{label}", 0, baselines=False)
-        for seed in self._other_seeds:
-            yield self._evaluation(f"full-seed{seed}", self._variant(FULL, seed), f"variant-full-seed{seed}", 0, baselines=False)
         every = tuple(f"variant-{name}-seed{seed}" for seed in self._seeds for name in VARIANTS)
         command = _warmline("ablate", str(self._path), *self._own(), "--seeds", ",".join(map(str, self._seeds)))
         yield Job("ablate", command, self.main.ablation_picture, every)
@@ -284,8 +287,27 @@ class Study:
         for label, _ in self._others():
             kind, _, seed_text = label.rpartition("-seed")
             found.append((self._other(label).evaluation, f"results/{kind}/seed-{seed_text}.json"))
-        found.append((main.path.parent / "tuning" / "tuning.json", "results/tuning.json"))
+        found += [(main.path.parent / name / f"{name}.json", f"results/{name}.json") for name in ("tuning", "teachers")]
         return [(path, name) for path, name in found if path.is_file()]
+
+    def packed(self, weights: str) -> list[Path]:
+        """Files from which `collect` can go on elsewhere: the small ones first, then weights of the main run and of those asked for."""
+        top, name = self._config.output_dir, self._config.name
+        ours = (name, f"{name}-*", "teachers", "tuning", "logs")
+        found = sorted(path for pattern in ours for path in top.glob(f"{pattern}/**/*") if path.is_file())
+        kept = [path for path in found if "checkpoints" not in path.parts and not path.name.startswith(("tokenizer", "."))]
+        small = [path for path in kept if path.suffix != ".safetensors"]
+        wanted = [path for path in kept if path.suffix == ".safetensors" and self._weights_wanted(path, weights)]
+        return small + sorted(wanted, key=lambda path: not self._is_main(path))
+
+    def _weights_wanted(self, path: Path, asked: str) -> bool:
+        """They are a finished run's: the main one's, or one's of its own whose name holds what was asked for."""
+        run = next(RunFolder(folder) for folder in path.parents if (folder / "config.yaml").is_file())
+        others = not run.origin.is_file() and _wanted(run.path.name, asked)
+        return run.heads_description.is_file() and (self._is_main(path) or others)
+
+    def _is_main(self, path: Path) -> bool:
+        return path.is_relative_to(self.main.path) and not path.is_relative_to(self.main.ablation)
 
     def _benchmarks(self, main: str, eqbench_tokens: int, bench_dir: Path | None) -> Iterator[Job]:
         run = str(self.main.path)
@@ -302,8 +324,9 @@ class Study:
         yield Job("errors", _warmline("errors", run), self.main.error_picture, (main,))
 
     def _others(self) -> Iterator[tuple[str, list[str]]]:
+        of_27, of_28 = TEACHERS
+        teachers = [str(path).replace(f"{of_27}-seed", f"{of_28}-seed") for path in self._config.distill.teachers]
         for seed in self._seeds:
-            teachers = [str(path).replace("emotion-seed", "emotion-28-seed") for path in self._config.distill.teachers]
             yield f"labels-28-seed{seed}", [
                 f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0",
                 f"distill.teachers=[{', '.join(teachers)}]",
@@ -333,45 +356,6 @@ class Study:
         return plan_run(self._config).steps
 
 
-def run_jobs(jobs: Sequence[Job], at_a_time: int, minutes: float, logs: Path) -> None:
-    """Run what is not done, so many at a time, dealt over the GPUs, until the minutes are over; print what became of each."""
-    console, began = Console(width=None if sys.stdout.isatty() else 120), time.monotonic()
-    logs.mkdir(parents=True, exist_ok=True)
-    waiting = [job for job in jobs if not job.done.is_file()]
-    outcome = {job.name: "done before" for job in jobs if job.done.is_file()}
-    done, asked = set(outcome), {job.name for job in jobs}
-    running: dict[int, tuple[Job, subprocess.Popen[bytes], float]] = {}
-    while waiting or running:
-        if time.monotonic() - began > 60 * minutes:
-            break
-        for slot in range(at_a_time):
-            job = next((one for one in waiting if _ready(one, asked, done)), None) if slot not in running else None
-            if job is not None:
-                waiting.remove(job)
-                running[slot] = job, _start(job, slot, logs), time.monotonic()
-        for slot, (job, process, started) in list(running.items()):
-            if process.poll() is not None:
-                seconds = time.monotonic() - started
-                if process.returncode == 0:
-                    done.add(job.name)
-                    outcome[job.name] = f"{seconds:.0f} s"
-                else:
-                    outcome[job.name] = f"FAILED after {seconds:.0f} s: {_last_line(job, logs)}"
-                console.print(f"{job.name}: {outcome[job.name]}", highlight=False)
-                del running[slot]
-        if not running and not any(_ready(one, asked, done) for one in waiting):
-            break
-        time.sleep(0.5)
-    for job, process, _ in running.values():
-        process.terminate()
-        process.wait()  # so that the next call does not meet it
-        outcome[job.name] = "stopped: out of time"
-    table = Table("job", "outcome", title=f"{time.monotonic() - began:.0f} s", title_justify="left", box=None)
-    for job in jobs:
-        table.add_row(job.name, outcome.get(job.name, "not begun"))
-    console.print(table)
-
-
 def _wanted(name: str, only: str) -> bool:
     return any(part in name for part in only.split(","))
 
@@ -386,28 +370,10 @@ def _trials(
         yield Job(f"{name}-seed{seed}", _self("trial", str(config), *options, *own, *more), done)
 
 
-def _ready(job: Job, asked: set[str], done: set[str]) -> bool:
-    """Whether what it needs is done; a job that was not asked for is taken as done earlier."""
-    return all(name in done or name not in asked for name in job.after)
-
-
-def _start(job: Job, slot: int, logs: Path) -> "subprocess.Popen[bytes]":
-    gpus = [number for number in os.environ.get("CUDA_VISIBLE_DEVICES", _all_gpus()).split(",") if number]
-    chosen = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), "TOKENIZERS_PARALLELISM": "false", **chosen}
-    with (logs / f"{job.name}.log").open("wb") as log:
-        return subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603 - our own command
-
-
-def _all_gpus() -> str:
-    import torch
-
-    return ",".join(map(str, range(torch.cuda.device_count())))
-
-
-def _last_line(job: Job, logs: Path) -> str:
-    lines = (logs / f"{job.name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "no output"
+def _bring_trials_together(asked: Sequence[Job], folder: Path) -> None:
+    """Print the scores of those asked for; write those of all in the folder, under its name."""
+    _show_trials([job.done for job in asked])
+    write_json(folder / f"{folder.name}.json", [read_json(path) for path in sorted(folder.glob("*/results/validation.json"))])
 
 
 def _show_trials(paths: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ _CANDIDATE = (
     "training.learning_rate=1e-3", "training.rows_per_micro_batch=4", "loss.strategy=0.3", "heads.emotion.class_weights=0.25",
     "heads.strategy.class_weights=0.25",
 )  # fmt: skip
-_TAUGHT = "distill.teachers=[runs/teachers/emotion-seed13, runs/teachers/emotion-seed14, runs/teachers/emotion-seed15]"
+_TAUGHT = f"distill.teachers=[{', '.join(f'runs/teachers/emotion-seed{seed}' for seed in range(13, 18))}]"
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
 
 START = (

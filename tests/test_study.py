@@ -1,12 +1,12 @@
 """The study's driver: what is done is skipped, order is kept, failures and time are survived, and every trial is a valid configuration."""
 
+import io
 import shutil
-import sys
-import time
+import tarfile
 from pathlib import Path
 
 import pytest
-from scripts.study import ALPHAS, Job, Study, _trials, _wanted, collect, run_jobs
+from scripts.study import ALPHAS, Study, _trials, _wanted, collect, pack
 
 import warmline
 from tests.conftest import ConfigFactory
@@ -23,47 +23,6 @@ from warmline.training.plan import plan_run
 REPOSITORY = Path(__file__).parents[1]
 STUDY = REPOSITORY / "configs" / "gemma3-270m.yaml"
 TALK = [Message(role="user", content="My cat ran away.")]
-
-
-def job(folder: Path, name: str, *after: str, code: str = "", needs: str = "") -> Job:
-    """Writes its file, after the file it needs is there."""
-    check = f"assert pathlib.Path({str(folder / needs)!r}).is_file(), 'too early'" if needs else ""
-    write = f"pathlib.Path({str(folder / name)!r}).write_text('x')"
-    program = "; ".join(part for part in ("import pathlib, time", check, code, write) if part)
-    return Job(name, (sys.executable, "-c", program), folder / name, after)
-
-
-def test_order_is_kept_and_what_is_done_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "earlier").write_text("x")
-    jobs = [
-        job(tmp_path, "earlier", code="raise SystemExit('again')"),
-        job(tmp_path, "second", "first", needs="first"),
-        job(tmp_path, "first", "earlier", code="time.sleep(0.3)"),
-        job(tmp_path, "third", "not asked for"),
-    ]
-    run_jobs(jobs, 3, 1, tmp_path / "logs")
-    assert all((tmp_path / one.name).is_file() for one in jobs)
-    printed = capsys.readouterr().out
-    assert "done before" in printed
-    assert "FAILED" not in printed
-
-
-def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = [job(tmp_path, "bad", code="raise SystemExit('no data')"), job(tmp_path, "needs-it", "bad"), job(tmp_path, "other")]
-    run_jobs(jobs, 1, 1, tmp_path / "logs")
-    assert (tmp_path / "other").is_file()
-    assert not (tmp_path / "needs-it").exists()
-    printed = capsys.readouterr().out
-    assert "no data" in printed
-    assert "not begun" in printed
-
-
-def test_out_of_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
-    run_jobs([job(tmp_path, "endless", code="time.sleep(60)"), job(tmp_path, "later")], 1, 0.02, tmp_path / "logs")
-    assert time.monotonic() - began < 20
-    assert "stopped: out of time" in capsys.readouterr().out
-    assert not (tmp_path / "later").exists()
 
 
 def test_only_takes_parts_of_names() -> None:
@@ -121,3 +80,34 @@ def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolde
     shutil.copytree(out, again)
     shutil.copytree(again / "results" / "run", again, dirs_exist_ok=True)
     assert write_report(again).read_bytes() == (out / "report.md").read_bytes()
+
+
+def test_what_is_packed_is_enough_to_collect_elsewhere(finished: RunFolder, tmp_path: Path) -> None:
+    here = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "here" / "tiny")))
+    write_json(here.evaluation, results.evaluation(FinishedRun.open(here.path).context()))
+    shutil.copytree(finished.path, here.ablation / "tiny-full-seed14")
+    shutil.copytree(finished.path, here.ablation / "tiny-lm-only-seed14")
+    taken_over = Path(shutil.copytree(finished.path, here.ablation / "tiny-full-seed13"))
+    write_json(RunFolder(taken_over).origin, {"run": "tiny", "step": 12})
+    unfinished = Path(shutil.copytree(finished.path, here.path.parent / "tiny-full-again"))
+    RunFolder(unfinished).heads_description.unlink()
+    shutil.copytree(finished.path, here.path.parent / "someone-elses")
+    write_json(here.path.parent / "teachers" / "teachers.json", [])
+    pack(here.config, tmp_path / "parts", overrides=[f"output_dir={here.path.parent}"], part_mib=0.1)
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert len(parts) > 1
+    assert max(part.stat().st_size for part in parts) <= 0.1 * 2**20
+    with tarfile.open(fileobj=io.BytesIO(b"".join(part.read_bytes() for part in parts))) as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path / "elsewhere", filter="data")
+    adapters = [name for name in names if name.endswith("adapter_model.safetensors")]
+    assert adapters == [f"tiny/{where}adapter/adapter_model.safetensors" for where in ("", "ablation/tiny-full-seed14/")]
+    assert not [name for name in names if "checkpoints" in name or "tokenizer" in name or name.startswith("someone")]
+    assert names.index(adapters[0]) > names.index("tiny/ablation/tiny-lm-only-seed14/heads.json")
+    published = []
+    for folder in (here.path.parent, tmp_path / "elsewhere"):
+        out = folder / "published"
+        collect(here.config, out, overrides=[f"output_dir={folder}"], seeds="13,14", base=None)
+        published.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert published[0] == published[1]
+    assert Path("results/teachers.json") in published[0]
