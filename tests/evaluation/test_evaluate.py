@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,23 @@ from warmline.runs import RunFolder, read_json
 
 
 @pytest.fixture(scope="module")
-def result(finished: RunFolder) -> dict[str, Any]:
-    return evaluate(finished.path, replies=3)
+def evaluated(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A copy, since evaluation writes into the run."""
+    return RunFolder(Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("evaluated") / "tiny")))
 
 
-def test_numbers_carry_their_context(result: dict[str, Any], finished: RunFolder) -> None:
-    assert finished.evaluation.read_text(encoding="utf-8") == json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+@pytest.fixture(scope="module")
+def result(evaluated: RunFolder) -> dict[str, Any]:
+    return evaluate(evaluated.path, replies=3)
+
+
+def test_numbers_carry_their_context(result: dict[str, Any], evaluated: RunFolder) -> None:
+    assert evaluated.evaluation.read_text(encoding="utf-8") == json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     context = result["context"]
     assert next(iter(result)) == "context"
     assert (context["run"], context["split"], context["seed"], context["base_random_init_seed"]) == ("tiny", "test", 13, 0)
-    assert context["step"] == read_json(finished.heads_description)["step"]
-    assert context["data_sha256"] == read_json(finished.manifest)["data_sha256"]
+    assert context["step"] == read_json(evaluated.heads_description)["step"]
+    assert context["data_sha256"] == read_json(evaluated.manifest)["data_sha256"]
     assert "goemotions/test.tsv" in context["data_sha256"]
     assert "dialogues" in context["intervals"]
 
@@ -102,8 +109,8 @@ def test_what_a_run_did_not_train_is_scored_too(tiny_config: ConfigFactory, tmp_
     assert "no reply" in result["absent"]["replies"]
 
 
-def test_pictures_and_table(result: dict[str, Any], finished: RunFolder) -> None:
-    for picture in (finished.confusion_emotion, finished.confusion_strategy, finished.reliability):
+def test_pictures_and_table(result: dict[str, Any], evaluated: RunFolder) -> None:
+    for picture in (evaluated.confusion_emotion, evaluated.confusion_strategy, evaluated.reliability):
         assert picture.read_bytes().startswith(b"\x89PNG")
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(evaluation_summary({**result, "heads": {**result["heads"], "strategy": {**result["heads"]["strategy"],
