@@ -8,7 +8,6 @@ _WHOLE = ("lora=null", "training.learning_rate=3e-5")
 _LAYER10 = ("heads.layer=10", "heads.emotion.final_states=true", "training.learning_rate=1e-3")
 _CANDIDATE = (
     "training.learning_rate=1e-3", "training.rows_per_micro_batch=4", "loss.strategy=0.3", "heads.emotion.class_weights=0.25",
-    "heads.strategy.class_weights=0.25",
 )  # fmt: skip
 _TAUGHT = f"distill.teachers=[{', '.join(f'runs/teachers/emotion-seed{seed}' for seed in range(13, 18))}]"
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
@@ -35,7 +34,6 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-layer10-emotion2": (*_LAYER10, "loss.emotion=2"),
     "joint-layer10-weights": (*_LAYER10, "heads.emotion.class_weights=0.25", "heads.strategy.class_weights=0.25"),
     "joint-candidate": _CANDIDATE,
-    "joint-candidate-sqrt": (*_CANDIDATE, "heads.strategy.class_weights=0.5"),
     "joint-candidate-taught": (*_CANDIDATE, _TAUGHT),
     "emotion-epochs4-drop": (*_EMOTION, "training.epochs=4", "heads.emotion.dropout=0.3"),
     "strategy-layer10-epochs4-drop": (*_STRATEGY, "heads.layer=10", "training.epochs=4", "heads.strategy.dropout=0.3"),

@@ -1,33 +1,45 @@
-"""Earlier strategies as numbers: the fast form for labels against the plain one, and no look at the present or the future."""
+"""Earlier strategies as numbers: against the plain form, annotated or not, and no look at the present or the future."""
 
 import numpy as np
 import pytest
 import torch
 
-from warmline.data.earlier import FEATURES, earlier_features, features_of_labels
+from tests.reference.earlier import slow_features
+from warmline.data.earlier import FEATURES, annotated, earlier_features
 
 
-@pytest.mark.parametrize("labels", [[], [3], [0, 0], [1, 2, 3], [7, 0, 1, 1, 5, 2, 7]])
-def test_labels_are_one_hot_distributions(labels: list[int]) -> None:
-    found = features_of_labels(np.array(labels, dtype=np.int32))
+def features_of(*labels: int) -> torch.Tensor:
+    return earlier_features(annotated(np.array(labels, dtype=np.int32)))
+
+
+@pytest.mark.parametrize("labels", [[], [3], [0, 0], [1, 2, 3], [7, 0, 1, 1, 5, 2, 7], [number % 8 for number in range(25)]])
+def test_annotated_strategies(labels: list[int]) -> None:
+    found = features_of(*labels)
     assert found.shape == (len(labels), FEATURES)
-    assert found.dtype == np.float32
-    for at in range(len(labels)):
-        expected = earlier_features(torch.eye(8)[torch.tensor(labels[:at], dtype=torch.int64)])
-        np.testing.assert_allclose(found[at], expected.numpy(), rtol=1e-6)
+    assert found.dtype == torch.float32
+    one_hot = [[float(strategy == label) for strategy in range(8)] for label in labels]
+    for at, row in enumerate(found):
+        np.testing.assert_allclose(row.numpy(), slow_features(one_hot[:at]), rtol=1e-5, atol=1e-7)
+
+
+def test_distributions_where_nobody_annotated() -> None:
+    said = torch.rand(12, 8, generator=torch.Generator().manual_seed(13)).softmax(dim=1)
+    for at, row in enumerate(earlier_features(said)):
+        np.testing.assert_allclose(row.numpy(), slow_features(said[:at].tolist()), rtol=1e-5, atol=1e-7)
 
 
 def test_what_the_numbers_say() -> None:
-    before = torch.eye(8)[torch.tensor([5, 2, 2, 7])]
-    found = earlier_features(before)
-    last, middle, third, shares, number = found[:8], found[8:16], found[16:24], found[24:32], found[32]
-    assert [int(slot.argmax()) for slot in (last, middle, third)] == [7, 2, 2]
+    found = features_of(5, 2, 2, 7, 0)[4]
+    order, shares, number, reached = found[:40].reshape(5, 8), found[64:72], found[72], found[73:]
+    assert [int(slot.argmax()) for slot in order[:4]] == [7, 2, 2, 5]
+    assert not bool(order[4].any())
     assert shares.tolist() == [0, 0, 0.5, 0, 0, 0.25, 0, 0.25]
     assert number.item() == pytest.approx(np.log(5))
-    assert not bool(earlier_features(before[:0]).any())
+    assert reached.tolist() == [1, 1, 1, 0, 0, 0, 0]
+    assert not bool(features_of(5)[0].any())
 
 
 def test_neither_present_nor_future_is_seen() -> None:
-    one, other = (features_of_labels(np.array(labels, dtype=np.int32)) for labels in ([4, 1, 6, 2], [4, 1, 3, 0]))
-    np.testing.assert_array_equal(one[:3], other[:3])
-    assert not np.array_equal(one[3], other[3])
+    one, other = features_of(4, 1, 6, 2), features_of(4, 1, 3, 0)
+    assert torch.equal(one[:3], other[:3])
+    assert not torch.equal(one[3], other[3])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.reference.collate import slow_collate
 from warmline.config import DataConfig
-from warmline.data.earlier import FEATURES, features_of_labels
+from warmline.data.earlier import FEATURES, annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw, MixtureSampler
@@ -187,7 +187,7 @@ def test_collate_shifts_the_heads_places(three_sources):
     assert (batch.strategy_positions.tolist(), batch.strategy_targets.nonzero().tolist()) == ([1, 5], [[0, 3], [1, 7]])
     assert batch.emotion_positions.tolist() == [9]
     assert batch.emotion_starts.tolist() == [7]
-    np.testing.assert_array_equal(batch.strategy_earlier.numpy(), features_of_labels(np.array([3, 7], np.int32)))
+    assert torch.equal(batch.strategy_earlier, earlier_features(annotated(np.array([3, 7], np.int32))))
     assert batch.emotion_targets.nonzero().tolist() == [[0, 2], [0, 27]]
     assert batch.emotion_targets.shape == (1, len(EMOTIONS_AND_NEUTRAL))
 

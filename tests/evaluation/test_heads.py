@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from tests.tools import CPU, perturb
 from warmline.companion import Companion
 from warmline.config import dump_config, load_config
 from warmline.data.conversation import Conversation
-from warmline.data.earlier import earlier_features
+from warmline.data.earlier import annotated, earlier_features
 from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
 from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, as_messages
@@ -38,6 +39,8 @@ def untrained(run: RunFolder, config_factory: ConfigFactory, **sections: object)
     with torch.no_grad():  # a head that says more than one thing
         model.heads.emotion.layers[-1].weight.mul_(30)
         model.heads.strategy.layers[-1].weight.mul_(30)
+        if model.heads.strategy.earlier is not None:
+            torch.nn.init.normal_(model.heads.strategy.earlier.weight)
     write_text(run.config, dump_config(config))
     write_json(run.manifest, make_manifest(config, CPU, 1, Choice("transformers", "test")))
     save_artifact(run, model, config, ChatTemplate(load_tokenizer(config.model)), step=0)
@@ -123,7 +126,7 @@ def test_earlier_strategies_annotated_and_own(tiny_config: ConfigFactory, tmp_pa
     run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096}, heads=heads)
     scores = heads_of(run)["strategy"]
     _, model, template = load_artifact(run, CPU.device, CPU.dtype)
-    companion, annotated, own = Companion(model, template, CPU), [], []
+    companion, told, own = Companion(model, template, CPU), [], []
     for one in conversations(run, "esconv", "test"):
         used: list[int] = []
         for at, turn in enumerate(one.turns):
@@ -134,11 +137,11 @@ def test_earlier_strategies_annotated_and_own(tiny_config: ConfigFactory, tmp_pa
                 read = companion.read(before).strategy
                 own.append((at, one.id, turn.strategy, max(read, key=lambda name: read[name])))
             states = states_alone(model, torch.tensor(template.prompt_ids(before)))
-            earlier = earlier_features(torch.eye(8)[torch.tensor(used, dtype=torch.int64)])
-            annotated.append((turn.strategy, STRATEGIES[int(model.heads.strategy.read(states[-1:], earlier[None]).argmax())]))
             used.append(STRATEGIES.index(turn.strategy))
-    assert scores["accuracy"] == pytest.approx(accuracy(annotated))
-    assert scores["macro_f1"] == pytest.approx(macro_f1(annotated, STRATEGIES))
+            earlier = earlier_features(annotated(np.array(used)))[-1:]  # which its own strategy does not enter
+            told.append((turn.strategy, STRATEGIES[int(model.heads.strategy.read(states[-1:], earlier).argmax())]))
+    assert scores["accuracy"] == pytest.approx(accuracy(told))
+    assert scores["macro_f1"] == pytest.approx(macro_f1(told, STRATEGIES))
     held = HeldOut.of(FinishedRun.open(run.path))
     said = predict(model, [held.encoded["esconv"]["test"]], CPU, 4096)
     assert scores["own_choices"]["accuracy"] == pytest.approx(

@@ -123,6 +123,8 @@ def test_earlier_strategies_are_an_input() -> None:
     states = torch.randn(10, 16)
     for config, matters in ((POOLED, True), (HeadsConfig(), False)):
         heads = Heads(16, 27, config).eval()
+        if heads.strategy.earlier is not None:
+            torch.nn.init.normal_(heads.strategy.earlier.weight)
         one, other = (
             heads(States(states, states), batch_of([], [4], earlier)).strategy
             for earlier in (torch.zeros(1, FEATURES), torch.ones(1, FEATURES))
@@ -133,11 +135,12 @@ def test_earlier_strategies_are_an_input() -> None:
 def test_own_choices_stand_in_for_annotated_ones() -> None:
     """One reply after the other, each with what the head said of those before."""
     head = Heads(16, 27, POOLED).eval().strategy
-    states = torch.randn(4, 16)
+    torch.nn.init.normal_(head.earlier.weight)
+    states, own = torch.randn(4, 16), torch.zeros(1, 8)
     said: list[torch.Tensor] = []
     for state in states:
-        before = torch.stack(said) if said else torch.zeros(0, 8)
-        said.append(head.read(state[None], earlier_features(before)[None])[0].softmax(0).detach())
+        features = earlier_features(torch.cat([*(one[None] for one in said), own]))[-1:]
+        said.append(head.read(state[None], features)[0].softmax(0).detach())
     torch.testing.assert_close(head.by_own_choices(states).softmax(1), torch.stack(said))
     assert head.by_own_choices(states[:0]).shape == (0, 8)
     plain = Heads(16, 27, HeadsConfig()).eval().strategy

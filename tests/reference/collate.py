@@ -1,8 +1,8 @@
 """What `warmline.data.packing.collate` must give, one token at a time."""
 
-import math
 from collections.abc import Sequence
 
+from tests.reference.earlier import slow_features
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 
@@ -45,9 +45,7 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
                 batch["emotion_targets"].append([float(bits // 2**label % 2) for label in range(28)])
             used: list[int] = []
             for place, label in conversation.strategy.tolist():
-                slots = [float(strategy == before) for before in [*used[::-1], None, None, None][:3] for strategy in range(8)]
-                shares = [used.count(strategy) / max(len(used), 1) for strategy in range(8)]
-                batch["strategy_earlier"].append([*slots, *shares, math.log(1 + len(used))])
+                batch["strategy_earlier"].append(slow_features([[float(strategy == one) for strategy in range(8)] for one in used]))
                 used.append(label)
                 batch["strategy_positions"].append(start + place)
                 batch["strategy_targets"].append([float(strategy == label) for strategy in range(8)])

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from warmline.data.conversation import OBJECTIVES, Objective
-from warmline.data.earlier import FEATURES, features_of_labels
+from warmline.data.earlier import FEATURES, annotated, earlier_features
 from warmline.data.encoding import Encoded, EncodedSource, Int32
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw, MixtureSampler, SamplerState
 
 Row = tuple[Draw, ...]
@@ -167,7 +167,7 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
     encoded = [sources[draw.source][draw.conversation] for draw in draws]
     bounds = np.concatenate([[0], np.cumsum([len(one.tokens) for one in encoded])])
     lm, safety, weights, emotion, strategy = [], [], [], [], []
-    starts, earlier = [], [np.zeros((0, FEATURES), np.float32)]
+    starts, earlier = [], [torch.zeros(0, FEATURES)]
     safety_draws = []
     for draw, one, start in zip(draws, encoded, bounds[:-1], strict=True):
         objectives = sources[draw.source].objectives
@@ -180,7 +180,7 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
             safety_draws.append(draw)
         emotion.append(one.emotion + [[start, 0]])
         starts.append(turn_starts(one.tokens, one.emotion[:, 0]) + start)
-        earlier.append(features_of_labels(one.strategy[:, 1]))
+        earlier.append(earlier_features(annotated(one.strategy[:, 1])))
         strategy.append(one.strategy + [[start, 0]])
     tokens = np.concatenate([one.tokens for one in encoded]).astype(np.int64)
     lm_positions = _joined(lm)
@@ -197,8 +197,8 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
         emotion_starts=torch.from_numpy(_joined(starts)),
         emotion_targets=torch.from_numpy(bits.astype(np.float32)),
         strategy_positions=torch.from_numpy(strategies[:, 0].copy()),
-        strategy_targets=torch.from_numpy(np.eye(len(STRATEGIES), dtype=np.float32)[strategies[:, 1]]),
-        strategy_earlier=torch.from_numpy(np.concatenate(earlier)),
+        strategy_targets=annotated(strategies[:, 1]),
+        strategy_earlier=torch.cat(earlier),
         safety_positions=torch.from_numpy(_joined(safety)),
         safety_weights=torch.from_numpy(np.concatenate([np.zeros(0), *weights]).astype(np.float32)),
         safety_draws=tuple(safety_draws),

@@ -8,7 +8,7 @@ a reason to look for a leak, and a head can be asked directly: hide the reply an
 import numpy as np
 import torch
 
-from warmline.data.earlier import features_of_labels
+from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import EncodedSource
 from warmline.evaluation.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
@@ -76,7 +76,7 @@ def hidden_reply_agreement(
         bounds = torch.tensor([0, start], dtype=torch.int32, device=tokens.device)
         with place.autocast():
             states = head.pick(model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start))
-        earlier = torch.from_numpy(features_of_labels(encoded.strategy[: own + 1, 1])[-1:]).to(states.device)
+        earlier = earlier_features(annotated(encoded.strategy[: own + 1, 1]))[-1:].to(states.device)
         same += int(head.read(states[-1:], earlier).argmax()) == int(logits[row].argmax())
     return same, len(chosen)
 

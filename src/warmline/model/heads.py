@@ -26,14 +26,13 @@ class ClassificationHead(nn.Module):
         hidden_size: Width of the states it reads.
         classes: Number of labels.
         config: Hidden layer, dropout, and which states it reads.
-        features: Further numbers it sees beside the state.
     """
 
-    def __init__(self, hidden_size: int, classes: int, config: HeadConfig, features: int = 0) -> None:
+    def __init__(self, hidden_size: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
         self.classes = classes
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
-        width = hidden_size + features
+        width = hidden_size
         if config.hidden_size is not None:
             layers += [nn.Linear(width, config.hidden_size), nn.GELU(), nn.Dropout(config.dropout)]
             width = config.hidden_size
@@ -47,10 +46,10 @@ class ClassificationHead(nn.Module):
         """[tokens, hidden], of both kinds of states the one that this head reads."""
         return states.final if self._final else states.inner
 
-    def forward(self, states: Tensor, features: Tensor | None = None) -> Tensor:
-        """[rows, hidden] of any dtype, and [rows, features] where it takes them, to logits [rows, classes] in fp32."""
+    def forward(self, states: Tensor) -> Tensor:
+        """[rows, hidden] of any dtype, to logits [rows, classes] in fp32."""
         with torch.autocast(states.device.type, enabled=False):
-            logits: Tensor = self.layers(states.float() if features is None else torch.cat([states.float(), features], dim=1))
+            logits: Tensor = self.layers(states.float())
         return logits
 
 
@@ -134,7 +133,7 @@ class EmotionHead(ClassificationHead):
 
 
 class StrategyHead(ClassificationHead):
-    """Reads the state that will predict a reply's first token, and what is known of earlier replies if it is told.
+    """Reads the state that will predict a reply's first token; if it is told of earlier replies, what these say adds to the logits.
 
     Args:
         hidden_size: Width of the states it reads.
@@ -142,9 +141,15 @@ class StrategyHead(ClassificationHead):
     """
 
     def __init__(self, hidden_size: int, config: HeadsConfig) -> None:
-        sees_earlier = config.strategy.earlier_strategies
-        super().__init__(hidden_size, len(STRATEGIES), config.strategy, FEATURES if sees_earlier else 0)
-        self.sees_earlier = sees_earlier
+        super().__init__(hidden_size, len(STRATEGIES), config.strategy)
+        self.earlier = nn.Linear(FEATURES, len(STRATEGIES)) if config.strategy.earlier_strategies else None
+        for parameter in self.earlier.parameters() if self.earlier is not None else ():
+            nn.init.zeros_(parameter)
+
+    @property
+    def sees_earlier(self) -> bool:
+        """Whether earlier strategies are an input."""
+        return self.earlier is not None
 
     def read(self, states: Tensor, earlier: Tensor) -> Tensor:
         """Logits of replies to come, [replies, 8].
@@ -153,8 +158,12 @@ class StrategyHead(ClassificationHead):
             states: [replies, hidden].
             earlier: [replies, FEATURES]; a head that does not see them ignores them.
         """
-        logits: Tensor = self(states, earlier if self.sees_earlier else None)
-        return logits
+        logits: Tensor = self(states)
+        if self.earlier is None:
+            return logits
+        with torch.autocast(states.device.type, enabled=False):
+            said: Tensor = self.earlier(earlier)
+        return logits + said
 
     @torch.no_grad()
     def by_own_choices(self, states: Tensor) -> Tensor:
@@ -168,10 +177,11 @@ class StrategyHead(ClassificationHead):
         Returns:
             [replies, 8], logits.
         """
-        found = chosen = states.new_zeros(0, len(STRATEGIES), dtype=torch.float32)
+        found = states.new_zeros(len(states), len(STRATEGIES), dtype=torch.float32)
+        chosen = torch.zeros_like(found)
         for at in range(len(states)):
-            logits = self.read(states[at : at + 1], earlier_features(chosen)[None])
-            found, chosen = torch.cat([found, logits]), torch.cat([chosen, logits.softmax(dim=1)])
+            found[at] = self.read(states[at : at + 1], earlier_features(chosen[: at + 1])[-1:])[0]
+            chosen[at] = found[at].softmax(dim=0)
         return found
 
 

@@ -1,0 +1,152 @@
+"""What a strategy head makes of earlier strategies, without training the model again: new heads on a finished run's states.
+
+    python scripts/new_strategy_heads.py results/adapter --data-dir DATA --out results/new_strategy_heads.json
+
+The states stay as they are. New heads learn from all training replies in `--steps` steps, at the run's rate and in its number of passes;
+some start from the fit of earlier strategies (`warmline.training.earlier`), some from zero. All are scored on the validation split.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from warmline.config import RunConfig, load_config
+from warmline.data.conversation import Split
+from warmline.data.encoding import EncodedSource, encode_source
+from warmline.data.labels import STRATEGIES
+from warmline.data.packing import all_draws, collate, sequential_rows
+from warmline.data.sources import data_checksums, enabled_sources
+from warmline.errors import WarmlineError
+from warmline.evaluation.progress import watched
+from warmline.evaluation.statistics import macro_f1, point
+from warmline.model.artifacts import load_artifact
+from warmline.model.heads import StrategyHead
+from warmline.model.losses import class_weights
+from warmline.model.multitask import MultiTaskModel
+from warmline.runs import RunFolder, read_json, write_json
+from warmline.training.device import Place, choose_place
+from warmline.training.earlier import fit_earlier
+from warmline.training.schedule import rate_factor
+
+SEEDS = (13, 14, 15)
+WEIGHTS = (0.0, 0.25, 0.5)
+
+
+class Replies(NamedTuple):
+    """Every reply of a split.
+
+    Attributes:
+        source: Encoded.
+        states: [replies, hidden], where a strategy head reads.
+        earlier: [replies, FEATURES], as annotated.
+        labels: [replies], places in STRATEGIES.
+        conversations: Numbers of replies.
+    """
+
+    source: EncodedSource
+    states: Tensor
+    earlier: Tensor
+    labels: Tensor
+    conversations: list[int]
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="A finished run, or its export.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    steps: Annotated[int, typer.Option(help="Of a head's training; the run's own number makes it comparable.")] = 386,
+    base: Annotated[str | None, typer.Option(help="Where the base is, if not under the run's own name for it.")] = None,
+    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Folder with the official files.")] = None,
+) -> None:
+    """Train and score them; print them side by side."""
+    folder = RunFolder.open(run)
+    config, splits = _read(folder, base, data_dir)
+    results = []
+    for fit in (False, True):
+        for exponent in WEIGHTS:
+            scores = [_score(_train(config, splits["train"], steps, fit, exponent, seed), splits["valid"]) for seed in SEEDS]
+            mean = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+            results.append({"fitted_before": fit, "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))})
+    described = read_json(folder.heads_description)
+    context = {name: described[name] for name in ("run", "step", "base_model", "weights_sha256")}
+    write_json(out, {"context": {**context, "steps": steps, "split": "valid", "torch": torch.__version__,
+                                 "data_sha256": data_checksums(config.data)}, "heads": results})  # fmt: skip
+    _show(results)
+
+
+def _read(folder: RunFolder, base: str | None, data_dir: str | None) -> tuple[RunConfig, dict[Split, Replies]]:
+    own = load_config(folder.config, [f"data.dir={data_dir}"] if data_dir else [])
+    place = choose_place(own.training.model_copy(update={"precision": "bf16"}))
+    _, model, template = load_artifact(folder, place.device, place.dtype, base=base)
+    [source] = [one for one in enabled_sources(own.data) if one.name == "esconv"]
+    return own, {
+        split: _replies(model, encode_source(source, split, own.data, template), place, own.data.row_tokens) for split in ("train", "valid")
+    }
+
+
+@torch.no_grad()
+def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, row_tokens: int) -> Replies:
+    states, earlier = [], []
+    for row in watched(list(sequential_rows([source], all_draws([source]), row_tokens)), "states"):
+        batch = collate([source], [row]).to(place.device)
+        with place.autocast():
+            found = model.states(batch)
+        states.append(model.heads.strategy.pick(found)[batch.strategy_positions].float().cpu())
+        earlier.append(batch.strategy_earlier.cpu())
+    conversations = np.diff(source.strategy_ends, prepend=0).tolist()
+    return Replies(source, torch.cat(states), torch.cat(earlier), torch.from_numpy(source.strategy[:, 1]).long(), conversations)
+
+
+def _train(config: RunConfig, replies: Replies, steps: int, fit: bool, exponent: float, seed: int) -> StrategyHead:
+    torch.manual_seed(seed)
+    settings = config.heads.strategy.model_copy(update={"earlier_strategies": True})
+    head = StrategyHead(replies.states.shape[1], config.heads.model_copy(update={"strategy": settings})).train()
+    weights = class_weights(torch.bincount(replies.labels, minlength=len(STRATEGIES)).tolist(), exponent)
+    counts = None if weights is None else torch.tensor(weights)
+    if fit:
+        fit_earlier(head, [replies.source], counts)
+    training, passes = config.training, config.training.epochs
+    optimizer = torch.optim.AdamW(head.parameters(), training.head_learning_rate, weight_decay=training.weight_decay)
+    order = torch.cat([torch.randperm(len(replies.labels)) for _ in range(round(passes))])
+    for step, rows in enumerate(order.tensor_split(steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = training.head_learning_rate * rate_factor(step, steps, training)
+        loss = nn.functional.cross_entropy(head.read(replies.states[rows], replies.earlier[rows]), replies.labels[rows], counts)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return head.eval()
+
+
+@torch.no_grad()
+def _score(head: StrategyHead, replies: Replies) -> dict[str, float]:
+    own = torch.cat([head.by_own_choices(states) for states in replies.states.split(replies.conversations)])
+    said = {"annotated": head.read(replies.states, replies.earlier), "own": own}
+    scores = {}
+    for name, logits in said.items():
+        guess, truth = logits.argmax(dim=1).numpy(), replies.labels.numpy()
+        scores[f"{name}_accuracy"] = float((guess == truth).mean())
+        scores[f"{name}_macro_f1"] = point(macro_f1(truth, guess, len(STRATEGIES)), len(truth)) or 0.0
+        scores[f"{name}_loss"] = float(nn.functional.cross_entropy(logits, replies.labels))
+    return scores
+
+
+def _show(results: list[dict[str, Any]]) -> None:
+    names = [f"{kind}_{score}" for kind in ("annotated", "own") for score in ("accuracy", "macro_f1", "loss")]
+    table = Table("fitted before", "class weights", *names, title="validation, mean of the seeds", title_justify="left", box=None)
+    for one in results:
+        table.add_row(str(one["fitted_before"]), f"{one['class_weights']:g}", *(f"{one['mean'][name]:.4f}" for name in names))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except WarmlineError as error:
+        sys.exit(f"new_strategy_heads: {error}")
