@@ -157,8 +157,8 @@ class StrategyHeadConfig(HeadConfig):
 
     earlier_strategies: bool = Field(
         False,
-        description="It also sees which strategies the earlier replies had: as annotated in training; when serving, as the head itself "
-        "chose them, since nobody annotates.",
+        description="It also sees which strategies the earlier replies had: as annotated in training, which begins with a logistic "
+        "regression on them; when serving, its own probabilities, since nobody annotates.",
     )
 
 

@@ -58,20 +58,36 @@ def score_run(path: Path, settings: ScoreSettings, is_full: bool) -> dict[str, A
     Raises:
         WarmlineError: an unfinished run, parts that do not belong together, missing data.
     """
+    kept = kept_scores(path, settings, is_full)
+    if kept is not None:
+        return kept
+    finished = FinishedRun.open(path)
+    made_with = _made_with(finished.folder, settings, is_full)
+    result = {"context": {**finished.context(), "split": "test"}, "made_with": made_with, **_Scorer(finished, settings).scores(is_full)}
+    write_json(finished.folder.ablation_scores, result)
+    return result
+
+
+def kept_scores(path: Path, settings: ScoreSettings, is_full: bool) -> dict[str, Any] | None:
+    """What `score_run` would read back, without the model; None where it would have to score.
+
+    Raises:
+        WarmlineError: an unfinished run, missing data.
+    """
     folder = RunFolder.open(path)
+    if not folder.ablation_scores.is_file():
+        return None
+    saved: dict[str, Any] = read_json(folder.ablation_scores)
+    same = saved.get("made_with") == _made_with(folder, settings, is_full)
+    return saved if same and saved["context"]["data_sha256"] == data_checksums(load_config(folder.config).data) else None
+
+
+def _made_with(folder: RunFolder, settings: ScoreSettings, is_full: bool) -> dict[str, Any]:
     heads = read_json(folder.heads_description)
-    made_with = {
+    return {
         "format": FORMAT, **asdict(settings), "is_full": is_full,
         "weights_sha256": heads["weights_sha256"], "heads_sha256": heads["heads_sha256"],
     }  # fmt: skip
-    if folder.ablation_scores.is_file():
-        saved: dict[str, Any] = read_json(folder.ablation_scores)
-        if saved.get("made_with") == made_with and saved["context"]["data_sha256"] == data_checksums(load_config(folder.config).data):
-            return saved
-    finished = FinishedRun.open(path)
-    result = {"context": {**finished.context(), "split": "test"}, "made_with": made_with, **_Scorer(finished, settings).scores(is_full)}
-    write_json(folder.ablation_scores, result)
-    return result
 
 
 class _Scorer:

@@ -17,7 +17,7 @@ import torch
 
 from warmline.ablation.figure import draw_ablation
 from warmline.ablation.metrics import METRICS, measured, measured_base
-from warmline.ablation.scores import ScoreSettings, score_run
+from warmline.ablation.scores import ScoreSettings, kept_scores, score_run
 from warmline.ablation.summary import CONFIDENCE, LEAST_SEEDS, Table, differences, summarise
 from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
 from warmline.ablation.view import ShortView, StudyView
@@ -119,9 +119,13 @@ def run_variant(config: RunConfig, variant: str, seed: int, settings: ScoreSetti
 
 def _train_and_score(one: StudyRun, main: RunFolder, settings: ScoreSettings, view: StudyView, call: Callable[..., Any]) -> dict[str, Any]:
     """The scores of a variant; what is done already is not done again."""
-    folder = _train(one, main, view, call)
-    view.say("scoring the test splits")
-    scores: dict[str, Any] = call(score_run, folder.path, settings, one.variant == FULL)
+    folder, is_full = _train(one, main, view, call), one.variant == FULL
+    scores = kept_scores(folder.path, settings, is_full)
+    if scores is None:
+        view.say("scoring the test splits")
+        scores = call(score_run, folder.path, settings, is_full)
+    else:
+        view.say("scored earlier")
     _prune(folder)
     return scores
 
