@@ -180,7 +180,8 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
             safety_draws.append(draw)
         emotion.append(one.emotion + [[start, 0]])
         starts.append(turn_starts(one.tokens, one.emotion[:, 0]) + start)
-        earlier.append(earlier_features(annotated(one.strategy[:, 1])))
+        if len(one.strategy):
+            earlier.append(earlier_features(annotated(one.strategy[:, 1])))
         strategy.append(one.strategy + [[start, 0]])
     tokens = np.concatenate([one.tokens for one in encoded]).astype(np.int64)
     lm_positions = _joined(lm)
