@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from warmline.config import RunConfig, load_config
 from warmline.data.conversation import Split
+from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_source
 from warmline.data.labels import STRATEGIES
-from warmline.data.packing import all_draws, collate, sequential_rows
+from warmline.data.packing import all_draws
 from warmline.data.sources import data_checksums, enabled_sources
 from warmline.errors import WarmlineError
-from warmline.evaluation.progress import watched
+from warmline.evaluation.probe import read_states
 from warmline.evaluation.statistics import macro_f1, point
 from warmline.model.artifacts import load_artifact
 from warmline.model.heads import StrategyHead
@@ -90,17 +91,11 @@ def _read(folder: RunFolder, base: str | None, data_dir: str | None) -> tuple[Ru
     }
 
 
-@torch.no_grad()
 def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, row_tokens: int) -> Replies:
-    states, earlier = [], []
-    for row in watched(list(sequential_rows([source], all_draws([source]), row_tokens)), "states"):
-        batch = collate([source], [row]).to(place.device)
-        with place.autocast():
-            found = model.states(batch)
-        states.append(model.heads.strategy.pick(found)[batch.strategy_positions].float().cpu())
-        earlier.append(batch.strategy_earlier.cpu())
+    found = read_states(model, [source], all_draws([source]), "strategy", place, row_tokens)
+    earlier = torch.cat([earlier_features(annotated(source[at].strategy[:, 1])) for at in range(len(source))])
     conversations = np.diff(source.strategy_ends, prepend=0).tolist()
-    return Replies(source, torch.cat(states), torch.cat(earlier), torch.from_numpy(source.strategy[:, 1]).long(), conversations)
+    return Replies(source, torch.from_numpy(found.states), earlier, torch.from_numpy(found.labels), conversations)
 
 
 def _train(config: RunConfig, replies: Replies, steps: int, fit: bool, exponent: float, seed: int) -> StrategyHead:

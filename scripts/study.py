@@ -158,10 +158,9 @@ def runs(
     bench_dir: Annotated[Path | None, typer.Option(help="Folder with eqbench3/, eqbench_v2/, xstest/ and simple_safety_tests/.")] = None,
 ) -> None:
     """Train and score every run of the study; --only takes a part (full, no-, lm-only, labels-28, alpha, eqbench, redteam, ...)."""
-    run = _config(config, data_dir, overrides)
-    study = Study(config, run, data_dir, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
+    study = _study(config, data_dir, overrides, seeds)
     found = [job for job in study.jobs(replies, eqbench_tokens, bench_dir) if _wanted(job.name, only)]
-    run_jobs(found, jobs, minutes, run.output_dir / "logs")
+    run_jobs(found, jobs, minutes, study.main.path.parent / "logs")
 
 
 @app.command(hidden=True)
@@ -188,11 +187,11 @@ def pack(
     part_mib: Annotated[float, typer.Option(min=0.001, help="Largest part.")] = 15.0,
 ) -> None:
     """Archive what there is by now, to collect it elsewhere: small files first, then weights; no tokenizers, no checkpoints."""
-    run = _config(config, None, overrides)
-    study = Study(config, run, None, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
-    files = [(path, path.relative_to(run.output_dir).as_posix()) for path in study.packed(weights)]
+    study = _study(config, None, overrides, seeds)
+    top = study.main.path.parent
+    files = [(path, path.relative_to(top).as_posix()) for path in study.packed(weights)]
     parts = write_parts(files, out, int(part_mib * 2**20))
-    table = Table("part", "MiB", title=f"{len(files)} files; cat {NAME}.* | tar -xzf - -C {run.output_dir}", title_justify="left", box=None)
+    table = Table("part", "MiB", title=f"{len(files)} files; cat {NAME}.* | tar -xzf - -C {top}", title_justify="left", box=None)
     for path in parts:
         table.add_row(path.name, f"{path.stat().st_size / 2**20:.2f}")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
@@ -212,8 +211,7 @@ def collect(
     from warmline.reporting.report import write_report
     from warmline.reporting.summary import write_summary
 
-    run = _config(config, data_dir, overrides)
-    study = Study(config, run, data_dir, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
+    study = _study(config, data_dir, overrides, seeds)
     write_report(study.main.path)
     for source, name in study.published():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -388,6 +386,11 @@ def _show_trials(paths: Sequence[Path]) -> None:
             cells = ["-" if one["scores"].get(name) is None else f"{one['scores'][name]:.4f}" for name in columns]
             table.add_row(one["context"]["run"], *cells, f"{one['seconds']:.0f}")
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _study(path: Path, data_dir: str | None, overrides: Sequence[str] | None, seeds: str) -> Study:
+    config = _config(path, data_dir, overrides)
+    return Study(path, config, data_dir, list(overrides or ()), [int(seed) for seed in seeds.split(",")])
 
 
 def _config(path: Path, data_dir: str | None, overrides: Sequence[str] | None) -> RunConfig:
