@@ -27,8 +27,9 @@ def fit_earlier(head: StrategyHead, sources: Sequence[EncodedSource], weights: T
         sources: Training data; each conversation counts once.
         weights: [8], what a target of each strategy counts; None each once.
     """
-    replies = [source[at].strategy[:, 1] for source in sources for at in range(len(source))]
-    if head.earlier is None or not any(map(len, replies)):
+    told = (source[at].strategy[:, 1] for source in sources if len(source.strategy) for at in range(len(source)))
+    replies = [labels for labels in told if len(labels)]
+    if head.earlier is None or not replies:
         return
     labels = torch.cat([annotated(one) for one in replies]).double()
     features = torch.cat([earlier_features(annotated(one)) for one in replies]).double()
