@@ -232,8 +232,10 @@ def leak(_: Variant, model: Any) -> Callable[[], None]:
 
 def cut(_: Variant, model: Any) -> Callable[[], None]:
     """No gradient reaches the adapter."""
+    from warmline.model.backbone import States
+
     hidden = model.backbone.hidden
-    model.backbone.hidden = lambda *given: hidden(*given).detach()
+    model.backbone.hidden = lambda *given: States(*(each.detach() for each in hidden(*given)))
     return lambda: model.backbone.__dict__.pop("hidden")
 
 
