@@ -322,7 +322,7 @@ class Study:
         yield Job("errors", _warmline("errors", run), self.main.error_picture, (main,))
 
     def _others(self) -> Iterator[tuple[str, list[str]]]:
-        of_27, of_28 = TEACHERS
+        of_27, of_28, _ = TEACHERS
         teachers = [str(path).replace(f"{of_27}-seed", f"{of_28}-seed") for path in self._config.distill.teachers]
         for seed in self._seeds:
             yield f"labels-28-seed{seed}", [

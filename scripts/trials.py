@@ -9,7 +9,8 @@ _LAYER10 = ("heads.layer=10", "heads.emotion.final_states=true", "training.learn
 _CANDIDATE = (
     "training.learning_rate=1e-3", "training.rows_per_micro_batch=4", "loss.strategy=0.3", "heads.emotion.class_weights=0.25",
 )  # fmt: skip
-_TAUGHT = f"distill.teachers=[{', '.join(f'runs/teachers/emotion-seed{seed}' for seed in range(13, 18))}]"
+_TEACHERS = [f"runs/teachers/{name}-seed{seed}" for name in ("emotion", "strategy-weights") for seed in range(13, 18)]
+_TAUGHT = f"distill.teachers=[{', '.join(_TEACHERS)}]"
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
 
 START = (
@@ -41,6 +42,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-plain": (*_STRATEGY, *_PLAIN),
     "emotion-last": (*_EMOTION, *_PLAIN),
+    "strategy-weights": (*_STRATEGY, "training.learning_rate=1e-3", "heads.strategy.class_weights=0.25"),
     "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=0.5"),
     "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
     "emotion-smooth": (*_EMOTION, "heads.emotion.label_smoothing=0.1"),
@@ -68,5 +70,5 @@ TRIALS: dict[str, tuple[str, ...]] = {
 """What is tried, and what each trial changes of START: one head alone, or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
-TEACHERS = ("emotion", "emotion-28")
+TEACHERS = ("emotion", "emotion-28", "strategy-weights")
 """Trials whose runs can teach the study's, each at every seed; those of 28 labels teach the runs of 28."""
