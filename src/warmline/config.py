@@ -140,6 +140,17 @@ class HeadConfig(_Section):
         "costs accuracy and calibration. 28 labels have thresholds for that and take 0.",
     )
     final_states: bool = Field(False, description="Read the final states although heads.layer names a layer for the other head.")
+    refit: Positive | None = Field(
+        None,
+        description="C: after the last step a linear head is fitted anew on the finished states, to the minimum of its loss on every "
+        "training row plus L2 of that strength (as of logistic regression, on states scaled to variance 1). null leaves it as trained.",
+    )
+
+    @model_validator(mode="after")
+    def _linear_if_refitted(self) -> "HeadConfig":
+        if self.refit is not None and self.hidden_size is not None:
+            raise ValueError("refit fits a linear head; set hidden_size to null, or refit")
+        return self
 
 
 class EmotionHeadConfig(HeadConfig):

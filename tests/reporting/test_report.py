@@ -65,6 +65,14 @@ def test_teachers_are_named(finished_copy: RunFolder) -> None:
     assert "| runs/a | `1a` |\n| runs/b | `2b` |\n" in text
 
 
+def test_a_head_fitted_anew_is_named(finished_copy: RunFolder) -> None:
+    assert "fitted anew" not in text_of(finished_copy)
+    above, strategy, below = finished_copy.config.read_text().partition("  strategy:\n")
+    finished_copy.config.write_text(above + strategy + below.replace("refit: null", "refit: 0.0002", 1))
+    assert text_of(finished_copy).count("the strategy head was fitted anew") == text_of(finished_copy).count("(C = 0.0002)") == 1
+    assert "the emotion head was fitted anew" not in text_of(finished_copy)
+
+
 def test_everything_measured(measured: RunFolder) -> None:
     text = text_of(measured)
     body, _, missing = text.partition("## What was not measured")

@@ -42,6 +42,11 @@ class ClassificationHead(nn.Module):
         self.layers = nn.Sequential(*layers, output)
         self._final = config.final_states
 
+    @property
+    def linear_layers(self) -> list[nn.Linear]:
+        """What makes the logits of `inputs`, its outputs added up: of a head without a hidden layer, the whole head."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)][-1:]
+
     def pick(self, states: States) -> Tensor:
         """[tokens, hidden], of both kinds of states the one that this head reads."""
         return states.final if self._final else states.inner
@@ -123,12 +128,19 @@ class EmotionHead(ClassificationHead):
             starts: [turns], first token of each turn.
             ends: [turns], its last, the end-of-turn token. No later token is looked at.
         """
+        logits: Tensor = self(self._pooled(states, starts, ends))
+        return logits
+
+    def inputs(self, states: States, batch: Batch) -> list[Tensor]:
+        """What its linear layers read of a batch, [turns, hidden]."""
+        return [self._pooled(self.pick(states), batch.emotion_starts, batch.emotion_positions)]
+
+    def _pooled(self, states: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         if self.pooling is None:
-            last: Tensor = self(states[ends])
-            return last
+            return states[ends]
         tokens = turn_tokens(starts, ends)
         with torch.autocast(states.device.type, enabled=False):
-            pooled: Tensor = self(self.pooling(states[tokens.at].float(), tokens.turn, len(ends)))
+            pooled: Tensor = self.pooling(states[tokens.at].float(), tokens.turn, len(ends))
         return pooled
 
 
@@ -150,6 +162,16 @@ class StrategyHead(ClassificationHead):
     def sees_earlier(self) -> bool:
         """Whether earlier strategies are an input."""
         return self.earlier is not None
+
+    @property
+    def linear_layers(self) -> list[nn.Linear]:
+        """As of any head, and that of the earlier strategies."""
+        return [*super().linear_layers, *([] if self.earlier is None else [self.earlier])]
+
+    def inputs(self, states: States, batch: Batch) -> list[Tensor]:
+        """What its linear layers read of a batch: [replies, hidden], and [replies, FEATURES] where it sees earlier strategies."""
+        told = [] if self.earlier is None else [batch.strategy_earlier]
+        return [self.pick(states)[batch.strategy_positions], *told]
 
     def read(self, states: Tensor, earlier: Tensor) -> Tensor:
         """Logits of replies to come, [replies, 8].

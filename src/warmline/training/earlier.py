@@ -6,14 +6,16 @@ seconds.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import EncodedSource
-from warmline.data.labels import STRATEGIES
 from warmline.model.heads import StrategyHead
+from warmline.training.linear import fit_linear
 
 STRENGTH = 0.01
 """C of logistic regression, on features of variance 1: strong regularisation, since the states are to say the rest."""
@@ -33,22 +35,5 @@ def fit_earlier(head: StrategyHead, sources: Sequence[EncodedSource], weights: T
         return
     labels = torch.cat([annotated(one) for one in replies]).double()
     features = torch.cat([earlier_features(annotated(one)) for one in replies]).double()
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=1e-3)
-    features = (features - mean) / scale
-    slopes = torch.zeros(len(STRATEGIES), features.shape[1], dtype=torch.float64, requires_grad=True)
-    starts = torch.zeros(len(STRATEGIES), dtype=torch.float64, requires_grad=True)
     counts = None if weights is None else weights.detach().cpu().double()
-    solver = torch.optim.LBFGS([slopes, starts], max_iter=200, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        solver.zero_grad()
-        errors = nn.functional.cross_entropy(features @ slopes.T + starts, labels, counts, reduction="sum")
-        loss = (errors + slopes.square().sum() / (2 * STRENGTH)) / len(labels)
-        torch.autograd.backward(loss)
-        return loss
-
-    with torch.enable_grad():
-        solver.step(objective)
-    with torch.no_grad():
-        head.earlier.weight.copy_(slopes / scale)
-        head.earlier.bias.copy_(starts - (slopes / scale) @ mean)
+    fit_linear([head.earlier], [features], [STRENGTH], partial(cross_entropy, target=labels, weight=counts, reduction="sum"))

@@ -34,6 +34,7 @@ from warmline.training.manifest import make_manifest
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
 from warmline.training.plan import Way, choose_way, make_packer, make_plan
+from warmline.training.refit import refit_heads
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
@@ -138,6 +139,7 @@ class _Training:
         self.accelerator.wait_for_everyone()
         kept = self.progress.best_step if self.config.validation.artifact == "best" else self.progress.step
         restore_weights(self.run, kept, self.model)
+        self._refit(kept)
         with gathered(self.model):
             if self.accelerator.is_main_process:
                 save_artifact(self.run, self.model, self.config, self.template, kept)
@@ -145,6 +147,12 @@ class _Training:
                 self.view.done(self.run, self.progress.best_step, self.progress.step)
             self.accelerator.wait_for_everyone()
         return self.run
+
+    def _refit(self, step: int) -> None:
+        """Fit linear heads anew on the states of that step, and score the validation sets with them."""
+        heads = refit_heads(self.model, self.sources, self.teachers.mix, self.place, self.config, self.view.say)
+        if heads:
+            self._record({"kind": "validation", "step": step, "refit": heads, **self.validator(self.model, self.accelerator)})
 
     def _start_or_resume(self) -> Progress:
         steps = self.run.steps()
@@ -302,13 +310,14 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
 
 
 def keep_metrics(path: Path, upto: int) -> None:
-    """Drop metrics lines after step `upto`, and a half-written last line: those steps will be done again."""
+    """Drop metrics lines after step `upto`, those of heads fitted anew, and a half-written last line: all that will be done again."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= upto:
+            read = json.loads(line)
+            if read["step"] <= upto and "refit" not in read:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue
