@@ -2,11 +2,13 @@
 
     python scripts/new_strategy_heads.py results/adapter --data-dir DATA --out results/new_strategy_heads.json
 
-The states stay as they are. New heads learn from all training replies in `--steps` steps, at the run's rate and in its number of passes;
-some start from the fit of earlier strategies (`warmline.training.earlier`), some from zero. All are scored on the validation split.
+The states stay as they are. Some new heads learn from all training replies in `--steps` steps, at the run's rate and in its number of
+passes, from zero or from the fit of earlier strategies (`warmline.training.earlier`); others are fitted as `heads.strategy.refit` does
+(`warmline.training.linear`), at some strengths. All are scored on the validation split.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -33,11 +35,13 @@ from warmline.model.losses import class_weights
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.device import Place, choose_place
-from warmline.training.earlier import fit_earlier
+from warmline.training.earlier import STRENGTH, fit_earlier
+from warmline.training.linear import fit_linear
 from warmline.training.schedule import rate_factor
 
 SEEDS = (13, 14, 15)
 WEIGHTS = (0.0, 0.25, 0.5)
+STRENGTHS = (3e-5, 1e-4, 2e-4, 4e-4)
 
 
 class Replies(NamedTuple):
@@ -67,13 +71,17 @@ def main(
 ) -> None:
     """Train and score them; print them side by side."""
     folder = RunFolder.open(run)
-    config, splits = _read(folder, base, data_dir)
-    results = []
-    for fit in (False, True):
-        for exponent in WEIGHTS:
+    config, trained, splits = _read(folder, base, data_dir)
+    own = {"how": "as the run trained it", "class_weights": config.heads.strategy.class_weights, "mean": _score(trained, splits["valid"])}
+    results = [own]
+    for exponent in WEIGHTS:
+        for how, fit in (("steps from zero", False), ("steps from the fit", True)):
             scores = [_score(_train(config, splits["train"], steps, fit, exponent, seed), splits["valid"]) for seed in SEEDS]
             mean = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
-            results.append({"fitted_before": fit, "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))})
+            results.append({"how": how, "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))})
+        for strength in STRENGTHS:
+            score = _score(_refit(config, splits["train"], exponent, strength), splits["valid"])
+            results.append({"how": f"refit at {strength:g}", "class_weights": exponent, "mean": score})
     described = read_json(folder.heads_description)
     context = {name: described[name] for name in ("run", "step", "base_model", "weights_sha256")}
     write_json(out, {"context": {**context, "steps": steps, "split": "valid", "torch": torch.__version__,
@@ -81,14 +89,14 @@ def main(
     _show(results)
 
 
-def _read(folder: RunFolder, base: str | None, data_dir: str | None) -> tuple[RunConfig, dict[Split, Replies]]:
+def _read(folder: RunFolder, base: str | None, data_dir: str | None) -> tuple[RunConfig, StrategyHead, dict[Split, Replies]]:
     own = load_config(folder.config, [f"data.dir={data_dir}"] if data_dir else [])
     place = choose_place(own.training.model_copy(update={"precision": "bf16"}))
     _, model, template = load_artifact(folder, place.device, place.dtype, base=base)
     [source] = [one for one in enabled_sources(own.data) if one.name == "esconv"]
-    return own, {
-        split: _replies(model, encode_source(source, split, own.data, template), place, own.data.row_tokens) for split in ("train", "valid")
-    }
+    splits: tuple[Split, ...] = ("train", "valid")
+    found = {split: _replies(model, encode_source(source, split, own.data, template), place, own.data.row_tokens) for split in splits}
+    return own, model.heads.strategy.cpu().eval(), found
 
 
 def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, row_tokens: int) -> Replies:
@@ -100,10 +108,7 @@ def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, row_tok
 
 def _train(config: RunConfig, replies: Replies, steps: int, fit: bool, exponent: float, seed: int) -> StrategyHead:
     torch.manual_seed(seed)
-    settings = config.heads.strategy.model_copy(update={"earlier_strategies": True})
-    head = StrategyHead(replies.states.shape[1], config.heads.model_copy(update={"strategy": settings})).train()
-    weights = class_weights(torch.bincount(replies.labels, minlength=len(STRATEGIES)).tolist(), exponent)
-    counts = None if weights is None else torch.tensor(weights)
+    head, counts = _head(config, replies).train(), _counts(replies, exponent)
     if fit:
         fit_earlier(head, [replies.source], counts)
     training, passes = config.training, config.training.epochs
@@ -117,6 +122,23 @@ def _train(config: RunConfig, replies: Replies, steps: int, fit: bool, exponent:
         torch.autograd.backward(loss)
         optimizer.step()
     return head.eval()
+
+
+def _refit(config: RunConfig, replies: Replies, exponent: float, strength: float) -> StrategyHead:
+    head = _head(config, replies).eval()
+    loss = partial(nn.functional.cross_entropy, target=replies.labels, weight=_counts(replies, exponent), reduction="sum")
+    fit_linear(head.linear_layers, [replies.states.clone(), replies.earlier.clone()], [strength, STRENGTH], loss)
+    return head
+
+
+def _head(config: RunConfig, replies: Replies) -> StrategyHead:
+    settings = config.heads.strategy.model_copy(update={"earlier_strategies": True})
+    return StrategyHead(replies.states.shape[1], config.heads.model_copy(update={"strategy": settings}))
+
+
+def _counts(replies: Replies, exponent: float) -> Tensor | None:
+    weights = class_weights(torch.bincount(replies.labels, minlength=len(STRATEGIES)).tolist(), exponent)
+    return None if weights is None else torch.tensor(weights)
 
 
 @torch.no_grad()
@@ -134,9 +156,9 @@ def _score(head: StrategyHead, replies: Replies) -> dict[str, float]:
 
 def _show(results: list[dict[str, Any]]) -> None:
     names = [f"{kind}_{score}" for kind in ("annotated", "own") for score in ("accuracy", "macro_f1", "loss")]
-    table = Table("fitted before", "class weights", *names, title="validation, mean of the seeds", title_justify="left", box=None)
+    table = Table("how", "class weights", *names, title="validation, mean of the seeds", title_justify="left", box=None)
     for one in results:
-        table.add_row(str(one["fitted_before"]), f"{one['class_weights']:g}", *(f"{one['mean'][name]:.4f}" for name in names))
+        table.add_row(one["how"], f"{one['class_weights']:g}", *(f"{one['mean'][name]:.4f}" for name in names))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

@@ -9,13 +9,15 @@ _LAYER10 = ("heads.layer=10", "heads.emotion.final_states=true", "training.learn
 _CANDIDATE = (
     "training.learning_rate=1e-3", "training.rows_per_micro_batch=4", "loss.strategy=0.3", "heads.emotion.class_weights=0.25",
 )  # fmt: skip
-_TEACHERS = [f"runs/teachers/{name}-seed{seed}" for name in ("emotion", "strategy-weights") for seed in range(13, 18)]
-_TAUGHT = f"distill.teachers=[{', '.join(_TEACHERS)}]"
+_TEACHERS = {name: [f"runs/teachers/{name}-seed{seed}" for seed in range(13, 18)] for name in ("emotion", "strategy-weights")}
+_TAUGHT = f"distill.teachers=[{', '.join(_TEACHERS['emotion'] + _TEACHERS['strategy-weights'])}]"
+_TAUGHT_EMOTION = f"distill.teachers=[{', '.join(_TEACHERS['emotion'])}]"
+_REFIT = ("heads.strategy.class_weights=0.25", "heads.strategy.refit=2e-4", "heads.emotion.refit=1e-3")
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
 
 START = (
     "training.learning_rate=3e-4", "training.rows_per_micro_batch=8", "loss.emotion=1.0", "loss.strategy=1.0", "distill.teachers=[]",
-    "heads.emotion.class_weights=0", "heads.strategy.class_weights=0",
+    "heads.emotion.class_weights=0", "heads.strategy.class_weights=0", "heads.emotion.refit=null", "heads.strategy.refit=null",
 )  # fmt: skip
 """What every trial starts from, whatever the configuration has learned from them since."""
 
@@ -36,6 +38,8 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-layer10-weights": (*_LAYER10, "heads.emotion.class_weights=0.25", "heads.strategy.class_weights=0.25"),
     "joint-candidate": _CANDIDATE,
     "joint-candidate-taught": (*_CANDIDATE, _TAUGHT),
+    "joint-candidate-taught-refit": (*_CANDIDATE, _TAUGHT, *_REFIT),
+    "joint-candidate-taught-emotion-refit": (*_CANDIDATE, _TAUGHT_EMOTION, *_REFIT),
     "emotion-epochs4-drop": (*_EMOTION, "training.epochs=4", "heads.emotion.dropout=0.3"),
     "strategy-layer10-epochs4-drop": (*_STRATEGY, "heads.layer=10", "training.epochs=4", "heads.strategy.dropout=0.3"),
     "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),

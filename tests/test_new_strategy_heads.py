@@ -1,24 +1,30 @@
-"""New strategy heads on a finished run's states: both starts, every class weight, scored with annotations and without."""
+"""New strategy heads on a finished run's states: every way to make them, every class weight, with annotations and without."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from new_strategy_heads import SEEDS, WEIGHTS, main
+from new_strategy_heads import SEEDS, STRENGTHS, WEIGHTS, main
+from warmline.evaluation.validation import score_validation
 from warmline.runs import RunFolder, read_json
 
 
-def test_both_starts_are_scored(finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_way_is_scored(finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "heads.json"
     main(finished.path, out, steps=1)
     written = read_json(out)
     assert written["context"]["weights_sha256"] == read_json(finished.heads_description)["weights_sha256"]
-    assert [(one["fitted_before"], one["class_weights"]) for one in written["heads"]] == [
-        (fit, x) for fit in (False, True) for x in WEIGHTS
-    ]
-    for one in written["heads"]:
-        assert list(one["seeds"]) == [str(seed) for seed in SEEDS]
-        assert one["mean"]["own_loss"] == pytest.approx(sum(scores["own_loss"] for scores in one["seeds"].values()) / len(SEEDS))
-    zero, fitted = written["heads"][0]["mean"], written["heads"][len(WEIGHTS)]["mean"]
-    assert fitted["annotated_loss"] < zero["annotated_loss"]  # the sample's strategies follow each other
-    assert "fitted before" in capsys.readouterr().out
+    own, *new = written["heads"]
+    ways = ["steps from zero", "steps from the fit", *(f"refit at {strength:g}" for strength in STRENGTHS)]
+    assert [(one["how"], one["class_weights"]) for one in new] == [(way, x) for x in WEIGHTS for way in ways]
+    for one in new:
+        if one["how"].startswith("steps"):
+            assert list(one["seeds"]) == [str(seed) for seed in SEEDS]
+            assert one["mean"]["own_loss"] == pytest.approx(sum(scores["own_loss"] for scores in one["seeds"].values()) / len(SEEDS))
+    zero, fitted, *refitted = (one["mean"]["annotated_loss"] for one in new[: len(ways)])
+    assert max(refitted) < fitted < zero  # the sample's strategies follow each other
+    assert own["how"] == "as the run trained it"
+    scores = score_validation(Path(shutil.copytree(finished.path, tmp_path / "run")))["scores"]
+    assert own["mean"]["annotated_accuracy"] == pytest.approx(scores["strategy_accuracy"])
+    assert "steps from the fit" in capsys.readouterr().out
