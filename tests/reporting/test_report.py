@@ -63,6 +63,7 @@ def test_teachers_are_named(finished_copy: RunFolder) -> None:
     text = text_of(finished_copy)
     assert "70.0 % of a target" in text
     assert "| runs/a | `1a` |\n| runs/b | `2b` |\n" in text
+    assert "Its teachers are runs of their own and come first" in text
 
 
 def test_a_head_fitted_anew_is_named(finished_copy: RunFolder) -> None:
