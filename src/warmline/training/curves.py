@@ -26,6 +26,7 @@ def draw_curves(run: RunFolder) -> None:
     lines = read_metrics(run)
     train = [line for line in lines if line["kind"] == "train"]
     validation = [line for line in lines if line["kind"] == "validation"]
+    validation.sort(key=lambda line: int(line["step"]))  # that of heads fitted anew is written last, and may be of an earlier, best step
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     lm, emotion, strategy, drift = figure.subplots(2, 2).flat
     _panel(lm, train, validation, "lm", "Language model", "cross-entropy a reply token (nats)")
