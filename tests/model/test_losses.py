@@ -25,6 +25,8 @@ from warmline.model.losses import (
     class_weights,
     emotion_loss,
     strategy_loss,
+    token_kl,
+    token_nats,
     weighted_loss,
 )
 from warmline.model.multitask import head_targets
@@ -78,6 +80,20 @@ def test_frozen_unembedding(name: str) -> None:
     chunked, dense = (loss(given) for loss in PAIRS[name])
     mine, obvious = (torch.autograd.grad(loss, given.hidden)[0] for loss in (chunked, dense))
     torch.testing.assert_close(mine, obvious, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_token_by_token_equals_dense(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", chunk)
+    given = Inputs()
+    nats = token_nats(given.hidden, given.weight, given.targets)
+    kl = token_kl(given.hidden, given.weight, given.base_hidden, given.base_weight)
+    for at in range(TOKENS):
+        one = slice(at, at + 1)
+        hidden, base = given.hidden[one], given.base_hidden[one]
+        torch.testing.assert_close(nats[at], dense_cross_entropy(hidden, given.weight, given.targets[one]), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(kl[at], dense_kl(hidden, given.weight, base, given.base_weight, torch.ones(1)), rtol=1e-5, atol=1e-5)
+    assert not token_nats(given.hidden[:0], given.weight, given.targets[:0]).numel()
 
 
 class _Largest(TorchDispatchMode):
