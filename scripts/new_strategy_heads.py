@@ -95,12 +95,12 @@ def _read(folder: RunFolder, base: str | None, data_dir: str | None) -> tuple[Ru
     _, model, template = load_artifact(folder, place.device, place.dtype, base=base)
     [source] = [one for one in enabled_sources(own.data) if one.name == "esconv"]
     splits: tuple[Split, ...] = ("train", "valid")
-    found = {split: _replies(model, encode_source(source, split, own.data, template), place, own.data.row_tokens) for split in splits}
+    found = {split: _replies(model, encode_source(source, split, own.data, template), place, own.pass_tokens) for split in splits}
     return own, model.heads.strategy.cpu().eval(), found
 
 
-def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, row_tokens: int) -> Replies:
-    found = read_states(model, [source], all_draws([source]), "strategy", place, row_tokens)
+def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, pass_tokens: int) -> Replies:
+    found = read_states(model, [source], all_draws([source]), "strategy", place, pass_tokens)
     earlier = torch.cat([earlier_features(annotated(source[at].strategy[:, 1])) for at in range(len(source))])
     conversations = np.diff(source.strategy_ends, prepend=0).tolist()
     return Replies(source, torch.from_numpy(found.states), earlier, torch.from_numpy(found.labels), conversations)

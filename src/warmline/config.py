@@ -269,6 +269,11 @@ class RunConfig(_Section):
         (), description="Live trackers fed through Accelerate; each must be installed."
     )
 
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of one forward pass, in training and, since that fits without gradients too, when finished states are read."""
+        return self.training.rows_per_micro_batch * self.data.row_tokens
+
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
         sources = self.data.sources

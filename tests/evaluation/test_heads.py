@@ -177,3 +177,13 @@ def test_head_without_targets_is_absent(tiny_config: ConfigFactory, tmp_path: Pa
 def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WarmlineError, match="not a run folder"):
         RunFolder.open(tmp_path)
+
+
+def test_it_does_not_matter_how_much_a_pass_reads(finished: RunFolder) -> None:
+    open_run = FinishedRun.open(finished.path)
+    for name, source in HeldOut.of(open_run).encoded.items():
+        if name not in ("goemotions", "esconv"):
+            continue
+        long, short = (predict(open_run.model, [source["test"]], open_run.place, tokens) for tokens in (4096, 128))
+        for found, expected in zip(long, short, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -17,8 +17,8 @@ from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
 from warmline.data.sources import data_checksums
 from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.language import reply_sums
 from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
-from warmline.model.losses import chunked_cross_entropy, chunked_kl
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.device import Place
@@ -96,7 +96,7 @@ class _Scorer:
     def __init__(self, finished: FinishedRun, settings: ScoreSettings) -> None:
         config = finished.config
         self._model, self._place, self._settings = finished.model, finished.place, settings
-        self._loss, self._row_tokens = config.loss, config.data.row_tokens
+        self._loss, self._pass_tokens = config.loss, config.pass_tokens
         self._splits = {split: encode_split(split, config.data, finished.template) for split in ("train", "valid", "test")}
         self._test = _chosen(self._splits["test"], settings.conversations)
 
@@ -116,7 +116,7 @@ class _Scorer:
                 found["heads"][head] = _guesses(test, self._head_says(head))
             if is_full or found["heads"][head] is None:
                 found["probes"][head] = self._probe(test, head)
-        found |= language_items(self._model, self._splits["test"], self._test, self._place, self._row_tokens)
+        found |= language_items(self._model, self._splits["test"], self._test, self._place, self._pass_tokens)
         if is_full:
             with self._model.backbone.reference():
                 rows = {head: self._read("test", head) for head in HEADS}
@@ -124,7 +124,7 @@ class _Scorer:
         return found
 
     def _read(self, split: str, head: HeadName) -> Readings:
-        return read_states(self._model, self._splits[split], self._draws(split, head), head, self._place, self._row_tokens)
+        return read_states(self._model, self._splits[split], self._draws(split, head), head, self._place, self._pass_tokens)
 
     def _draws(self, split: str, head: HeadName) -> list[Draw]:
         sources = self._splits[split]
@@ -136,7 +136,7 @@ class _Scorer:
         """Its guess on every row of `_read("test", head)`, [rows]."""
         found = [np.zeros(0, np.int64)]
         sources = self._splits["test"]
-        for row in sequential_rows(sources, self._draws("test", head), self._row_tokens):
+        for row in sequential_rows(sources, self._draws("test", head), self._pass_tokens):
             batch = collate(sources, [row]).to(self._model.backbone.device)
             with self._place.autocast():
                 states = self._model.states(batch)
@@ -154,7 +154,7 @@ class _Scorer:
 
 @torch.no_grad()
 def language_items(
-    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], place: Place, row_tokens: int
+    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], place: Place, pass_tokens: int
 ) -> dict[str, Items]:
     """Language model loss and drift of each conversation.
 
@@ -166,35 +166,24 @@ def language_items(
     task: dict[str, list[Any]] = {"source": [], "tokens": [], "nats": [], "base_nats": [], "kl": []}
     safety: dict[str, list[Any]] = {"kl": []}
     wanted = [draw for draw in draws if {"lm", "safety"} & set(sources[draw.source].objectives)]
-    for row in sequential_rows(sources, wanted, row_tokens):
+    for row in sequential_rows(sources, wanted, pass_tokens):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
             tuned = model.states(batch).final
             with model.backbone.reference():
                 base = model.states(batch).final
-            for at, draw in enumerate(row):
-                start, end = batch.bounds[at : at + 2].tolist()
-                if "safety" in sources[draw.source].objectives:
-                    inside = (batch.safety_positions >= start) & (batch.safety_positions < end)
-                    if bool(inside.any()):
-                        safety["kl"].append(_kl(model, tuned, base, batch.safety_positions[inside], batch.safety_weights[inside]))
-                    continue
-                inside = (batch.lm_positions >= start) & (batch.lm_positions < end)
-                positions, targets = batch.lm_positions[inside], batch.lm_targets[inside]
-                if not len(positions):
-                    continue
-                backbone = model.backbone
+            of_task, of_safety = (
+                reply_sums(model, batch, tuned, base, positions) for positions in (batch.lm_positions, batch.safety_positions)
+            )
+        for draw, replies, held in zip(row, of_task.tolist(), of_safety.tolist(), strict=True):
+            if "safety" in sources[draw.source].objectives:
+                if held[0]:
+                    safety["kl"].append(held[3] / held[0])
+            elif replies[0]:
                 task["source"].append(sources[draw.source].name)
-                task["tokens"].append(len(positions))
-                task["nats"].append(float(chunked_cross_entropy(tuned[positions], backbone.unembedding, targets)))
-                task["base_nats"].append(float(chunked_cross_entropy(base[positions], backbone.base_unembedding, targets)))
-                task["kl"].append(_kl(model, tuned, base, positions, torch.ones(len(positions), device=tuned.device)))
+                for name, value in zip(("tokens", "nats", "base_nats", "kl"), (int(replies[0]), *replies[1:]), strict=True):
+                    task[name].append(value)
     return {"task": task, "safety": safety}
-
-
-def _kl(model: MultiTaskModel, tuned: torch.Tensor, base: torch.Tensor, positions: torch.Tensor, weights: torch.Tensor) -> float:
-    backbone = model.backbone
-    return float(chunked_kl(tuned[positions], backbone.unembedding, base[positions], backbone.base_unembedding, weights))
 
 
 def _guesses(test: Readings, guess: np.ndarray) -> Items:

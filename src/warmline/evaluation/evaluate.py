@@ -94,7 +94,7 @@ def evaluate(path: Path, replies: int = 50, baselines: bool = True) -> dict[str,
     losses = {
         name: reply_losses(
             finished.model, held.encoded[name]["test"], held.conversations[name]["test"], finished.template, finished.place,
-            held.data.row_tokens,
+            finished.config.pass_tokens,
         )
         for name, source in held.sources.items() if "lm" in source.objectives
     }  # fmt: skip
@@ -139,7 +139,9 @@ def _emotion(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str,
     single: dict[str, Fitted] = {}
     multi: dict[str, Fitted] = {}
     if baselines:
-        states = {split: base_states(finished.model, [encoded[split]], finished.place, held.data.row_tokens).emotion for split in SPLITS}
+        states = {
+            split: base_states(finished.model, [encoded[split]], finished.place, finished.config.pass_tokens).emotion for split in SPLITS
+        }
         for one, several in (emotion.text_baselines(rows, _checksums(held, "goemotions")), emotion.probe_baselines(rows, states)):
             single |= one
             multi |= several
@@ -159,7 +161,9 @@ def _strategy(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str
     own = said["test"].strategy_by_own_choices.double().numpy() if finished.model.heads.strategy.sees_earlier else None
     fitted = {}
     if baselines:
-        states = {split: base_states(finished.model, [encoded[split]], finished.place, held.data.row_tokens).strategy for split in SPLITS}
+        states = {
+            split: base_states(finished.model, [encoded[split]], finished.place, finished.config.pass_tokens).strategy for split in SPLITS
+        }
         fitted = {**strategy.text_baselines(rows, _checksums(held, "esconv")), **strategy.probe_baselines(rows, states)}
     scores = strategy.score_strategy(rows, logits, fitted, finished.config.seed, own)
     same, asked = hidden_reply_agreement(finished.model, encoded["test"], logits["test"], finished.place, finished.config.seed)
@@ -174,7 +178,7 @@ def _strategy(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str
 def _said(finished: FinishedRun, held: HeldOut, source: str) -> dict[Split, HeadPredictions]:
     """What the heads say on valid and test."""
     splits: tuple[Split, ...] = ("valid", "test")
-    return {split: predict(finished.model, [held.encoded[source][split]], finished.place, held.data.row_tokens) for split in splits}
+    return {split: predict(finished.model, [held.encoded[source][split]], finished.place, finished.config.pass_tokens) for split in splits}
 
 
 def _check_rows(source: str, pairs: Mapping[Split, tuple[Any, Any]]) -> None:

@@ -44,17 +44,17 @@ class BaseStates(NamedTuple):
 
 
 @torch.no_grad()
-def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, row_tokens: int) -> HeadPredictions:
+def predict(model: MultiTaskModel, sources: list[EncodedSource], place: Place, pass_tokens: int) -> HeadPredictions:
     """Run the heads over every conversation, in order.
 
     Args:
         model: In evaluation mode.
         sources: Encoded split.
         place: Device and precision.
-        row_tokens: Tokens of a forward pass.
+        pass_tokens: Tokens of a forward pass.
     """
     parts: list[HeadPredictions] = []
-    for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "heads"):
+    for row in watched(list(sequential_rows(sources, all_draws(sources), pass_tokens)), "heads"):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
             states = model.states(batch)
@@ -71,18 +71,18 @@ def _own_choices(model: MultiTaskModel, states: torch.Tensor, batch: Batch) -> t
     return torch.cat([model.heads.strategy.by_own_choices(states[at]) for at in places])
 
 
-def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Place, row_tokens: int) -> BaseStates:
+def base_states(model: MultiTaskModel, sources: list[EncodedSource], place: Place, pass_tokens: int) -> BaseStates:
     """What the linear probe sees: the base's states at every head's reading position, in order.
 
     Args:
         model: Its `backbone.reference()` is the base.
         sources: Encoded split.
         place: Device and precision.
-        row_tokens: Tokens of a forward pass.
+        pass_tokens: Tokens of a forward pass.
     """
     emotion, strategy = [], []
     with model.backbone.reference(), place.autocast():
-        for row in watched(list(sequential_rows(sources, all_draws(sources), row_tokens)), "base states for the probe"):
+        for row in watched(list(sequential_rows(sources, all_draws(sources), pass_tokens)), "base states for the probe"):
             batch = collate(sources, [row]).to(model.backbone.device)
             states = model.states(batch)
             emotion.append(model.heads.emotion.pick(states)[batch.emotion_positions].float().cpu())

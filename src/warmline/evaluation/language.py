@@ -5,21 +5,21 @@ reply tokens and the end-of-turn token that closes each reply; bytes are those o
 without its chat template (`plain_lines.py`), which it may never have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from warmline.data.conversation import Conversation
 from warmline.data.encoding import EncodedSource
-from warmline.data.mixture import Draw
-from warmline.data.packing import Batch, Row, all_draws, collate, sequential_rows
+from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.plain_lines import tell
 from warmline.evaluation.progress import watched
 from warmline.evaluation.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
-from warmline.model.losses import chunked_cross_entropy, chunked_kl
+from warmline.model.losses import token_kl, token_nats
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
 
@@ -55,7 +55,7 @@ def reply_losses(
     conversations: Sequence[Conversation],
     template: ChatTemplate,
     place: Place,
-    row_tokens: int,
+    pass_tokens: int,
 ) -> ReplyLosses:
     """Score a source's replies with tuned model and base.
 
@@ -65,54 +65,68 @@ def reply_losses(
         conversations: What it was encoded from.
         template: What it was encoded with.
         place: Device and precision.
-        row_tokens: Tokens of a forward pass.
+        pass_tokens: Tokens of a forward pass.
     """
     sums = np.zeros((len(conversations), 4))
-    for row in watched(list(sequential_rows([source], all_draws([source]), row_tokens)), f"language model: {source.name}"):
+    for row in watched(list(sequential_rows([source], all_draws([source]), pass_tokens)), f"language model: {source.name}"):
         batch = collate([source], [row]).to(model.backbone.device)
         with place.autocast():
             tuned = model.states(batch).final
             with model.backbone.reference():
                 base = model.states(batch).final
-            for draw, positions, targets in _by_conversation(batch, row):
-                sums[source.originals[draw.conversation]] += _sums(model, tuned[positions], base[positions], targets)
+            found = reply_sums(model, batch, tuned, base, batch.lm_positions)
+        np.add.at(sums, source.originals[[draw.conversation for draw in row]], found)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
     scored = np.flatnonzero(sums[:, 0])
     tokens, tuned_nats, template_nats, kl = sums[scored].T
-    lines = _told_in_lines(model, tell(source.name, [conversations[at] for at in scored.tolist()], template), place, row_tokens)
+    lines = _told_in_lines(model, tell(source.name, [conversations[at] for at in scored.tolist()], template), place, pass_tokens)
     return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, template_nats, lines, kl)
 
 
 @torch.no_grad()
-def _told_in_lines(model: MultiTaskModel, told: EncodedSource, place: Place, row_tokens: int) -> FloatArray:
+def _told_in_lines(model: MultiTaskModel, told: EncodedSource, place: Place, pass_tokens: int) -> FloatArray:
     """What the base needs for the replies of each conversation, [conversations], nats."""
     nats = np.zeros(len(told))
-    for row in watched(list(sequential_rows([told], all_draws([told]), row_tokens)), f"base, told in plain lines: {told.name}"):
+    for row in watched(list(sequential_rows([told], all_draws([told]), pass_tokens)), f"base, told in plain lines: {told.name}"):
         batch = collate([told], [row]).to(model.backbone.device)
         with place.autocast(), model.backbone.reference():
             base = model.states(batch).final
-            for draw, positions, targets in _by_conversation(batch, row):
-                nats[draw.conversation] = chunked_cross_entropy(base[positions], model.backbone.base_unembedding, targets).item()
+            found = token_nats(base[batch.lm_positions], model.backbone.base_unembedding, batch.lm_targets)
+        nats[[draw.conversation for draw in row]] = _by_conversation(batch, batch.lm_positions, found)[:, 0]
     return nats
 
 
-def _by_conversation(batch: Batch, row: Row) -> Iterator[tuple[Draw, torch.Tensor, torch.Tensor]]:
-    """Each conversation of a row, with the states that predict its replies and the tokens they should predict."""
-    ends = torch.searchsorted(batch.lm_positions, batch.bounds.to(batch.lm_positions.dtype)).tolist()
-    for draw, first, end in zip(row, ends[:-1], ends[1:], strict=True):
-        yield draw, batch.lm_positions[first:end], batch.lm_targets[first:end]
+def reply_sums(model: MultiTaskModel, batch: Batch, tuned: Tensor, base: Tensor, positions: Tensor) -> FloatArray:
+    """Losses of each conversation's replies.
 
+    Args:
+        model: Its unembeddings, the tuned and the base's.
+        batch: Of some conversations.
+        tuned: [tokens, hidden], final states of the tuned model.
+        base: [tokens, hidden], those of the base.
+        positions: [targets], states that predict a reply token.
 
-def _sums(model: MultiTaskModel, tuned: torch.Tensor, base: torch.Tensor, targets: torch.Tensor) -> list[float]:
-    """Tokens, tuned nats, base nats and KL of one conversation's replies."""
-    backbone = model.backbone
-    ones = torch.ones(len(targets), device=targets.device)
-    values = (
-        chunked_cross_entropy(tuned, backbone.unembedding, targets),
-        chunked_cross_entropy(base, backbone.base_unembedding, targets),
-        chunked_kl(tuned, backbone.unembedding, base, backbone.base_unembedding, ones),
+    Returns:
+        [conversations, 4], sums over a conversation's reply tokens: one each, nats of the tuned model, nats of the base, KL(base || tuned).
+    """
+    backbone, targets = model.backbone, batch.tokens[positions + 1]
+    tuned, base = tuned[positions], base[positions]
+    return _by_conversation(
+        batch,
+        positions,
+        torch.ones(len(positions), device=positions.device),
+        token_nats(tuned, backbone.unembedding, targets),
+        token_nats(base, backbone.base_unembedding, targets),
+        token_kl(tuned, backbone.unembedding, base, backbone.base_unembedding),
     )
-    return [len(targets), *torch.stack(values).tolist()]
+
+
+def _by_conversation(batch: Batch, positions: Tensor, *scores: Tensor) -> FloatArray:
+    """[conversations, scores]: the sums of each score, [targets], over a conversation's positions."""
+    conversation = torch.searchsorted(batch.bounds[1:].to(positions.dtype), positions, right=True)
+    sums = np.zeros((len(batch.bounds) - 1, len(scores)))
+    np.add.at(sums, conversation.cpu().numpy(), torch.stack(scores, dim=1).double().cpu().numpy())
+    return sums
 
 
 def score_language(losses: dict[str, ReplyLosses], seed: int) -> dict[str, Any]:

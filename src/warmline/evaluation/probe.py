@@ -55,7 +55,7 @@ class Probe(NamedTuple):
 
 @torch.no_grad()
 def read_states(
-    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], head: HeadName, place: Place, row_tokens: int
+    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], head: HeadName, place: Place, pass_tokens: int
 ) -> Readings:
     """What a head reads at its positions; inside `model.backbone.reference()` they are the base's.
 
@@ -65,10 +65,10 @@ def read_states(
         draws: Conversations; those without a row of this head only cost time.
         head: Which one.
         place: Device and precision.
-        row_tokens: Tokens of a forward pass.
+        pass_tokens: Tokens of a forward pass.
     """
     states, labels, conversations = [np.zeros((0, model.backbone.hidden_size), np.float32)], [], []
-    for row in sequential_rows(sources, draws, row_tokens):
+    for row in sequential_rows(sources, draws, pass_tokens):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
             here = getattr(model.heads, head).pick(model.states(batch))

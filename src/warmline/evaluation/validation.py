@@ -40,7 +40,7 @@ def score_validation(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         if source.name not in ("goemotions", "esconv") or not {"emotion", "strategy"} & set(source.objectives):
             continue
         encoded = encode_source(source, "valid", config.data, finished.template)
-        said = predict(finished.model, [encoded], finished.place, config.data.row_tokens)
+        said = predict(finished.model, [encoded], finished.place, config.pass_tokens)
         scores |= emotion_scores(said) if source.name == "goemotions" else strategy_scores(said)
     lines = read_metrics(finished.folder)
     last = next(line for line in reversed(lines) if line["kind"] == "validation")

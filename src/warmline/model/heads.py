@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from warmline.config import HeadConfig, HeadsConfig
 from warmline.data.earlier import FEATURES, earlier_features
@@ -199,12 +200,16 @@ class StrategyHead(ClassificationHead):
         Returns:
             [replies, 8], logits.
         """
-        found = states.new_zeros(len(states), len(STRATEGIES), dtype=torch.float32)
+        found: Tensor = self(states).float()
+        if self.earlier is None:
+            return found
+        found = found.cpu()  # reply by reply, each a few tiny operations: a GPU would only wait for them
+        weight, bias = (parameter.float().cpu() for parameter in self.earlier.parameters())
         chosen = torch.zeros_like(found)
-        for at in range(len(states)):
-            found[at] = self.read(states[at : at + 1], earlier_features(chosen[: at + 1])[-1:])[0]
+        for at in range(len(found)):
+            found[at] += linear(earlier_features(chosen[: at + 1])[-1], weight, bias)
             chosen[at] = found[at].softmax(dim=0)
-        return found
+        return found.to(states.device)
 
 
 class Heads(nn.Module):

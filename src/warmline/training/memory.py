@@ -140,7 +140,7 @@ def estimate_memory(
         shards: GPUs that each hold a part of every layer; two layers at a time are whole.
     """
     width = 2 if half_precision else 4
-    tokens = config.training.rows_per_micro_batch * config.data.row_tokens
+    tokens = config.pass_tokens
     trainable = trainable_parameters(config, sizes)
     in_4bit = config.model.load_in_4bit
     in_layers = sizes.in_layers if shards == 1 else sizes.in_layers / shards + 2 * sizes.in_layers / sizes.layers

@@ -54,7 +54,7 @@ def refit_heads(
         if strength is None or getattr(config.loss, name) == 0 or not draws:
             continue
         say(f"fitting the {name} head anew on the finished states")
-        batches = (mix(collate(sources, [row])) for row in sequential_rows(sources, draws, config.data.row_tokens))
+        batches = (mix(collate(sources, [row])) for row in sequential_rows(sources, draws, config.pass_tokens))
         inputs, targets = _read(model, name, batches, place)
         settings: TargetSettings = getattr(model.targets, name)
         on_cpu = settings._replace(weights=None if settings.weights is None else settings.weights.cpu())

@@ -143,7 +143,7 @@ def _ask(run: RunFolder, head: Head, config: RunConfig, sources: Sequence[Encode
     by_name = {source.name: source for source in enabled_sources(config.data)}
     for encoded in sources:
         own = encode_source(by_name[encoded.name], "train", config.data, template)
-        answers, labels = _read_all(model, head, own, place, config.data.row_tokens), len(getattr(encoded, head))
+        answers, labels = _read_all(model, head, own, place, config.pass_tokens), len(getattr(encoded, head))
         if len(answers) != labels:
             raise WarmlineError(f"distill.teachers: {run.path} reads {len(answers)} labels of {encoded.name}, this run {labels}")
         said.append(answers.astype(np.float32))
@@ -151,10 +151,10 @@ def _ask(run: RunFolder, head: Head, config: RunConfig, sources: Sequence[Encode
 
 
 @torch.no_grad()
-def _read_all(model: MultiTaskModel, head: Head, source: EncodedSource, place: Place, row_tokens: int) -> np.ndarray:
+def _read_all(model: MultiTaskModel, head: Head, source: EncodedSource, place: Place, pass_tokens: int) -> np.ndarray:
     """[labels, classes], probabilities in the order of the source."""
     parts = []
-    for row in sequential_rows([source], all_draws([source]), row_tokens):
+    for row in sequential_rows([source], all_draws([source]), pass_tokens):
         batch = collate([source], [row]).to(model.backbone.device)
         with place.autocast():
             states = model.states(batch)

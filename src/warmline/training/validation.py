@@ -40,7 +40,7 @@ class Validator:
         for index, source in enumerate(sources):
             order = np.random.default_rng([config.seed, index]).permutation(len(source))[: config.validation.conversations]
             draws = [Draw(index, int(at)) for at in np.sort(order)]
-            self._rows += [(index, row) for row in sequential_rows(sources, draws, config.data.row_tokens)]
+            self._rows += [(index, row) for row in sequential_rows(sources, draws, config.pass_tokens)]
 
     @torch.no_grad()
     def __call__(self, model: MultiTaskModel, accelerator: Accelerator) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Validator:
         strategy_hits = (logits.strategy.argmax(dim=1) == batch.strategy_targets.argmax(dim=1)).sum()
         sums = [term.sum for term in terms] + [task_kl, emotion_hits, strategy_hits]
         counts = [term.targets for term in terms] + [len(batch.lm_targets), len(rows), len(batch.strategy_targets)]
-        return torch.stack([torch.stack([value.double().cpu() for value in sums]), torch.tensor(counts, dtype=torch.float64)], dim=1)
+        return torch.stack([torch.stack([value.double() for value in sums]).cpu(), torch.tensor(counts, dtype=torch.float64)], dim=1)
 
     def _summary(self, table: Tensor) -> dict[str, Any]:
         totals = table.sum(dim=0)
