@@ -68,7 +68,9 @@ def chunked_cross_entropy(hidden: Tensor, unembedding: Tensor, targets: Tensor) 
     Returns:
         Scalar, fp32, nats.
     """
-    return _ChunkedCrossEntropy.apply(hidden, unembedding, targets, torch.is_grad_enabled())  # type: ignore[no-untyped-call,no-any-return]
+    if not _gradients_wanted(hidden, unembedding):
+        return token_nats(hidden, unembedding, targets).sum()
+    return _ChunkedCrossEntropy.apply(hidden, unembedding, targets)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def chunked_kl(hidden: Tensor, unembedding: Tensor, base_hidden: Tensor, base_unembedding: Tensor, weights: Tensor) -> Tensor:
@@ -84,7 +86,9 @@ def chunked_kl(hidden: Tensor, unembedding: Tensor, base_hidden: Tensor, base_un
     Returns:
         Scalar, fp32, nats.
     """
-    return _ChunkedKL.apply(hidden, unembedding, base_hidden, base_unembedding, weights, torch.is_grad_enabled())  # type: ignore[no-untyped-call,no-any-return]
+    if not _gradients_wanted(hidden, unembedding):
+        return (token_kl(hidden, unembedding, base_hidden, base_unembedding) * weights).sum()
+    return _ChunkedKL.apply(hidden, unembedding, base_hidden, base_unembedding, weights)  # type: ignore[no-untyped-call,no-any-return]
 
 
 @torch.no_grad()
@@ -187,6 +191,10 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor, settings: TargetSetting
     return -each.sum()
 
 
+def _gradients_wanted(*inputs: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
+
+
 def _parts(hidden: Tensor, unembedding: Tensor, gradients: bool = False) -> Iterator[slice]:
     """Targets at a time; where no gradient is wanted, few on a CPU, whose logits stay in its cache."""
     step = max(1, CHUNK_LOGITS // len(unembedding))
@@ -198,43 +206,38 @@ def _parts(hidden: Tensor, unembedding: Tensor, gradients: bool = False) -> Iter
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, training: bool) -> Tensor:
-        wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         states = hidden.to(weight.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
-        for part in _parts(hidden, weight, wants_hidden or wants_weight):
+        for part in _parts(hidden, weight, gradients=True):
             logits = states[part] @ weight.T
-            total += cross_entropy_rows(logits, targets[part], wants_hidden or wants_weight).sum()
-            if wants_hidden or wants_weight:
-                _add_gradients(logits, weight, states[part], part, grad_hidden, grad_weight)
+            total += cross_entropy_rows(logits, targets[part], True).sum()
+            _add_gradients(logits, weight, states[part], part, grad_hidden, grad_weight)
         ctx.grads, ctx.dtypes = (grad_hidden, grad_weight), (hidden.dtype, weight.dtype)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None]:
         grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.dtypes)
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None
 
 
 class _ChunkedKL(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, base_hidden: Tensor, base_weight: Tensor, weights: Tensor, training: bool
-    ) -> Tensor:
-        wants_hidden, wants_weight = (training and wanted for wanted in ctx.needs_input_grad[:2])
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, base_hidden: Tensor, base_weight: Tensor, weights: Tensor) -> Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         states, base_states = hidden.to(weight.dtype), base_hidden.to(base_weight.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
-        for part in _parts(hidden, weight, wants_hidden or wants_weight):
+        for part in _parts(hidden, weight, gradients=True):
             tuned = _log_softmax(states[part] @ weight.T)
             base = _log_softmax(base_states[part] @ base_weight.T)
             base_probabilities = base.exp()
             total += (base.sub_(tuned).mul_(base_probabilities).sum(dim=1) * weights[part]).sum()
-            if not (wants_hidden or wants_weight):
-                continue
             gradient = tuned.exp_().sub_(base_probabilities)
             # near the base the gradient is too small for fp16: each row goes through the product with a largest value of 1
             largest = gradient.abs().amax(dim=1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
@@ -244,9 +247,9 @@ class _ChunkedKL(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *outer: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden, grad_weight = _scaled(ctx.grads, outer[0], ctx.dtypes)
-        return grad_hidden, grad_weight, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None
 
 
 def _add_gradients(
