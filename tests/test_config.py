@@ -109,6 +109,12 @@ def test_dump_reads_back_equal(tmp_path_factory, seed, rate, alpha, prompt, lora
     assert load_config(path) == config
 
 
+def test_home_is_expanded(config_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config(config_file, ["output_dir=~/runs", "distill.teachers=[~/runs/first, runs/second]"])
+    assert (config.output_dir, config.distill.teachers) == (tmp_path / "runs", (tmp_path / "runs" / "first", Path("runs/second")))
+
+
 def test_config_cannot_be_changed_in_place(config_file):
     with pytest.raises(ValueError, match="frozen"):
         load_config(config_file).seed = 3  # type: ignore[misc]

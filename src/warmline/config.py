@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from warmline.data.conversation import Objective
 from warmline.errors import WarmlineError
+from warmline.paths import expand_home
 
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -17,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Folder = Annotated[Path, AfterValidator(expand_home)]
 _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
 Exponent = Annotated[Share, BeforeValidator(lambda given: _EXPONENTS.get(given, given) if isinstance(given, str) else given)]
 
@@ -97,7 +99,7 @@ class SafetyConfig(_Section):
     objectives: tuple[Objective, ...] = Field(
         ("safety",), description="safety: KL to the base on the replies. Add lm to also learn the authored replies."
     )
-    dir: Path | None = Field(None, description="Folder of {train,valid,test}.jsonl, `~` is home; null takes the set inside this package.")
+    dir: Folder | None = Field(None, description="Folder of {train,valid,test}.jsonl, `~` is home; null takes the set inside this package.")
 
 
 class SourcesConfig(_Section):
@@ -188,10 +190,10 @@ class HeadsConfig(_Section):
 class DistillConfig(_Section):
     """What earlier runs say of the training rows, learned by the heads beside the labels."""
 
-    teachers: tuple[Path, ...] = Field(
+    teachers: tuple[Folder, ...] = Field(
         (),
-        description="Folders of finished runs. A head learns from the mean of those that were trained on its objective, with the same "
-        "labels; a head that none was trained on learns from labels alone. Any base model will do.",
+        description="Folders of finished runs, `~` is home. A head learns from the mean of those that were trained on its objective, with "
+        "the same labels; a head that none was trained on learns from labels alone. Any base model will do.",
     )
     share: Share = Field(0.7, description="Share of the teachers' probabilities in a head's targets; the labels have the rest.")
 
@@ -254,7 +256,7 @@ class RunConfig(_Section):
     """A whole run."""
 
     name: str = Field(description="Names the run in its folder, its reports and its trackers.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    output_dir: Path = Field(Path("runs"), description="Where the run folder `<output_dir>/<name>` is made.")
+    output_dir: Folder = Field(Path("runs"), description="Where the run folder `<output_dir>/<name>` is made; `~` is home.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(13, description="Of weights, draws, dropout and validation sets.")
     model: ModelConfig
     lora: LoraSettings | None = Field(LoraSettings(), description="null trains every weight: for tiny models only.")

@@ -15,8 +15,9 @@ from typing import IO
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from warmline.data.sources.files import checksums, expand_home, write_checksums
+from warmline.data.sources.files import checksums, write_checksums
 from warmline.errors import WarmlineError
+from warmline.paths import expand_home
 
 _BLOCK = 2**18
 _TIMEOUT = 30.0

@@ -11,8 +11,8 @@ import platformdirs
 from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS, Loaded, Objective, Split
 from warmline.data.sources import empathetic_dialogues, esconv, goemotions, safety
-from warmline.data.sources.files import expand_home
 from warmline.errors import WarmlineError
+from warmline.paths import expand_home
 
 SOURCE_NAMES: tuple[str, ...] = ("empathetic_dialogues", "esconv", "goemotions", "safety")
 SAMPLE = "sample"
@@ -57,7 +57,7 @@ def enabled_sources(config: DataConfig) -> list[Source]:
         WarmlineError: the data folder is not there, and a source other than safety needs it.
     """
     settings = config.sources
-    safety_dir = expand_home(settings.safety.dir or sample_dir() / "safety")
+    safety_dir = settings.safety.dir or sample_dir() / "safety"
     found = []
     for name, section in (
         ("empathetic_dialogues", settings.empathetic_dialogues),

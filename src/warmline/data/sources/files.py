@@ -1,6 +1,5 @@
 """Reading official files: text with a named error when a file is missing, damaged or not what its checksum says."""
 
-import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -89,10 +88,3 @@ def message_text(content: Any, place: str) -> str:
         half = f"\\u{ord(text[error.start]):04x}"
         raise WarmlineError(f"{place}: half a character ({half}) in `content`; mend or remove the message") from None
     return text
-
-
-def expand_home(path: Path) -> Path:
-    """The path with `~` as the home folder; one that names an unknown user stays as it is."""
-    with contextlib.suppress(RuntimeError):
-        return path.expanduser()
-    return path

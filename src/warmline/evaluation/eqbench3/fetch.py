@@ -5,8 +5,8 @@ from pathlib import Path
 
 from warmline.data.fetch import RemoteFile
 from warmline.data.sources import fetched_dir
-from warmline.data.sources.files import expand_home
 from warmline.errors import WarmlineError
+from warmline.paths import expand_home
 
 EQBENCH3_COMMIT = "3c21bcc514bd43f93a00a5cf9c630aa3eb73a380"
 """Of github.com/EQ-bench/eqbench3."""
