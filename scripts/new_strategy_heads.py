@@ -1,10 +1,10 @@
-"""What a strategy head makes of earlier strategies, without training the model again: new heads on a finished run's states.
+"""Heads that train in steps beside heads that are fitted, without training the model again: new strategy heads on a finished run's states.
 
     python scripts/new_strategy_heads.py results/adapter --data-dir DATA --out results/new_strategy_heads.json
 
 The states stay as they are. Some new heads learn from all training replies in `--steps` steps, at the run's rate and in its number of
-passes, from zero or from the fit of earlier strategies (`warmline.training.earlier`); others are fitted as `heads.strategy.refit` does
-(`warmline.training.linear`), at some strengths. All are scored on the validation split.
+passes; others are fitted as `heads.strategy.refit` does (`warmline.training.linear`), at some strengths. All learn from labels alone and
+are scored on the validation split.
 """
 
 import sys
@@ -35,8 +35,8 @@ from warmline.model.losses import class_weights
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.device import Place, choose_place
-from warmline.training.earlier import STRENGTH, fit_earlier
 from warmline.training.linear import fit_linear
+from warmline.training.refit import EARLIER_STRENGTH
 from warmline.training.schedule import rate_factor
 
 SEEDS = (13, 14, 15)
@@ -48,14 +48,12 @@ class Replies(NamedTuple):
     """Every reply of a split.
 
     Attributes:
-        source: Encoded.
         states: [replies, hidden], where a strategy head reads.
         earlier: [replies, FEATURES], as annotated.
         labels: [replies], places in STRATEGIES.
         conversations: Numbers of replies.
     """
 
-    source: EncodedSource
     states: Tensor
     earlier: Tensor
     labels: Tensor
@@ -75,10 +73,9 @@ def main(
     own = {"how": "as the run trained it", "class_weights": config.heads.strategy.class_weights, "mean": _score(trained, splits["valid"])}
     results = [own]
     for exponent in WEIGHTS:
-        for how, fit in (("steps from zero", False), ("steps from the fit", True)):
-            scores = [_score(_train(config, splits["train"], steps, fit, exponent, seed), splits["valid"]) for seed in SEEDS]
-            mean = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
-            results.append({"how": how, "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))})
+        scores = [_score(_train(config, splits["train"], steps, exponent, seed), splits["valid"]) for seed in SEEDS]
+        mean = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+        results.append({"how": "steps", "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))})
         for strength in STRENGTHS:
             score = _score(_refit(config, splits["train"], exponent, strength), splits["valid"])
             results.append({"how": f"refit at {strength:g}", "class_weights": exponent, "mean": score})
@@ -103,14 +100,12 @@ def _replies(model: MultiTaskModel, source: EncodedSource, place: Place, pass_to
     found = read_states(model, [source], all_draws([source]), "strategy", place, pass_tokens)
     earlier = torch.cat([earlier_features(annotated(source[at].strategy[:, 1])) for at in range(len(source))])
     conversations = np.diff(source.strategy_ends, prepend=0).tolist()
-    return Replies(source, torch.from_numpy(found.states), earlier, torch.from_numpy(found.labels), conversations)
+    return Replies(torch.from_numpy(found.states), earlier, torch.from_numpy(found.labels), conversations)
 
 
-def _train(config: RunConfig, replies: Replies, steps: int, fit: bool, exponent: float, seed: int) -> StrategyHead:
+def _train(config: RunConfig, replies: Replies, steps: int, exponent: float, seed: int) -> StrategyHead:
     torch.manual_seed(seed)
     head, counts = _head(config, replies).train(), _counts(replies, exponent)
-    if fit:
-        fit_earlier(head, [replies.source], counts)
     training, passes = config.training, config.training.epochs
     optimizer = torch.optim.AdamW(head.parameters(), training.head_learning_rate, weight_decay=training.weight_decay)
     order = torch.cat([torch.randperm(len(replies.labels)) for _ in range(round(passes))])
@@ -127,7 +122,7 @@ def _train(config: RunConfig, replies: Replies, steps: int, fit: bool, exponent:
 def _refit(config: RunConfig, replies: Replies, exponent: float, strength: float) -> StrategyHead:
     head = _head(config, replies).eval()
     loss = partial(nn.functional.cross_entropy, target=replies.labels, weight=_counts(replies, exponent), reduction="sum")
-    fit_linear(head.linear_layers, [replies.states.clone(), replies.earlier.clone()], [strength, STRENGTH], loss)
+    fit_linear(head.linear_layers, [replies.states.clone(), replies.earlier.clone()], [strength, EARLIER_STRENGTH], loss)
     return head
 
 

@@ -170,8 +170,8 @@ class StrategyHeadConfig(HeadConfig):
 
     earlier_strategies: bool = Field(
         False,
-        description="It also sees which strategies the earlier replies had: as annotated in training, which begins with a logistic "
-        "regression on them; when serving, its own probabilities, since nobody annotates.",
+        description="It also sees which strategies the earlier replies had: as annotated in training; when serving, its own "
+        "probabilities, since nobody annotates. A run of some hundred steps hardly learns to use them; refit does.",
     )
 
 

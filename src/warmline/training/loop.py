@@ -29,7 +29,6 @@ from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
-from warmline.training.earlier import fit_earlier
 from warmline.training.manifest import make_manifest
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
@@ -159,8 +158,6 @@ class _Training:
         if not steps:
             if self.accelerator.is_main_process:
                 keep_metrics(self.run.metrics, upto=-1)
-            if self.config.loss.strategy > 0:
-                fit_earlier(self.model.heads.strategy, self.sources, self.model.targets.strategy.weights)
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
         progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
         self.packer.restore(progress.packer)

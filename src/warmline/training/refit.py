@@ -1,9 +1,9 @@
 """A linear head, fitted anew on the finished states.
 
 While everything trains, a head follows states that move, from a handful of conversations a step, and an optimiser of Adam's kind moves
-a weight by no more than its rate in a step. Once the states stand still, the best linear head on them is a convex problem: the head's own
-loss on every training row, plus L2 (the last layer trained again, as in Kirichenko et al. 2022, arXiv 2204.02937). It costs one pass over
-the labelled rows; docs/study.md has what it is worth.
+a weight by no more than its rate in a step: those of inputs that are 0 or 1, like earlier strategies, hardly begin to count. Once the
+states stand still, the best linear head on them is a convex problem: the head's own loss on every training row, plus L2 (the last layer
+trained again, as in Kirichenko et al. 2022, arXiv 2204.02937). It costs one pass over the labelled rows; docs/study.md has its worth.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,9 +19,11 @@ from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.model.losses import TargetSettings, emotion_loss, strategy_loss
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
-from warmline.training.earlier import STRENGTH
 from warmline.training.linear import fit_linear
 from warmline.training.teachers import HEADS, Head
+
+EARLIER_STRENGTH = 0.01
+"""C for the weights of earlier strategies, which are few and need no more restraint than that. Those of the states have the setting's."""
 
 _LOSSES = {"emotion": emotion_loss, "strategy": strategy_loss}
 
@@ -59,7 +61,7 @@ def refit_heads(
         settings: TargetSettings = getattr(model.targets, name)
         on_cpu = settings._replace(weights=None if settings.weights is None else settings.weights.cpu())
         layers = getattr(model.heads, name).linear_layers
-        fit_linear(layers, inputs, [strength, STRENGTH][: len(layers)], partial(_LOSSES[name], targets=targets, settings=on_cpu))
+        fit_linear(layers, inputs, [strength, EARLIER_STRENGTH][: len(layers)], partial(_LOSSES[name], targets=targets, settings=on_cpu))
         fitted.append(name)
     return fitted
 
