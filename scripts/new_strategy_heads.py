@@ -3,8 +3,8 @@
     python scripts/new_strategy_heads.py results/adapter --data-dir DATA --out results/new_strategy_heads.json
 
 The states stay as they are. Some new heads learn from all training replies in `--steps` steps, at the run's rate and in its number of
-passes; others are fitted as `heads.strategy.refit` does (`warmline.training.linear`), at some strengths. All learn from labels alone and
-are scored on the validation split.
+passes; others are fitted as `heads.strategy.refit` does (`warmline.training.linear`), at some strengths, or as `heads.strategy.ensemble`
+does (`warmline.training.ensemble`). All learn from labels alone and are scored on the validation split.
 """
 
 import sys
@@ -35,6 +35,7 @@ from warmline.model.losses import class_weights
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.device import Place, choose_place
+from warmline.training.ensemble import fit_ensemble
 from warmline.training.linear import fit_linear
 from warmline.training.refit import EARLIER_STRENGTH
 from warmline.training.schedule import rate_factor
@@ -42,6 +43,7 @@ from warmline.training.schedule import rate_factor
 SEEDS = (13, 14, 15)
 WEIGHTS = (0.0, 0.25, 0.5)
 STRENGTHS = (3e-5, 1e-4, 2e-4, 4e-4)
+UNITS, MEMBERS = 1024, 8
 
 
 class Replies(NamedTuple):
@@ -74,8 +76,9 @@ def main(
     results = [own]
     for exponent in WEIGHTS:
         scores = [_score(_train(config, splits["train"], steps, exponent, seed), splits["valid"]) for seed in SEEDS]
-        mean = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
-        results.append({"how": "steps", "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))})
+        results.append(_of_seeds("steps", exponent, scores))
+        scores = [_score(_ensemble(config, splits["train"], exponent, seed), splits["valid"]) for seed in SEEDS]
+        results.append(_of_seeds(f"ensemble of {MEMBERS}", exponent, scores))
         for strength in STRENGTHS:
             score = _score(_refit(config, splits["train"], exponent, strength), splits["valid"])
             results.append({"how": f"refit at {strength:g}", "class_weights": exponent, "mean": score})
@@ -119,15 +122,30 @@ def _train(config: RunConfig, replies: Replies, steps: int, exponent: float, see
     return head.eval()
 
 
-def _refit(config: RunConfig, replies: Replies, exponent: float, strength: float) -> StrategyHead:
-    head = _head(config, replies).eval()
-    loss = partial(nn.functional.cross_entropy, target=replies.labels, weight=_counts(replies, exponent), reduction="sum")
-    fit_linear(head.linear_layers, [replies.states.clone(), replies.earlier.clone()], [strength, EARLIER_STRENGTH], loss)
+def _ensemble(config: RunConfig, replies: Replies, exponent: float, seed: int) -> StrategyHead:
+    head, counts = _head(config, replies, UNITS).eval(), _counts(replies, exponent)
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, replies.labels[rows], counts, reduction="sum")
+
+    fit_ensemble(head.first_layers, head.output, [replies.states.clone(), replies.earlier.clone()], loss, MEMBERS, seed)
     return head
 
 
-def _head(config: RunConfig, replies: Replies) -> StrategyHead:
-    settings = config.heads.strategy.model_copy(update={"earlier_strategies": True})
+def _refit(config: RunConfig, replies: Replies, exponent: float, strength: float) -> StrategyHead:
+    head = _head(config, replies).eval()
+    loss = partial(nn.functional.cross_entropy, target=replies.labels, weight=_counts(replies, exponent), reduction="sum")
+    fit_linear(head.first_layers, [replies.states.clone(), replies.earlier.clone()], [strength, EARLIER_STRENGTH], loss)
+    return head
+
+
+def _of_seeds(how: str, exponent: float, scores: list[dict[str, float]]) -> dict[str, Any]:
+    mean = {name: float(np.mean([one[name] for one in scores])) for name in scores[0]}
+    return {"how": how, "class_weights": exponent, "mean": mean, "seeds": dict(zip(SEEDS, scores, strict=True))}
+
+
+def _head(config: RunConfig, replies: Replies, units: int | None = None) -> StrategyHead:
+    settings = config.heads.strategy.model_copy(update={"earlier_strategies": True, "hidden_size": units})
     return StrategyHead(replies.states.shape[1], config.heads.model_copy(update={"strategy": settings}))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from new_strategy_heads import SEEDS, STRENGTHS, WEIGHTS, main
+from new_strategy_heads import MEMBERS, SEEDS, STRENGTHS, WEIGHTS, main
 from warmline.evaluation.validation import score_validation
 from warmline.runs import RunFolder, read_json
 
@@ -16,14 +16,14 @@ def test_every_way_is_scored(finished: RunFolder, tmp_path: Path, capsys: pytest
     written = read_json(out)
     assert written["context"]["weights_sha256"] == read_json(finished.heads_description)["weights_sha256"]
     own, *new = written["heads"]
-    ways = ["steps", *(f"refit at {strength:g}" for strength in STRENGTHS)]
+    ways = ["steps", f"ensemble of {MEMBERS}", *(f"refit at {strength:g}" for strength in STRENGTHS)]
     assert [(one["how"], one["class_weights"]) for one in new] == [(way, x) for x in WEIGHTS for way in ways]
     for one in new:
-        if one["how"].startswith("steps"):
+        if not one["how"].startswith("refit"):
             assert list(one["seeds"]) == [str(seed) for seed in SEEDS]
             assert one["mean"]["own_loss"] == pytest.approx(sum(scores["own_loss"] for scores in one["seeds"].values()) / len(SEEDS))
-    trained, *refitted = (one["mean"]["annotated_loss"] for one in new[: len(ways)])
-    assert max(refitted) < trained  # the sample's strategies follow each other
+    trained, *others = (one["mean"]["annotated_loss"] for one in new[: len(ways)])
+    assert max(others) < trained  # the sample's strategies follow each other
     assert own["how"] == "as the run trained it"
     scores = score_validation(Path(shutil.copytree(finished.path, tmp_path / "run")))["scores"]
     assert own["mean"]["annotated_accuracy"] == pytest.approx(scores["strategy_accuracy"])

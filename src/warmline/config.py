@@ -148,10 +148,18 @@ class HeadConfig(_Section):
         "training row plus L2 of that strength (as of logistic regression, on states scaled to variance 1). null leaves it as trained.",
     )
 
+    ensemble: Count | None = Field(
+        None,
+        description="After the last step, so many small networks are trained on the finished states, each with its part of hidden_size; "
+        "their mean becomes the head. null leaves it as trained.",
+    )
+
     @model_validator(mode="after")
-    def _linear_if_refitted(self) -> "HeadConfig":
+    def _fits_anew(self) -> "HeadConfig":
         if self.refit is not None and self.hidden_size is not None:
             raise ValueError("refit fits a linear head; set hidden_size to null, or refit")
+        if self.ensemble is not None and (self.hidden_size is None or self.hidden_size % self.ensemble):
+            raise ValueError("ensemble shares hidden_size out among its networks; set hidden_size to a multiple of it, or ensemble to null")
         return self
 
 

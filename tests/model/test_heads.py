@@ -119,9 +119,12 @@ def test_pooling_begins_as_the_plain_mean() -> None:
     )
 
 
+HIDDEN = HeadsConfig(strategy=StrategyHeadConfig(earlier_strategies=True, hidden_size=8, dropout=0))
+
+
 def test_earlier_strategies_are_an_input() -> None:
     states = torch.randn(10, 16)
-    for config, matters in ((POOLED, True), (HeadsConfig(), False)):
+    for config, matters in ((POOLED, True), (HIDDEN, True), (HeadsConfig(), False)):
         heads = Heads(16, 27, config).eval()
         if heads.strategy.earlier is not None:
             torch.nn.init.normal_(heads.strategy.earlier.weight)
@@ -132,9 +135,18 @@ def test_earlier_strategies_are_an_input() -> None:
         assert torch.equal(one, other) != matters
 
 
-def test_own_choices_stand_in_for_annotated_ones() -> None:
+def test_a_hidden_layer_reads_state_and_earlier_strategies_together() -> None:
+    head = Heads(16, 27, HIDDEN).eval().strategy
+    torch.nn.init.normal_(head.earlier.weight)
+    state, other, told = torch.randn(1, 16), torch.randn(1, 16), torch.ones(1, FEATURES)
+    differences = [head.read(one, told) - head.read(one, 0 * told) for one in (state, other)]
+    assert not torch.allclose(*differences, atol=1e-3)
+
+
+@pytest.mark.parametrize("config", [POOLED, HIDDEN])
+def test_own_choices_stand_in_for_annotated_ones(config: HeadsConfig) -> None:
     """One reply after the other, each with what the head said of those before."""
-    head = Heads(16, 27, POOLED).eval().strategy
+    head = Heads(16, 27, config).eval().strategy
     torch.nn.init.normal_(head.earlier.weight)
     states, own = torch.randn(4, 16), torch.zeros(1, 8)
     said: list[torch.Tensor] = []

@@ -1,5 +1,6 @@
 """The emotion and strategy heads: small, in fp32, on the hidden states that the configuration names."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -44,9 +45,18 @@ class ClassificationHead(nn.Module):
         self._final = config.final_states
 
     @property
-    def linear_layers(self) -> list[nn.Linear]:
-        """What makes the logits of `inputs`, its outputs added up: of a head without a hidden layer, the whole head."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)][-1:]
+    def first_layers(self) -> list[nn.Linear]:
+        """What reads `inputs`, a layer each, its outputs added up: of a head without a hidden layer, the whole head."""
+        return self._linear[:1]
+
+    @property
+    def output(self) -> nn.Linear:
+        """What makes the logits."""
+        return self._linear[-1]
+
+    @property
+    def _linear(self) -> list[nn.Linear]:
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def pick(self, states: States) -> Tensor:
         """[tokens, hidden], of both kinds of states the one that this head reads."""
@@ -54,8 +64,18 @@ class ClassificationHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[rows, hidden] of any dtype, to logits [rows, classes] in fp32."""
+        return self.finish(self.begin(states))
+
+    def begin(self, states: Tensor) -> Tensor:
+        """What the first linear layer makes of states, [rows, its width], fp32."""
         with torch.autocast(states.device.type, enabled=False):
-            logits: Tensor = self.layers(states.float())
+            begun: Tensor = self.layers[:2](states.float())
+        return begun
+
+    def finish(self, begun: Tensor) -> Tensor:
+        """What has begun, to logits, [rows, classes]."""
+        with torch.autocast(begun.device.type, enabled=False):
+            logits: Tensor = self.layers[2:](begun)
         return logits
 
 
@@ -133,7 +153,7 @@ class EmotionHead(ClassificationHead):
         return logits
 
     def inputs(self, states: States, batch: Batch) -> list[Tensor]:
-        """What its linear layers read of a batch, [turns, hidden]."""
+        """What its first layer reads of a batch, [turns, hidden]."""
         return [self._pooled(self.pick(states), batch.emotion_starts, batch.emotion_positions)]
 
     def _pooled(self, states: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
@@ -146,7 +166,7 @@ class EmotionHead(ClassificationHead):
 
 
 class StrategyHead(ClassificationHead):
-    """Reads the state that will predict a reply's first token; if it is told of earlier replies, what these say adds to the logits.
+    """Reads the state that will predict a reply's first token; if it is told of earlier replies, what these say adds to its first layer.
 
     Args:
         hidden_size: Width of the states it reads.
@@ -155,7 +175,7 @@ class StrategyHead(ClassificationHead):
 
     def __init__(self, hidden_size: int, config: HeadsConfig) -> None:
         super().__init__(hidden_size, len(STRATEGIES), config.strategy)
-        self.earlier = nn.Linear(FEATURES, len(STRATEGIES)) if config.strategy.earlier_strategies else None
+        self.earlier = nn.Linear(FEATURES, self._linear[0].out_features) if config.strategy.earlier_strategies else None
         for parameter in self.earlier.parameters() if self.earlier is not None else ():
             nn.init.zeros_(parameter)
 
@@ -165,12 +185,12 @@ class StrategyHead(ClassificationHead):
         return self.earlier is not None
 
     @property
-    def linear_layers(self) -> list[nn.Linear]:
+    def first_layers(self) -> list[nn.Linear]:
         """As of any head, and that of the earlier strategies."""
-        return [*super().linear_layers, *([] if self.earlier is None else [self.earlier])]
+        return [*self._linear[:1], *([] if self.earlier is None else [self.earlier])]
 
     def inputs(self, states: States, batch: Batch) -> list[Tensor]:
-        """What its linear layers read of a batch: [replies, hidden], and [replies, FEATURES] where it sees earlier strategies."""
+        """What its first layers read of a batch: [replies, hidden], and [replies, FEATURES] where it sees earlier strategies."""
         told = [] if self.earlier is None else [batch.strategy_earlier]
         return [self.pick(states)[batch.strategy_positions], *told]
 
@@ -181,12 +201,11 @@ class StrategyHead(ClassificationHead):
             states: [replies, hidden].
             earlier: [replies, FEATURES]; a head that does not see them ignores them.
         """
-        logits: Tensor = self(states)
-        if self.earlier is None:
-            return logits
-        with torch.autocast(states.device.type, enabled=False):
-            said: Tensor = self.earlier(earlier)
-        return logits + said
+        begun = self.begin(states)
+        if self.earlier is not None:
+            with torch.autocast(states.device.type, enabled=False):
+                begun = begun + self.earlier(earlier)
+        return self.finish(begun)
 
     @torch.no_grad()
     def by_own_choices(self, states: Tensor) -> Tensor:
@@ -200,14 +219,16 @@ class StrategyHead(ClassificationHead):
         Returns:
             [replies, 8], logits.
         """
-        found: Tensor = self(states).float()
+        begun = self.begin(states)
         if self.earlier is None:
-            return found
-        found = found.cpu()  # reply by reply, each a few tiny operations: a GPU would only wait for them
-        weight, bias = (parameter.float().cpu() for parameter in self.earlier.parameters())
+            return self.finish(begun)
+        begun = begun.cpu()  # reply by reply, each a few tiny operations: a GPU would only wait for them
+        weight, bias = (parameter.cpu() for parameter in self.earlier.parameters())
+        rest = copy.deepcopy(self.layers[2:]).cpu()
+        found = torch.zeros(len(begun), self.classes)
         chosen = torch.zeros_like(found)
-        for at in range(len(found)):
-            found[at] += linear(earlier_features(chosen[: at + 1])[-1], weight, bias)
+        for at in range(len(begun)):
+            found[at] = rest(begun[at] + linear(earlier_features(chosen[: at + 1])[-1], weight, bias))
             chosen[at] = found[at].softmax(dim=0)
         return found.to(states.device)
 

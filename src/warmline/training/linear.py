@@ -18,7 +18,7 @@ def fit_linear(layers: Sequence[nn.Linear], inputs: Sequence[Tensor], strengths:
         strengths: C of logistic regression for each layer, on inputs so scaled: the smaller, the stronger L2.
         loss: Of logits [rows, classes], convex, summed over rows.
     """
-    scales = [_standardise(one) for one in inputs]
+    scales = [standardise(one) for one in inputs]
     slopes = [torch.zeros(layer.out_features, layer.in_features, dtype=inputs[0].dtype, requires_grad=True) for layer in layers]
     starts = torch.zeros(layers[0].out_features, dtype=inputs[0].dtype, requires_grad=True)
     solver = torch.optim.LBFGS([*slopes, starts], max_iter=_ROUNDS, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
@@ -42,8 +42,12 @@ def fit_linear(layers: Sequence[nn.Linear], inputs: Sequence[Tensor], strengths:
         layers[0].bias.copy_(bias)
 
 
-def _standardise(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale that were taken out, [width] each."""
+def standardise(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring inputs, [rows, width], to a mean of 0 and a variance of 1, in place.
+
+    Returns:
+        Mean and scale that were taken out, [width] each.
+    """
     mean, scale = inputs.mean(dim=0), inputs.std(dim=0, correction=0).clamp(min=_LEAST_SCALE)
     inputs.sub_(mean).div_(scale)
     return mean, scale
