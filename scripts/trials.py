@@ -1,23 +1,46 @@
 """What `study.py tune` tries, and what `study.py teach` trains."""
 
+from itertools import product
+
 _ALONE = {name: f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")}
 _EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.rows_per_micro_batch=2")
 _STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.rows_per_micro_batch=3",
              "data.sources.esconv.objectives=[strategy]")  # fmt: skip
 _WHOLE = ("lora=null", "training.learning_rate=3e-5")
 _LAYER10 = ("heads.layer=10", "heads.emotion.final_states=true", "training.learning_rate=1e-3")
-_CANDIDATE = (
-    "training.learning_rate=1e-3", "training.rows_per_micro_batch=4", "loss.strategy=0.3", "heads.emotion.class_weights=0.25",
+_REPLIES = (_ALONE["goemotions"], _ALONE["safety"])
+_NEXT = (
+    "training.learning_rate=1e-3", "training.rows_per_micro_batch=4", "loss.strategy=0.3", "heads.emotion.class_weights=0.5",
+    "heads.strategy.class_weights=0.25", "heads.strategy.refit=1e-4",
 )  # fmt: skip
-_TEACHERS = {name: [f"runs/teachers/{name}-seed{seed}" for seed in range(13, 18)] for name in ("emotion", "strategy-weights")}
-_TAUGHT = f"distill.teachers=[{', '.join(_TEACHERS['emotion'] + _TEACHERS['strategy-weights'])}]"
-_TAUGHT_EMOTION = f"distill.teachers=[{', '.join(_TEACHERS['emotion'])}]"
-_REFIT = ("heads.strategy.class_weights=0.25", "heads.strategy.refit=2e-4", "heads.emotion.refit=1e-3")
+_ENSEMBLE = {
+    head: (f"heads.{head}.refit=null", f"heads.{head}.hidden_size=1024", f"heads.{head}.ensemble=8") for head in ("emotion", "strategy")
+}
+
+
+def _taught_by(*names: str) -> str:
+    """The setting with which runs of `study.py teach` teach, at every seed."""
+    return f"distill.teachers=[{', '.join(f'runs/teachers/{name}-seed{seed}' for name in names for seed in range(13, 18))}]"
+
+
+def _factorial() -> dict[str, tuple[str, ...]]:
+    """Four changes of the next study, each made in half of eight trials; the fourth where an odd number of the others is."""
+    found = {}
+    for wide, told, strategy in product((False, True), repeat=3):
+        emotion = wide ^ told ^ strategy
+        teachers = _taught_by("emotion", *(["emotion-wide"] if wide else []), *(["strategy-replies"] if told else []))
+        levels = {"wide": wide, "told": told, "strategy": strategy, "emotion": emotion}
+        name = "-".join(["joint-next", *(level for level, on in levels.items() if on)])
+        found[name] = (*_NEXT, teachers, *(_ENSEMBLE["strategy"] if strategy else ()), *(_ENSEMBLE["emotion"] if emotion else ()))
+    return found
+
+
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
 
 START = (
     "training.learning_rate=3e-4", "training.rows_per_micro_batch=8", "loss.emotion=1.0", "loss.strategy=1.0", "distill.teachers=[]",
-    "heads.emotion.class_weights=0", "heads.strategy.class_weights=0", "heads.emotion.refit=null", "heads.strategy.refit=null",
+    "heads.emotion.class_weights=0", "heads.emotion.refit=null", "heads.emotion.hidden_size=null", "heads.emotion.ensemble=null",
+    "heads.strategy.class_weights=0", "heads.strategy.refit=null", "heads.strategy.hidden_size=null", "heads.strategy.ensemble=null",
 )  # fmt: skip
 """What every trial starts from, whatever the configuration has learned from them since."""
 
@@ -36,17 +59,15 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-layer10-small-steps": (*_LAYER10, "training.rows_per_micro_batch=4"),
     "joint-layer10-emotion2": (*_LAYER10, "loss.emotion=2"),
     "joint-layer10-weights": (*_LAYER10, "heads.emotion.class_weights=0.25", "heads.strategy.class_weights=0.25"),
-    "joint-candidate": _CANDIDATE,
-    "joint-candidate-taught": (*_CANDIDATE, _TAUGHT),
-    "joint-candidate-taught-refit": (*_CANDIDATE, _TAUGHT, *_REFIT),
-    "joint-candidate-taught-emotion-refit": (*_CANDIDATE, _TAUGHT_EMOTION, *_REFIT),
+    **_factorial(),
     "emotion-epochs4-drop": (*_EMOTION, "training.epochs=4", "heads.emotion.dropout=0.3"),
     "strategy-layer10-epochs4-drop": (*_STRATEGY, "heads.layer=10", "training.epochs=4", "heads.strategy.dropout=0.3"),
     "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-plain": (*_STRATEGY, *_PLAIN),
     "emotion-last": (*_EMOTION, *_PLAIN),
-    "strategy-weights": (*_STRATEGY, "training.learning_rate=1e-3", "heads.strategy.class_weights=0.25"),
+    "strategy-replies": (*_REPLIES, *_NEXT),
+    "emotion-wide": (*_EMOTION, "lora.r=64", "lora.alpha=64", "heads.emotion.class_weights=0.25"),
     "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=0.5"),
     "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
     "emotion-smooth": (*_EMOTION, "heads.emotion.label_smoothing=0.1"),
@@ -74,5 +95,5 @@ TRIALS: dict[str, tuple[str, ...]] = {
 """What is tried, and what each trial changes of START: one head alone, or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
-TEACHERS = ("emotion", "emotion-28", "strategy-weights")
-"""Trials whose runs can teach the study's, each at every seed; those of 28 labels teach the runs of 28."""
+TEACHERS = ("strategy-replies", "emotion", "emotion-28", "emotion-wide")
+"""Trials whose runs can teach the study's, each at every seed; those of 28 labels teach the runs of 28. The longest stands first."""

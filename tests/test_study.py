@@ -53,12 +53,13 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
 
 def test_runs_of_28_labels_have_teachers_of_28(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     folder = tmp_path / "teachers"
-    teachers = [one.name for one in _trials(TEACHERS, "13,14", folder, STUDY, None, None)]
-    assert teachers == [f"{name}-seed{seed}" for name in ("emotion", "emotion-28", "strategy-weights") for seed in (13, 14)]
-    of_27, of_28, of_strategy = ([str(folder / name) for name in teachers[at : at + 2]] for at in (0, 2, 4))
-    config = tiny_config(tmp_path, distill={"teachers": of_27 + of_strategy})
+    teachers = {name: [str(folder / f"{name}-seed{seed}") for seed in (13, 14)] for name in TEACHERS}
+    jobs = _trials(TEACHERS, "13,14", folder, STUDY, None, None)
+    assert [one.name for one in jobs] == [Path(one).name for of in teachers.values() for one in of]
+    of_27 = [one for name in ("emotion", "emotion-wide", "strategy-replies") for one in teachers[name]]
+    config = tiny_config(tmp_path, distill={"teachers": of_27})
     [job] = [one for one in Study(STUDY, config, None, [], [13]).jobs(0, 4, None) if one.name == "train-labels-28-seed13"]
-    assert f"distill.teachers=[{', '.join(of_28 + of_strategy)}]" in job.command
+    assert f"distill.teachers=[{', '.join(teachers['emotion-28'] + teachers['strategy-replies'])}]" in job.command
 
 
 def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolder, tmp_path: Path) -> None:
