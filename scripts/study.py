@@ -322,8 +322,7 @@ class Study:
         yield Job("errors", _warmline("errors", run), self.main.error_picture, (main,))
 
     def _others(self) -> Iterator[tuple[str, list[str]]]:
-        of_28 = [str(path).replace("emotion-seed", "emotion-28-seed") for path in self._config.distill.teachers]
-        teachers = [path for path in of_28 if "emotion-wide-seed" not in path]  # they know 27
+        teachers = [str(path).replace("emotion-seed", "emotion-28-seed") for path in self._config.distill.teachers]
         for seed in self._seeds:
             yield f"labels-28-seed{seed}", [
                 f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0",

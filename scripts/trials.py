@@ -1,7 +1,5 @@
 """What `study.py tune` tries, and what `study.py teach` trains."""
 
-from itertools import product
-
 _ALONE = {name: f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")}
 _EMOTION = (_ALONE["empathetic_dialogues"], _ALONE["esconv"], _ALONE["safety"], "training.rows_per_micro_batch=2")
 _STRATEGY = (_ALONE["empathetic_dialogues"], _ALONE["goemotions"], _ALONE["safety"], "training.rows_per_micro_batch=3",
@@ -21,18 +19,6 @@ _ENSEMBLE = {
 def _taught_by(*names: str) -> str:
     """The setting with which runs of `study.py teach` teach, at every seed."""
     return f"distill.teachers=[{', '.join(f'runs/teachers/{name}-seed{seed}' for name in names for seed in range(13, 18))}]"
-
-
-def _factorial() -> dict[str, tuple[str, ...]]:
-    """Four changes of the next study, each made in half of eight trials; the fourth where an odd number of the others is."""
-    found = {}
-    for wide, told, strategy in product((False, True), repeat=3):
-        emotion = wide ^ told ^ strategy
-        teachers = _taught_by("emotion", *(["emotion-wide"] if wide else []), *(["strategy-replies"] if told else []))
-        levels = {"wide": wide, "told": told, "strategy": strategy, "emotion": emotion}
-        name = "-".join(["joint-next", *(level for level, on in levels.items() if on)])
-        found[name] = (*_NEXT, teachers, *(_ENSEMBLE["strategy"] if strategy else ()), *(_ENSEMBLE["emotion"] if emotion else ()))
-    return found
 
 
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
@@ -59,7 +45,11 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-layer10-small-steps": (*_LAYER10, "training.rows_per_micro_batch=4"),
     "joint-layer10-emotion2": (*_LAYER10, "loss.emotion=2"),
     "joint-layer10-weights": (*_LAYER10, "heads.emotion.class_weights=0.25", "heads.strategy.class_weights=0.25"),
-    **_factorial(),
+    "joint-next": (*_NEXT, _taught_by("emotion")),
+    "joint-next-told": (*_NEXT, _taught_by("emotion", "strategy-replies")),
+    "joint-next-ensemble": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion")),
+    "joint-next-told-ensemble": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies")),
+    "joint-next-emotion-ensemble": (*_NEXT, *_ENSEMBLE["emotion"], _taught_by("emotion")),
     "emotion-epochs4-drop": (*_EMOTION, "training.epochs=4", "heads.emotion.dropout=0.3"),
     "strategy-layer10-epochs4-drop": (*_STRATEGY, "heads.layer=10", "training.epochs=4", "heads.strategy.dropout=0.3"),
     "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
@@ -95,5 +85,5 @@ TRIALS: dict[str, tuple[str, ...]] = {
 """What is tried, and what each trial changes of START: one head alone, or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
-TEACHERS = ("strategy-replies", "emotion", "emotion-28", "emotion-wide")
+TEACHERS = ("strategy-replies", "emotion", "emotion-28")
 """Trials whose runs can teach the study's, each at every seed; those of 28 labels teach the runs of 28. The longest stands first."""

@@ -72,6 +72,9 @@ def test_a_head_fitted_anew_is_named(finished_copy: RunFolder) -> None:
     finished_copy.config.write_text(above + strategy + below.replace("refit: null", "refit: 0.0002", 1))
     assert text_of(finished_copy).count("the strategy head was fitted anew") == text_of(finished_copy).count("(C = 0.0002)") == 1
     assert "the emotion head was fitted anew" not in text_of(finished_copy)
+    shared = below.replace("hidden_size: null", "hidden_size: 64", 1).replace("ensemble: null", "ensemble: 4", 1)
+    finished_copy.config.write_text(above + strategy + shared)
+    assert "4 small networks of 16 hidden units each" in text_of(finished_copy)
 
 
 def test_everything_measured(measured: RunFolder) -> None:
