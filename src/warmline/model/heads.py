@@ -62,21 +62,26 @@ class ClassificationHead(nn.Module):
         """[tokens, hidden], of both kinds of states the one that this head reads."""
         return states.final if self._final else states.inner
 
-    def forward(self, states: Tensor) -> Tensor:
-        """[rows, hidden] of any dtype, to logits [rows, classes] in fp32."""
-        return self.finish(self.begin(states))
+    def forward(self, states: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Logits.
+
+        Args:
+            states: [rows, hidden], of any dtype.
+            beside: [rows, width of the first layer's output], added to it.
+
+        Returns:
+            [rows, classes], fp32.
+        """
+        begun = self.begin(states)
+        with torch.autocast(states.device.type, enabled=False):
+            logits: Tensor = self.layers[2:](begun if beside is None else begun + beside)
+        return logits
 
     def begin(self, states: Tensor) -> Tensor:
         """What the first linear layer makes of states, [rows, its width], fp32."""
         with torch.autocast(states.device.type, enabled=False):
             begun: Tensor = self.layers[:2](states.float())
         return begun
-
-    def finish(self, begun: Tensor) -> Tensor:
-        """What has begun, to logits, [rows, classes]."""
-        with torch.autocast(begun.device.type, enabled=False):
-            logits: Tensor = self.layers[2:](begun)
-        return logits
 
 
 class AttentionPooling(nn.Module):
@@ -201,11 +206,13 @@ class StrategyHead(ClassificationHead):
             states: [replies, hidden].
             earlier: [replies, FEATURES]; a head that does not see them ignores them.
         """
-        begun = self.begin(states)
-        if self.earlier is not None:
+        logits: Tensor
+        if self.earlier is None:
+            logits = self(states)
+        else:
             with torch.autocast(states.device.type, enabled=False):
-                begun = begun + self.earlier(earlier)
-        return self.finish(begun)
+                logits = self(states, self.earlier(earlier))
+        return logits
 
     @torch.no_grad()
     def by_own_choices(self, states: Tensor) -> Tensor:
@@ -219,10 +226,9 @@ class StrategyHead(ClassificationHead):
         Returns:
             [replies, 8], logits.
         """
-        begun = self.begin(states)
         if self.earlier is None:
-            return self.finish(begun)
-        begun = begun.cpu()  # reply by reply, each a few tiny operations: a GPU would only wait for them
+            return self.read(states, torch.zeros(len(states), FEATURES))
+        begun = self.begin(states).cpu()  # reply by reply, each a few tiny operations: a GPU would only wait for them
         weight, bias = (parameter.cpu() for parameter in self.earlier.parameters())
         rest = copy.deepcopy(self.layers[2:]).cpu()
         found = torch.zeros(len(begun), self.classes)
