@@ -56,8 +56,7 @@ def test_runs_of_28_labels_have_teachers_of_28(tiny_config: ConfigFactory, tmp_p
     teachers = {name: [str(folder / f"{name}-seed{seed}") for seed in (13, 14)] for name in TEACHERS}
     jobs = _trials(TEACHERS, "13,14", folder, STUDY, None, None)
     assert [one.name for one in jobs] == [Path(one).name for of in teachers.values() for one in of]
-    of_27 = [one for name in ("emotion", "strategy-replies") for one in teachers[name]]
-    config = tiny_config(tmp_path, distill={"teachers": of_27})
+    config = tiny_config(tmp_path, distill={"teachers": teachers["emotion"] + teachers["strategy-replies"]})
     [job] = [one for one in Study(STUDY, config, None, [], [13]).jobs(0, 4, None) if one.name == "train-labels-28-seed13"]
     assert f"distill.teachers=[{', '.join(teachers['emotion-28'] + teachers['strategy-replies'])}]" in job.command
 

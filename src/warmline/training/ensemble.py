@@ -16,8 +16,13 @@ from torch.nn.functional import dropout, gelu
 from warmline.training.linear import standardise
 
 PASSES, ROWS = 12, 128
+"""Of each network: how often it sees every row, and how many at a step. Twenty passes were no better (docs/study.md)."""
+
 RATE, DECAY = 1e-3, 0.3
+"""Of AdamW. The rate falls to 0 along half a cosine."""
+
 DROPPED_INPUTS, DROPPED_UNITS = 0.3, 0.5
+"""Shares that a network forgets at a step."""
 
 
 def fit_ensemble(
