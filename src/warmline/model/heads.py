@@ -192,7 +192,7 @@ class StrategyHead(ClassificationHead):
     @property
     def first_layers(self) -> list[nn.Linear]:
         """As of any head, and that of the earlier strategies."""
-        return [*self._linear[:1], *([] if self.earlier is None else [self.earlier])]
+        return [*super().first_layers, *([] if self.earlier is None else [self.earlier])]
 
     def inputs(self, states: States, batch: Batch) -> list[Tensor]:
         """What its first layers read of a batch: [replies, hidden], and [replies, FEATURES] where it sees earlier strategies."""
@@ -206,12 +206,11 @@ class StrategyHead(ClassificationHead):
             states: [replies, hidden].
             earlier: [replies, FEATURES]; a head that does not see them ignores them.
         """
-        logits: Tensor
-        if self.earlier is None:
-            logits = self(states)
-        else:
+        beside: Tensor | None = None
+        if self.earlier is not None:
             with torch.autocast(states.device.type, enabled=False):
-                logits = self(states, self.earlier(earlier))
+                beside = self.earlier(earlier)
+        logits: Tensor = self(states, beside)
         return logits
 
     @torch.no_grad()
@@ -227,7 +226,8 @@ class StrategyHead(ClassificationHead):
             [replies, 8], logits.
         """
         if self.earlier is None:
-            return self.read(states, torch.zeros(len(states), FEATURES))
+            alone: Tensor = self(states)
+            return alone
         begun = self.begin(states).cpu()  # reply by reply, each a few tiny operations: a GPU would only wait for them
         weight, bias = (parameter.cpu() for parameter in self.earlier.parameters())
         rest = copy.deepcopy(self.layers[2:]).cpu()

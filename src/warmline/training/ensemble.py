@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu
 
-from warmline.training.linear import standardise
+from warmline.training.linear import standardise, write_layers
 
 PASSES, ROWS = 12, 128
 """Of each network: how often it sees every row, and how many at a step. Twenty passes were no better (docs/study.md)."""
@@ -67,11 +67,7 @@ def fit_ensemble(
             optimizer.step()
     with torch.no_grad():
         side_by_side = inner.transpose(0, 1).reshape(width, -1).T.split([one.shape[1] for one in inputs], dim=1)
-        bias = inner_bias.flatten()
-        for layer, weight, share, (mean, scale) in zip(first, side_by_side, shares, scales, strict=True):
-            layer.weight.copy_(weight * share / scale.to(device))
-            layer.bias.zero_()
-            bias = bias - layer.weight @ mean.to(device)
-        first[0].bias.copy_(bias)
+        of_each = [weight * share for weight, share in zip(side_by_side, shares, strict=True)]
+        write_layers(first, of_each, inner_bias.flatten(), scales)
         output.weight.copy_(outer.reshape(-1, output.out_features).T / members)
         output.bias.copy_(outer_bias.mean(dim=(0, 1)))

@@ -33,13 +33,25 @@ def fit_linear(layers: Sequence[nn.Linear], inputs: Sequence[Tensor], strengths:
 
     with torch.enable_grad():
         solver.step(objective)
-    with torch.no_grad():
-        bias = starts.clone()
-        for layer, slope, (mean, scale) in zip(layers, slopes, scales, strict=True):
-            layer.weight.copy_(slope / scale)
-            layer.bias.zero_()
-            bias -= (slope / scale) @ mean
-        layers[0].bias.copy_(bias)
+    write_layers(layers, slopes, starts, scales)
+
+
+@torch.no_grad()
+def write_layers(layers: Sequence[nn.Linear], weights: Sequence[Tensor], bias: Tensor, scales: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give linear layers, whose outputs add up, what was found on standardised inputs, so that they read plain ones.
+
+    Args:
+        layers: Changed; the first takes the bias.
+        weights: [outputs, width] of each layer.
+        bias: [outputs].
+        scales: What `standardise` took out of the inputs of each.
+    """
+    for layer, weight, (mean, scale) in zip(layers, weights, scales, strict=True):
+        plain = weight / scale.to(weight.device)
+        layer.weight.copy_(plain)
+        layer.bias.zero_()
+        bias = bias - plain @ mean.to(weight.device)
+    layers[0].bias.copy_(bias)
 
 
 def standardise(inputs: Tensor) -> tuple[Tensor, Tensor]:
