@@ -147,11 +147,15 @@ class HeadConfig(_Section):
         description="C: after the last step a linear head is fitted anew on the finished states, to the minimum of its loss on every "
         "training row plus L2 of that strength (as of logistic regression, on states scaled to variance 1). null leaves it as trained.",
     )
-
     ensemble: Count | None = Field(
         None,
         description="After the last step, so many small networks are trained on the finished states, each with its part of hidden_size; "
         "their mean becomes the head. null leaves it as trained.",
+    )
+    thresholds: Positive | None = Field(
+        None,
+        description="Weight of accuracy: after the last step (and the fit) each class's logit is moved to where macro-F1 plus so many "
+        "times accuracy is greatest on the validation split. null names the likeliest class. 28 labels have their own and take null.",
     )
 
     @model_validator(mode="after")
@@ -301,6 +305,8 @@ class RunConfig(_Section):
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
         if sources.goemotions.labels == 28 and self.heads.emotion.class_weights:
             raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
+        if sources.goemotions.labels == 28 and self.heads.emotion.thresholds is not None:
+            raise ValueError("heads.emotion.thresholds: evaluation chooses those of 28 labels; set it to null")
         if self.heads.layer is not None and self.heads.emotion.final_states and self.heads.strategy.final_states:
             raise ValueError("heads.layer: both heads keep to the final states; set it to null, or final_states of one head to false")
         if self.lora is None and self.model.load_in_4bit:

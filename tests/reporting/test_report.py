@@ -75,6 +75,8 @@ def test_a_head_fitted_anew_is_named(finished_copy: RunFolder) -> None:
     shared = below.replace("hidden_size: null", "hidden_size: 64", 1).replace("ensemble: null", "ensemble: 4", 1)
     finished_copy.config.write_text(above + strategy + shared)
     assert "4 small networks of 16 hidden units each" in text_of(finished_copy)
+    finished_copy.config.write_text(above + strategy + below.replace("thresholds: null", "thresholds: 1.5", 1))
+    assert text_of(finished_copy).count("The strategy head's logits") == text_of(finished_copy).count("1.5 times accuracy") == 1
 
 
 def test_everything_measured(measured: RunFolder) -> None:

@@ -38,6 +38,7 @@ from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
 from warmline.training.teachers import Teachers, teacher_hashes, teachers_of
+from warmline.training.thresholds import move_thresholds
 from warmline.training.validation import Validator
 from warmline.training.view import View
 
@@ -101,7 +102,7 @@ class _Training:
         view.say("reading and encoding the data")
         with accelerator.main_process_first():
             self.sources = encode_split("train", config.data, self.template)
-            held_out = encode_split("valid", config.data, self.template)
+            self.held_out = encode_split("valid", config.data, self.template)
         self.counts = [source.target_counts() for source in self.sources]
         half = place.dtype != torch.float32
         self.plan = make_plan(config, self.sources, accelerator.num_processes, half, way)
@@ -114,7 +115,7 @@ class _Training:
         self.model.targets = head_targets(config.heads, self.sources, emotions, self.model.backbone.device)
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
-        self.validator = Validator(config, held_out, place)
+        self.validator = Validator(config, self.held_out, place)
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
         self.progress = self._start_or_resume()
         for line in self_check(self.model, self.sources, place) if self.progress.step < self.plan.steps else []:
@@ -138,7 +139,7 @@ class _Training:
         self.accelerator.wait_for_everyone()
         kept = self.progress.best_step if self.config.validation.artifact == "best" else self.progress.step
         restore_weights(self.run, kept, self.model)
-        self._refit(kept)
+        self._settle_heads(kept)
         with gathered(self.model):
             if self.accelerator.is_main_process:
                 save_artifact(self.run, self.model, self.config, self.template, kept)
@@ -147,11 +148,13 @@ class _Training:
             self.accelerator.wait_for_everyone()
         return self.run
 
-    def _refit(self, step: int) -> None:
-        """Fit linear heads anew on the states of that step, and score the validation sets with them."""
-        heads = refit_heads(self.model, self.sources, self.teachers.mix, self.place, self.config, self.view.say)
-        if heads:
-            self._record({"kind": "validation", "step": step, "refit": heads, **self.validator(self.model, self.accelerator)})
+    def _settle_heads(self, step: int) -> None:
+        """Fit heads anew on the states of that step and move their thresholds, as configured; score the validation sets with them."""
+        fitted = refit_heads(self.model, self.sources, self.teachers.mix, self.place, self.config, self.view.say)
+        moved = move_thresholds(self.model, self.held_out, self.place, self.config, self.view.say)
+        if fitted or moved:
+            scores = self.validator(self.model, self.accelerator)
+            self._record({"kind": "validation", "step": step, "refit": fitted, "offsets": moved, **scores})
 
     def _start_or_resume(self) -> Progress:
         steps = self.run.steps()
