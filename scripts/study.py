@@ -326,7 +326,7 @@ class Study:
         for seed in self._seeds:
             yield f"labels-28-seed{seed}", [
                 f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0",
-                f"distill.teachers=[{', '.join(teachers)}]",
+                "heads.emotion.thresholds=null", f"distill.teachers=[{', '.join(teachers)}]",
             ]  # fmt: skip
         for alpha in ALPHAS:
             if alpha != self._config.data.alpha:

@@ -27,6 +27,7 @@ START = (
     "training.learning_rate=3e-4", "training.rows_per_micro_batch=8", "loss.emotion=1.0", "loss.strategy=1.0", "distill.teachers=[]",
     "heads.emotion.class_weights=0", "heads.emotion.refit=null", "heads.emotion.hidden_size=null", "heads.emotion.ensemble=null",
     "heads.strategy.class_weights=0", "heads.strategy.refit=null", "heads.strategy.hidden_size=null", "heads.strategy.ensemble=null",
+    "heads.emotion.thresholds=null", "heads.strategy.thresholds=null",
 )  # fmt: skip
 """What every trial starts from, whatever the configuration has learned from them since."""
 
@@ -56,7 +57,13 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-plain": (*_STRATEGY, *_PLAIN),
     "emotion-last": (*_EMOTION, *_PLAIN),
+    "joint-less-emotion": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "loss.emotion=0.3"),
+    "joint-less-emotion-told": (
+        *_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "loss.emotion=0.3", "distill.share=1",
+    ),
     "strategy-replies": (*_REPLIES, *_NEXT),
+    "strategy-replies-again": (*_REPLIES, *_NEXT, *_ENSEMBLE["strategy"], _taught_by("strategy-replies")),
+    "emotion-again": (*_EMOTION, _taught_by("emotion")),
     "emotion-wide": (*_EMOTION, "lora.r=64", "lora.alpha=64", "heads.emotion.class_weights=0.25"),
     "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=0.5"),
     "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
