@@ -1,7 +1,6 @@
 """The emotion and strategy heads: small, in fp32, on the hidden states that the configuration names."""
 
 import copy
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -76,12 +75,6 @@ class ClassificationHead(nn.Module):
         begun = self.begin(states)
         with torch.autocast(states.device.type, enabled=False):
             logits: Tensor = self.layers[2:](begun if beside is None else begun + beside)
-        return logits
-
-    def finish(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Logits, [rows, classes], of what its first layers read, [rows, width] each, fp32."""
-        begun = sum(layer(one) for layer, one in zip(self.first_layers, inputs, strict=True))
-        logits: Tensor = self.layers[2:](begun)
         return logits
 
     def begin(self, states: Tensor) -> Tensor:

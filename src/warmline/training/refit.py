@@ -59,7 +59,7 @@ def refit_heads(
             continue
         say(f"fitting the {name} head anew on the finished states")
         batches = (mix(collate(sources, [row])) for row in sequential_rows(sources, draws, config.pass_tokens))
-        inputs, targets = read_inputs(model, name, batches, place)
+        inputs, targets = _read(model, name, batches, place)
         _fit(getattr(model.heads, name), own, config.seed, inputs, targets, _LOSSES[name], getattr(model.targets, name))
         fitted.append(name)
     return fitted
@@ -92,7 +92,7 @@ def _fit(
 
 
 @torch.no_grad()
-def read_inputs(model: MultiTaskModel, name: Head, batches: Iterable[Batch], place: Place) -> tuple[list[Tensor], Tensor]:
+def _read(model: MultiTaskModel, name: Head, batches: Iterable[Batch], place: Place) -> tuple[list[Tensor], Tensor]:
     """What a head's first layers read, [rows, width] each, and its targets, [rows, classes]; on the CPU."""
     was_training = model.training
     model.eval()

@@ -143,24 +143,36 @@ def _ask(run: RunFolder, head: Head, config: RunConfig, sources: Sequence[Encode
     by_name = {source.name: source for source in enabled_sources(config.data)}
     for encoded in sources:
         own = encode_source(by_name[encoded.name], "train", config.data, template)
-        answers, labels = _read_all(model, head, own, place, config.pass_tokens), len(getattr(encoded, head))
-        if len(answers) != labels:
-            raise WarmlineError(f"distill.teachers: {run.path} reads {len(answers)} labels of {encoded.name}, this run {labels}")
-        said.append(answers.astype(np.float32))
+        logits, labels = head_logits(model, head, [own], all_draws([own]), place, config.pass_tokens)[0], len(getattr(encoded, head))
+        if len(logits) != labels:
+            raise WarmlineError(f"distill.teachers: {run.path} reads {len(logits)} labels of {encoded.name}, this run {labels}")
+        answers = logits.sigmoid() if logits.shape[1] == len(EMOTIONS_AND_NEUTRAL) else logits.softmax(dim=1)
+        said.append(answers.cpu().numpy())
     return said
 
 
 @torch.no_grad()
-def _read_all(model: MultiTaskModel, head: Head, source: EncodedSource, place: Place, pass_tokens: int) -> np.ndarray:
-    """[labels, classes], probabilities in the order of the source."""
-    parts = []
-    for row in sequential_rows([source], all_draws([source]), pass_tokens):
-        batch = collate([source], [row]).to(model.backbone.device)
+def head_logits(
+    model: MultiTaskModel, head: Head, sources: Sequence[EncodedSource], draws: Sequence[Draw], place: Place, pass_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """What a head says of every label of some conversations, and the labels: [labels, classes] each, in order, where the model is.
+
+    Args:
+        model: In evaluation mode.
+        head: Which.
+        sources: Encoded split.
+        draws: The conversations.
+        place: Device and precision.
+        pass_tokens: Tokens of a forward pass.
+    """
+    logits, targets = [], []
+    for row in sequential_rows(sources, draws, pass_tokens):
+        batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
             states = model.states(batch)
-        logits = getattr(model.heads(states, batch), head).float()
-        parts.append(logits.sigmoid() if logits.shape[1] == len(EMOTIONS_AND_NEUTRAL) else logits.softmax(dim=1))
-    return torch.cat(parts).cpu().numpy()
+        logits.append(getattr(model.heads(states, batch), head).float())
+        targets.append(getattr(batch, f"{head}_targets"))
+    return torch.cat(logits), torch.cat(targets)
 
 
 def _file(head: Head, description: dict[str, Any], source: EncodedSource) -> Path:

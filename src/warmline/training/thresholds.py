@@ -14,12 +14,12 @@ import torch
 
 from warmline.config import RunConfig
 from warmline.data.encoding import EncodedSource
-from warmline.data.packing import all_draws, collate, sequential_rows
+from warmline.data.packing import all_draws
+from warmline.evaluation.scores import confusion
 from warmline.evaluation.statistics import FloatArray, IntArray
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
-from warmline.training.refit import read_inputs
-from warmline.training.teachers import HEADS, Head
+from warmline.training.teachers import HEADS, Head, head_logits
 
 RESAMPLES = 25
 """Of the rows, with replacement, each with offsets of its own."""
@@ -59,11 +59,10 @@ def move_thresholds(
         if weight is None or getattr(config.loss, name) == 0 or not draws:
             continue
         say(f"choosing the {name} head's thresholds on the validation split")
-        batches = (collate(held_out, [row]) for row in sequential_rows(held_out, draws, config.pass_tokens))
-        inputs, targets = read_inputs(model, name, batches, place)
-        logits = head.finish([one.to(head.output.weight.device) for one in inputs]).cpu().double().numpy()
-        single = ((targets > 0).sum(dim=1) == 1).numpy()
-        offsets = choose_offsets(logits[single], targets.argmax(dim=1).numpy()[single], weight, config.seed)
+        logits, targets = head_logits(model, name, held_out, draws, place, config.pass_tokens)
+        single = (targets > 0).sum(dim=1) == 1
+        said, truth = logits[single].double().cpu().numpy(), targets[single].argmax(dim=1).cpu().numpy()
+        offsets = choose_offsets(said, truth, weight, config.seed)
         head.output.bias += torch.from_numpy(offsets).to(head.output.bias)
         moved[name] = offsets.tolist()
     model.train(was_training)
@@ -103,9 +102,7 @@ def _best(logits: FloatArray, truth: IntArray, accuracy_weight: float, random: n
 
 
 def _worth(logits: FloatArray, truth: IntArray, offsets: FloatArray, accuracy_weight: float) -> float:
-    classes = len(offsets)
-    named = (logits + offsets).argmax(axis=1)
-    counts = np.bincount(truth * classes + named, minlength=classes**2).reshape(classes, classes)
+    counts = confusion(truth, (logits + offsets).argmax(axis=1), len(offsets))
     hits, seen = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1)
     f1 = np.mean(2 * hits[seen > 0] / seen[seen > 0])
     return float(f1 + accuracy_weight * hits.sum() / len(truth) - RESTRAINT * np.square(offsets).sum())
