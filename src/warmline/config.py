@@ -54,6 +54,11 @@ class ModelConfig(_Section):
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
         "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
     )
+    bidirectional: bool = Field(
+        False,
+        description="Every token sees its whole conversation, later tokens too. Such a run cannot reply and would read replies that are "
+        "not yet there: it is a teacher (distill.teachers) of single turns, so goemotions is its only source.",
+    )
 
 
 class LoraSettings(_Section):
@@ -204,8 +209,8 @@ class DistillConfig(_Section):
 
     teachers: tuple[Folder, ...] = Field(
         (),
-        description="Folders of finished runs, `~` is home. A head learns from the mean of those that were trained on its objective, with "
-        "the same labels; a head that none was trained on learns from labels alone. Any base model will do.",
+        description="Folders of finished runs, `~` is home. A head learns from the mean of those that were trained on its objective; one "
+        "that none was trained on learns from labels alone. Any base model will do. 27 emotions can learn from 28 labels, not the reverse.",
     )
     share: Share = Field(0.7, description="Share of the teachers' probabilities in a head's targets; the labels have the rest.")
 
@@ -309,6 +314,9 @@ class RunConfig(_Section):
             raise ValueError("heads.emotion.thresholds: evaluation chooses those of 28 labels; set it to null")
         if self.heads.layer is not None and self.heads.emotion.final_states and self.heads.strategy.final_states:
             raise ValueError("heads.layer: both heads keep to the final states; set it to null, or final_states of one head to false")
+        others = [name for name in SourcesConfig.model_fields if name != "goemotions" and getattr(sources, name).enabled]
+        if self.model.bidirectional and others:
+            raise ValueError(f"model.bidirectional: {others[0]} has replies, which would leak into what is read before them; disable it")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self

@@ -216,7 +216,7 @@ def bidirectional(variant: Variant, model: Any) -> Callable[[], None]:
 
     kept = attention.attend_forward
 
-    def attend_forward(query: Any, key: Any, value: Any, scaling: Any, window: Any, bounds: Any, longest: int) -> Any:
+    def attend_forward(query: Any, key: Any, value: Any, scaling: Any, window: Any, bounds: Any, longest: int, _causal: bool) -> Any:
         return attention.Attended(look_ahead(*(each.transpose(0, 1) for each in (query, key, value)), bounds.tolist()), ())
 
     attention.attend_forward = fused_decoder.attend_forward = attend_forward

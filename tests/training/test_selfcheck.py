@@ -84,6 +84,16 @@ def test_bidirectional_attention(tiny: Tiny, sources: list[EncodedSource], atten
     assert "attention is not causal" in failure(tiny, sources)
 
 
+def test_a_bidirectional_run_must_see_later_tokens(
+    tiny: Tiny, sources: list[EncodedSource], attention: Callable[[Attention], None]
+) -> None:
+    alone = [sources[GOEMOTIONS]]
+    with pytest.raises(WarmlineError, match=r"self-check: attention is causal although model\.bidirectional is set"):
+        self_check(tiny.model, alone, CPU, bidirectional=True)
+    attention(bidirectional)
+    assert "bidirectional: a later token changes earlier states" in self_check(tiny.model, alone, CPU, bidirectional=True)
+
+
 def test_packing_leak(tiny: Tiny, sources: list[EncodedSource], attention: Callable[[Attention], None]) -> None:
     attention(without_bounds)
     assert "packing leaks" in failure(tiny, sources)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import warmline
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, SAFETY
 from warmline.config import RunConfig
@@ -14,6 +15,9 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate
 from warmline.errors import WarmlineError
+from warmline.evaluation.evaluate import evaluate
+from warmline.evaluation.validation import score_validation
+from warmline.export.folder import Options, export
 from warmline.model.artifacts import load_artifact
 from warmline.model.losses import emotion_loss, strategy_loss
 from warmline.runs import RunFolder, read_json, write_json
@@ -107,7 +111,8 @@ def test_two_teachers_speak_with_one_voice(
 
 def test_28_labels_are_each_mixed(finished: RunFolder, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                   sources: list[EncodedSource]) -> None:  # fmt: skip
-    config = learner(finished, tiny_config, tmp_path, share=0.5)
+    data = {"row_tokens": 2048, "sources": {"goemotions": {"labels": 28}}}
+    config = learner(finished, tiny_config, tmp_path, share=0.5, data=data)
     monkeypatch.setattr(module, "teachers_of", lambda _: {"emotion": [Path("a")]})
     monkeypatch.setattr(
         module, "_opinions", lambda *_: [torch.full((len(one.emotion), 28), 0.2).numpy() for one in sources if len(one.emotion)]
@@ -115,6 +120,42 @@ def test_28_labels_are_each_mixed(finished: RunFolder, tiny_config: ConfigFactor
     batch = collate(sources, ROWS)
     batch = replace(batch, emotion_targets=batch.emotion_targets.index_fill(1, torch.tensor([27]), 1.0))
     torch.testing.assert_close(Teachers(config, sources, CPU, print).mix(batch).emotion_targets, 0.5 * batch.emotion_targets + 0.1)
+
+
+def test_27_emotions_learn_from_28_labels(finished: RunFolder, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         sources: list[EncodedSource]) -> None:  # fmt: skip
+    """Of its probabilities those of emotions, as shares; neutral is nobody's target."""
+    config, batch = learner(finished, tiny_config, tmp_path, share=1), collate(sources, ROWS)
+    said = torch.rand(28, generator=torch.Generator().manual_seed(0))
+    given = {Path("a"): said, Path("b"): torch.full((27,), 1 / 27)}
+    monkeypatch.setattr(module, "teachers_of", lambda _: {"emotion": list(given)})
+    monkeypatch.setattr(
+        module, "_opinions", lambda path, *_: [given[path].repeat(len(one.emotion), 1).numpy() for one in sources if len(one.emotion)]
+    )
+    mixed = Teachers(config, sources, CPU, print).mix(batch).emotion_targets
+    torch.testing.assert_close(mixed[:, :27], ((said[:27] / said[:27].sum() + 1 / 27) / 2).expand(len(mixed), -1))
+    assert not mixed[:, 27].any()
+
+
+def test_a_bidirectional_teacher_teaches_and_does_nothing_else(
+    finished: RunFolder, tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]
+) -> None:
+    off = {name: {"enabled": False} for name in ("empathetic_dialogues", "esconv", "safety")}
+    model = {"bidirectional": True, **tiny_config(tmp_path).model.model_dump(include={"name", "random_init_seed"})}
+    teacher = train(tiny_config(tmp_path, name="teacher", model=model, data={"row_tokens": 2048, "sources": off}), view=View(quiet=True))
+    mixed = Teachers(learner(teacher, tiny_config, tmp_path), sources, CPU, print).mix(collate(sources, ROWS))
+    assert not torch.equal(mixed.emotion_targets, collate(sources, ROWS).emotion_targets)
+    scores = score_validation(teacher.path)["scores"]
+    assert scores["emotion_accuracy"] is not None
+    for use in (
+        lambda: evaluate(teacher.path),
+        lambda: warmline.load(teacher.path),
+        lambda: export(teacher.path, tmp_path / "out", Options(), print),
+    ):
+        with pytest.raises(WarmlineError, match="teacher: a bidirectional run is a teacher"):
+            use()
+    with pytest.raises(WarmlineError, match=r"model\.bidirectional: empathetic_dialogues has replies"):
+        tiny_config(tmp_path, model=model)
 
 
 def test_who_teaches_what(finished_copy: RunFolder, tiny_config: ConfigFactory, tmp_path: Path) -> None:

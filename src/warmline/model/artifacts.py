@@ -133,7 +133,12 @@ def weights_hash(run: RunFolder, config: RunConfig) -> str:
 
 
 def load_artifact(
-    run: RunFolder, device: torch.device, dtype: torch.dtype, backend: Backend = "transformers", base: str | None = None
+    run: RunFolder,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: Backend = "transformers",
+    base: str | None = None,
+    bidirectional: bool = False,
 ) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
     """The saved model, for evaluation and serving; either backend loads what either has trained.
 
@@ -143,15 +148,16 @@ def load_artifact(
         dtype: Of the base weights.
         backend: The default runs everywhere, on a CPU too.
         base: Hub id or folder of the base, where it is not under the name that the run has for it.
+        bidirectional: Whether a bidirectional teacher will do; it reads single turns and cannot reply.
 
     Raises:
-        WarmlineError: files are missing, damaged, or do not belong together.
+        WarmlineError: files are missing, damaged, or do not belong together, or a teacher is asked to reply.
     """
     config = load_config(run.config)
     if base is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": base, "revision": None})})
     description = read_json(run.heads_description)
-    verify(run, config)
+    verify(run, config, bidirectional)
     try:
         saved = load_file(run.heads)
     except (OSError, SafetensorError) as error:
@@ -176,12 +182,14 @@ def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: 
     return TransformersBackbone(config.model, config.lora, device, dtype, read_layer=config.heads.layer, **options)
 
 
-def verify(run: RunFolder, config: RunConfig) -> None:
-    """Check that weights and heads are those that `heads.json` names.
+def verify(run: RunFolder, config: RunConfig, bidirectional: bool = False) -> None:
+    """Check that weights and heads are those that `heads.json` names, and that the run is of the kind that is wanted.
 
     Raises:
-        WarmlineError: files are missing, changed, or do not belong together.
+        WarmlineError: files are missing, changed, or do not belong together; a bidirectional teacher where that will not do.
     """
+    if config.model.bidirectional and not bidirectional:
+        raise WarmlineError(f"{run.path}: a bidirectional run is a teacher (distill.teachers) and cannot reply; name another run")
     description = read_json(run.heads_description)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise WarmlineError(f"{run.heads_description}: format is not {FORMAT}; this warmline cannot read it")

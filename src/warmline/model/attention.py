@@ -1,4 +1,4 @@
-"""Causal attention inside each conversation of one flat sequence, registered with transformers as `warmline_varlen`.
+"""Attention inside each conversation of one flat sequence, causal or both ways, registered with transformers as `warmline_varlen`.
 
 transformers hands unknown keyword arguments of a decoder's forward down to its attention function; `bounds` travel that way under the
 names it already knows (`cu_seq_lens_q`, `max_length_q`). On CUDA in half precision one of torch's kernels does the work: FlashAttention
@@ -25,7 +25,6 @@ FLASH_CAPABILITY = (8, 0)
 """Compute capability from which FlashAttention runs; older cards (T4: 7.5) have the memory-efficient kernel."""
 CUDNN_CAPABILITY = (9, 0)
 """Compute capability from which cuDNN's kernel is the faster one."""
-_CAUSAL = 1  # the memory-efficient kernel's number for a causal mask
 _ROW = 1024  # cuDNN takes rows of a multiple of this: few shapes, so few graphs, each about half a second to build
 
 
@@ -43,10 +42,10 @@ def packed_attention(
     row_caches: Sequence[DynamicCache] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention that never looks across `cu_seq_lens_q`, or, with `row_caches`, of one new token of each of many conversations.
+    """Attention that never looks across `cu_seq_lens_q`, or, with `row_caches`, of one new token of each of many conversations.
 
     Args:
-        module: The attention layer that asks; with `row_caches` its number is read.
+        module: The attention layer that asks: `is_causal` says whether it sees later tokens; with `row_caches` its number is read.
         query: [1, heads, tokens, head size].
         key: [1, key heads, tokens, head size].
         value: As key.
@@ -70,7 +69,8 @@ def packed_attention(
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one flat sequence with cu_seq_lens_q and max_length_q, and no attention mask")
     flat_query, flat_key, flat_value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-    attended = attend(flat_query, flat_key, flat_value, scaling, sliding_window, cu_seq_lens_q, max_length_q, dropout)
+    window, causal = (sliding_window, True) if getattr(module, "is_causal", True) else (None, False)
+    attended = attend(flat_query, flat_key, flat_value, scaling, window, cu_seq_lens_q, max_length_q, dropout, causal)
     return attended[None], None
 
 
@@ -96,6 +96,7 @@ def attend(
     bounds: Tensor,
     longest: int,
     dropout: float = 0.0,
+    causal: bool = True,
 ) -> Tensor:
     """The same on flat tensors.
 
@@ -108,13 +109,14 @@ def attend(
         bounds: [conversations + 1], int32.
         longest: Tokens of the longest conversation.
         dropout: On the attention weights; fallback path only.
+        causal: False lets every token see its whole conversation; then there is no window.
 
     Returns:
         [tokens, heads, head size].
     """
     if has_kernel(query) and dropout == 0.0:
-        return _Kernel.apply(query, key, value, scaling, window, bounds, longest)  # type: ignore[no-untyped-call,no-any-return]
-    return _one_by_one(query, key, value, scaling, dropout, window, bounds)
+        return _Kernel.apply(query, key, value, scaling, window, bounds, longest, causal)  # type: ignore[no-untyped-call,no-any-return]
+    return _one_by_one(query, key, value, scaling, dropout, window, bounds, causal)
 
 
 class Attended(NamedTuple):
@@ -135,25 +137,25 @@ def has_kernel(query: Tensor) -> bool:
 
 
 def attend_forward(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int, causal: bool
 ) -> Attended:
     """`attend` for callers with a backward pass of their own; arguments as there."""
     if not has_kernel(query):
-        return Attended(_one_by_one(query, key, value, scaling, 0.0, window, bounds), ())
+        return Attended(_one_by_one(query, key, value, scaling, 0.0, window, bounds, causal), ())
     if _fills_rows(query, window, bounds, longest):
         rows = (_in_rows(part, longest) for part in (query, key, value))
         out, normaliser, _, _, _, _, seed, offset, _ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            *rows, None, True, 0.0, True, False, scale=scaling
+            *rows, None, True, 0.0, causal, False, scale=scaling
         )
         return Attended(_flat(out), (normaliser, seed, offset))
     if _has_flash(query):
         out, normaliser, state, *_ = torch.ops.aten._flash_attention_forward(
-            query, key, value, bounds, bounds, longest, longest, 0.0, True, False,
-            scale=scaling, window_size_left=_reach(window), window_size_right=0,
+            query, key, value, bounds, bounds, longest, longest, 0.0, causal, False,
+            scale=scaling, window_size_left=_reach(window), window_size_right=0 if causal else -1,
         )  # fmt: skip
         return Attended(out, (normaliser, state))
     out, normaliser, seed, offset, *_ = torch.ops.aten._efficient_attention_forward(
-        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, _CAUSAL, True,
+        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, int(causal), True,
         scale=scaling, window_size=window,
     )  # fmt: skip
     return Attended(out[0], (normaliser, seed, offset))
@@ -169,6 +171,7 @@ def attend_backward(
     window: int | None,
     bounds: Tensor,
     longest: int,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values.
 
@@ -182,26 +185,27 @@ def attend_backward(
         window: See query.
         bounds: See query.
         longest: See query.
+        causal: See query.
     """
     if not has_kernel(query):
-        return _backward_one_by_one(grad, query, key, value, scaling, window, bounds)
+        return _backward_one_by_one(grad, query, key, value, scaling, window, bounds, causal)
     if _fills_rows(query, window, bounds, longest):
         rows = (_in_rows(part, longest) for part in (grad, query, key, value, attended.out))
         own_query, own_key, own_value = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
-            *rows, *attended.statistics, None, None, None, longest, longest, 0.0, True, scale=scaling
+            *rows, *attended.statistics, None, None, None, longest, longest, 0.0, causal, scale=scaling
         )
         return _flat(own_query), _flat(own_key), _flat(own_value)
     if _has_flash(query):
         normaliser, state = attended.statistics
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, True, state,
-            query.new_empty(0), scale=scaling, window_size_left=_reach(window), window_size_right=0,
+            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, causal, state,
+            query.new_empty(0), scale=scaling, window_size_left=_reach(window), window_size_right=0 if causal else -1,
         )  # fmt: skip
         return found
     normaliser, seed, offset = attended.statistics
     grad_query, grad_key, grad_value, _ = torch.ops.aten._efficient_attention_backward(
         grad[None], query[None], _repeated(key, query), _repeated(value, query), None, attended.out[None], bounds, bounds,
-        longest, longest, normaliser, 0.0, seed, offset, _CAUSAL, False, scale=scaling, window_size=window,
+        longest, longest, normaliser, 0.0, seed, offset, int(causal), False, scale=scaling, window_size=window,
     )  # fmt: skip
     groups = (len(key), key.shape[1], -1, key.shape[2])
     return grad_query[0], grad_key[0].view(groups).sum(dim=2), grad_value[0].view(groups).sum(dim=2)
@@ -210,20 +214,29 @@ def attend_backward(
 class _Kernel(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+        bounds: Tensor,
+        longest: int,
+        causal: bool,
     ) -> Tensor:
-        attended = attend_forward(query, key, value, scaling, window, bounds, longest)
+        attended = attend_forward(query, key, value, scaling, window, bounds, longest, causal)
         ctx.save_for_backward(query, key, value, bounds, attended.out, *attended.statistics)
-        ctx.rest = scaling, window, longest
+        ctx.rest = scaling, window, longest, causal
         return attended.out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         query, key, value, bounds, out, *statistics = ctx.saved_tensors
-        scaling, window, longest = ctx.rest
+        scaling, window, longest, causal = ctx.rest
         attended = Attended(out, tuple(statistics))
         return (
-            *attend_backward(grads[0].contiguous(), query, key, value, attended, scaling, window, bounds, longest),
+            *attend_backward(grads[0].contiguous(), query, key, value, attended, scaling, window, bounds, longest, causal),
+            None,
             None,
             None,
             None,
@@ -263,17 +276,17 @@ def _repeated(keys: Tensor, query: Tensor) -> Tensor:
 
 
 def _backward_one_by_one(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
         query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
-        out = _one_by_one(query, key, value, scaling, 0.0, window, bounds)
+        out = _one_by_one(query, key, value, scaling, 0.0, window, bounds, causal)
     grad_query, grad_key, grad_value = torch.autograd.grad(out, (query, key, value), grad)
     return grad_query, grad_key, grad_value
 
 
 def _one_by_one(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None, bounds: Tensor
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None, bounds: Tensor, causal: bool
 ) -> Tensor:
     grouped = key.shape[1] != query.shape[1]
     edges = bounds.tolist()
@@ -285,7 +298,7 @@ def _one_by_one(
             mask = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
         attended = scaled_dot_product_attention(
             own_query, own_key, own_value,
-            attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped,
+            attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped,
         )  # fmt: skip
         parts.append(attended[0].transpose(0, 1))
     return torch.cat(parts)

@@ -120,6 +120,8 @@ def unsloth_obstacle(config: RunConfig, architecture: "PreTrainedConfig", device
         return "recomputes layers with other dropout masks than it drew; set lora.dropout: 0"
     if config.heads.layer is not None:
         return "gives final states alone; set heads.layer: null"
+    if config.model.bidirectional:
+        return "attends causally; set model.bidirectional: false"
     if config.model.random_init_seed is not None:
         return "loads weights and has none to draw; save the random weights in a folder, name that, and drop model.random_init_seed"
     if architecture.model_type not in UNSLOTH_FAMILIES:

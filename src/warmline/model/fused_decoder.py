@@ -70,7 +70,8 @@ class FusedLayer:
         self.out_norm = _norm(layer.post_attention_layernorm) if norms_outputs else None
         self.down_norm = _norm(layer.post_feedforward_layernorm) if norms_outputs else None
         self.kind, self.activation = kind, activation
-        self.window: int | None = attention.sliding_window if kind == "sliding_attention" else None
+        self.causal = bool(attention.is_causal)
+        self.window: int | None = attention.sliding_window if kind == "sliding_attention" and self.causal else None
         self.scaling = float(attention.scaling)
         query, key = _norm(attention.q_norm), _norm(attention.k_norm)
         self.heads = HeadLayout(
@@ -102,7 +103,7 @@ class FusedLayer:
         """The first half, up to what the output projection takes."""
         projected = _project(self.qkv, self.input_norm, x, run, kept and kept.reduced[0])
         heads = split_heads(projected.y, self.heads, *run.rotary[self.kind])
-        attended = (kept and kept.attended) or attend_forward(*heads, self.scaling, self.window, run.bounds, run.longest)
+        attended = (kept and kept.attended) or attend_forward(*heads, self.scaling, self.window, run.bounds, run.longest, self.causal)
         if not run.adapters:
             return FirstHalf(projected, heads, attended, None)
         return FirstHalf(projected, heads, attended, kept.reduced[1] if kept else self.out.reduce(attended.out.view(len(x), -1)))
@@ -161,7 +162,7 @@ class FusedLayer:
         grad_joined = _before(self.out_norm, grad_middle, of_out)
         grad_flat, out = self.out.backward(attended.out.view(len(x), -1), first.reduced_out, grad_joined)
         grad_attended = grad_flat.view_as(attended.out)
-        grads = attend_backward(grad_attended, *first.heads, attended, self.scaling, self.window, run.bounds, run.longest)
+        grads = attend_backward(grad_attended, *first.heads, attended, self.scaling, self.window, run.bounds, run.longest, self.causal)
         grad_qkv = split_heads_backward(grads, projected.y, self.heads, *run.rotary[self.kind])
         grad_normed, qkv = self.qkv.backward(projected.normed, projected.reduced, grad_qkv, projected.weight)
         grad_x = rms_norm_backward(grad_normed, x, self.input_norm, residual=grad_middle)

@@ -104,6 +104,9 @@ class TransformersBackbone(nn.Module):
             if trainable or tuned is not None:
                 self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
             self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
+        if config.bidirectional:
+            for model in filter(None, (self._causal, self._frozen)):
+                _see_both_ways(model)
         fused = config.fused and device.type == "cuda" and can_fuse(self.decoder)
         self._fused = FusedDecoder(self.decoder) if fused else None
         self._checkpointing = checkpointing
@@ -315,6 +318,13 @@ def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None,
     except ValueError as error:
         raise WarmlineError(f"lora.target_modules: {' '.join(str(error).split())}") from None
     return adapted
+
+
+def _see_both_ways(model: PreTrainedModel) -> None:
+    """Lift the causal mask from every attention layer, which `attention.py` and `fused_decoder.py` ask."""
+    for module in model.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = False
 
 
 def _full_weights(tuned: Path | None, base: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -118,8 +118,9 @@ class _Training:
         self.validator = Validator(config, self.held_out, place)
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
         self.progress = self._start_or_resume()
-        for line in self_check(self.model, self.sources, place) if self.progress.step < self.plan.steps else []:
-            view.say(f"self-check: {line}")
+        if self.progress.step < self.plan.steps:
+            for line in self_check(self.model, self.sources, place, config.model.bidirectional):
+                view.say(f"self-check: {line}")
         self.base_states = BaseStates(self.model, self.sources, place.autocast())
         self.wrapped: nn.Module = self.model if way.sharded else accelerator.prepare_model(self.model, device_placement=False)
 

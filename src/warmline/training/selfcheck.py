@@ -21,13 +21,14 @@ AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """Largest difference between equal states computed in different batches, as a share of the states' largest value."""
 
 
-def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place) -> list[str]:
+def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place, bidirectional: bool = False) -> list[str]:
     """Run every check on a few short conversations of the training data.
 
     Args:
         model: The unwrapped model; left as it was found.
         sources: Training data, at least one source.
         place: Its precision decides how close "equal" is.
+        bidirectional: As the configuration says: later tokens must be seen, not hidden.
 
     Returns:
         One line a check, for people.
@@ -43,9 +44,10 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
         with torch.no_grad():
             with place.autocast():
                 final, inner = model.states(batch)
-            lines = _check_states(model, sources, batch, draws[-1], _See(model, place))
+            see = _See(model, place)
+            lines = _check_states(model, sources, batch, draws[-1], see, bidirectional)
             if inner is not final:
-                _check_states(model, sources, batch, draws[-1], _See(model, place, inner=True))
+                _check_states(model, sources, batch, draws[-1], see._replace(inner=True), bidirectional)
                 lines.append("the layer that the heads read: all of this too")
         lines.append(_check_gradients(model, batch, place))
     finally:
@@ -68,11 +70,13 @@ class _See(NamedTuple):
         return inner if self.inner else final
 
 
-def _check_states(model: MultiTaskModel, sources: list[EncodedSource], batch: Batch, last: Draw, see: _See) -> list[str]:
+def _check_states(
+    model: MultiTaskModel, sources: list[EncodedSource], batch: Batch, last: Draw, see: _See, bidirectional: bool
+) -> list[str]:
     states = see(batch)
     return [
         _check_shape(model, batch, states),
-        _check_causal(batch, states, see),
+        _check_direction(batch, states, see, bidirectional),
         _check_isolated(batch, states, see),
         _check_alone(sources, last, states, see),
         _check_reference(model, batch, states, see),
@@ -108,14 +112,21 @@ def _with_token(batch: Batch, position: int) -> Batch:
     return Batch(**{**batch.__dict__, "tokens": changed})
 
 
-def _check_causal(batch: Batch, states: Tensor, see: _See) -> str:
+def _check_direction(batch: Batch, states: Tensor, see: _See, bidirectional: bool) -> str:
     start, end = batch.bounds[-2:].tolist()
     changed = see(_with_token(batch, end - 1))
-    if not torch.equal(changed[start : end - 1], states[start : end - 1]):
+    hidden = torch.equal(changed[start : end - 1], states[start : end - 1])
+    if bidirectional and hidden:
+        raise WarmlineError("self-check: attention is causal although model.bidirectional is set: the backbone ignores it")
+    if not bidirectional and not hidden:
         raise WarmlineError("self-check: attention is not causal: a later token changes earlier states, so replies leak into the heads")
     if torch.equal(changed[end - 1], states[end - 1]):
         raise WarmlineError("self-check: changing a token changes nothing: the backbone ignores its input")
-    return "causal: a later token leaves earlier states bit-identical"
+    return (
+        "bidirectional: a later token changes earlier states"
+        if bidirectional
+        else "causal: a later token leaves earlier states bit-identical"
+    )
 
 
 def _check_isolated(batch: Batch, states: Tensor, see: _See) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 from warmline.cache import cache_file, keep
 from warmline.config import RunConfig, load_config
 from warmline.data.encoding import EncodedSource, encode_source
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.data.sources import data_checksums, enabled_sources
@@ -54,6 +54,8 @@ class Teachers:
         for head, teachers in teachers_of(config).items():
             labelled = {at: source for at, source in enumerate(self._sources) if len(getattr(source, head))}
             opinions = [_opinions(teacher, head, config, list(labelled.values()), where, say) for teacher in teachers]
+            if head == "emotion" and config.data.sources.goemotions.labels == len(EMOTIONS):
+                opinions = [[_of_emotions(one) for one in of_teacher] for of_teacher in opinions]
             means = [torch.from_numpy(np.mean(of_source, axis=0)) for of_source in zip(*opinions, strict=True)]
             if means:
                 self._said[head] = dict(zip(labelled, means, strict=True))
@@ -87,7 +89,7 @@ def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
     """Which teachers each head has. Looks at their descriptions alone.
 
     Raises:
-        WarmlineError: a teacher is unfinished, has learned other labels, was trained on other files of the same source (what is held out
+        WarmlineError: a teacher is unfinished, has learned fewer labels, was trained on other files of the same source (what is held out
             here may be among them), or was trained on neither head.
     """
     found: dict[Head, list[Path]] = {}
@@ -103,8 +105,8 @@ def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
         if not heads:
             raise WarmlineError(f"distill.teachers: {path} trained neither head; take it off the list")
         mine, others = config.data.sources.goemotions.labels, own.data.sources.goemotions.labels
-        if "emotion" in heads and mine != others:
-            raise WarmlineError(f"distill.teachers: {path} has {others} emotion labels, this run {mine}; name one with the same")
+        if "emotion" in heads and mine > others:
+            raise WarmlineError(f"distill.teachers: {path} has {others} emotion labels, this run {mine}; name one with as many")
         theirs = read_json(run.manifest)["data_sha256"]
         changed = sorted(file for file in checksums.keys() & theirs.keys() if checksums[file] != theirs[file])
         if changed:
@@ -136,9 +138,16 @@ def _opinions(
     return found
 
 
+def _of_emotions(said: np.ndarray) -> np.ndarray:
+    """A teacher of 28 labels' probabilities, [labels, 28], as shares of the 27 emotions; another's as they are."""
+    emotions: np.ndarray = said[:, : len(EMOTIONS)]
+    shares: np.ndarray = emotions / emotions.sum(axis=1, keepdims=True)
+    return shares
+
+
 def _ask(run: RunFolder, head: Head, config: RunConfig, sources: Sequence[EncodedSource], place: Place) -> list[np.ndarray]:
     """Load the teacher, which reads the conversations in its own template."""
-    _, model, template = load_artifact(run, place.device, place.dtype)
+    _, model, template = load_artifact(run, place.device, place.dtype, bidirectional=True)
     said = []
     by_name = {source.name: source for source in enabled_sources(config.data)}
     for encoded in sources:
