@@ -127,21 +127,23 @@ def trial(
     run = train(resolved, resume=(folder / name / "config.yaml").is_file())
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     if ask:
-        _ask(run, resolved)
+        _ask(run, config, data_dir, [*(overrides or ()), *own])
     score_validation(run.path, list(overrides or ()))
 
 
-def _ask(teacher: RunFolder, config: RunConfig) -> None:
-    """Let the cache have a teacher's opinions, so that many runs at a time need not ask at once."""
+def _ask(teacher: RunFolder, path: Path, data_dir: str | None, overrides: Sequence[str]) -> None:
+    """Let the cache have a teacher's opinions, so that many runs at a time need not ask at once. Runs of 27 emotions ask one of 28 too."""
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
     from warmline.model.transformers_backbone import load_tokenizer
     from warmline.training.device import choose_place
     from warmline.training.teachers import Teachers
 
-    asking = config.model_copy(update={"distill": config.distill.model_copy(update={"teachers": (teacher.path,)})})
-    template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
-    Teachers(asking, encode_split("train", config.data, template), choose_place(config.training), print)
+    for labels in sorted({27, load_config(teacher.config).data.sources.goemotions.labels}):
+        of_study = [f"data.sources.goemotions.labels={labels}", f"distill.teachers=[{teacher.path}]"]
+        config = _config(path, data_dir, [*overrides, *of_study])
+        template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
+        Teachers(config, encode_split("train", config.data, template), choose_place(config.training), print)
 
 
 @app.command()
@@ -322,7 +324,7 @@ class Study:
         yield Job("errors", _warmline("errors", run), self.main.error_picture, (main,))
 
     def _others(self) -> Iterator[tuple[str, list[str]]]:
-        teachers = [str(path).replace("emotion-seed", "emotion-28-seed") for path in self._config.distill.teachers]
+        teachers = [str(path) for path in self._config.distill.teachers if not path.name.startswith("emotion-") or "-28-" in path.name]
         for seed in self._seeds:
             yield f"labels-28-seed{seed}", [
                 f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0",

@@ -24,7 +24,8 @@ def _taught_by(*names: str) -> str:
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
 
 START = (
-    "training.learning_rate=3e-4", "training.rows_per_micro_batch=8", "loss.emotion=1.0", "loss.strategy=1.0", "distill.teachers=[]",
+    "training.epochs=2", "training.learning_rate=3e-4", "training.rows_per_micro_batch=8", "loss.emotion=1.0", "loss.strategy=1.0",
+    "distill.teachers=[]",
     "heads.emotion.class_weights=0", "heads.emotion.refit=null", "heads.emotion.hidden_size=null", "heads.emotion.ensemble=null",
     "heads.strategy.class_weights=0", "heads.strategy.refit=null", "heads.strategy.hidden_size=null", "heads.strategy.ensemble=null",
     "heads.emotion.thresholds=null", "heads.strategy.thresholds=null",
@@ -51,6 +52,11 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-next-ensemble": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion")),
     "joint-next-told-ensemble": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies")),
     "joint-next-emotion-ensemble": (*_NEXT, *_ENSEMBLE["emotion"], _taught_by("emotion")),
+    "joint-told-epochs3": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "training.epochs=3"),
+    "joint-told-epochs4": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "training.epochs=4"),
+    "joint-told-twice": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "emotion-again", "strategy-replies")),
+    "joint-told-r32": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "lora.r=32", "lora.alpha=32"),
+    "emotion-whole3": (*_EMOTION, "lora=null", "training.learning_rate=5e-5", "training.epochs=3"),
     "emotion-epochs4-drop": (*_EMOTION, "training.epochs=4", "heads.emotion.dropout=0.3"),
     "strategy-layer10-epochs4-drop": (*_STRATEGY, "heads.layer=10", "training.epochs=4", "heads.strategy.dropout=0.3"),
     "strategy-smooth": (*_STRATEGY, "heads.strategy.label_smoothing=0.1"),
@@ -64,6 +70,7 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "strategy-replies": (*_REPLIES, *_NEXT),
     "strategy-replies-again": (*_REPLIES, *_NEXT, *_ENSEMBLE["strategy"], _taught_by("strategy-replies")),
     "emotion-again": (*_EMOTION, _taught_by("emotion")),
+    "emotion-bidirectional": (*_EMOTION, "model.bidirectional=true", "training.learning_rate=1e-3"),
     "emotion-wide": (*_EMOTION, "lora.r=64", "lora.alpha=64", "heads.emotion.class_weights=0.25"),
     "strategy-sqrt": (*_STRATEGY, "heads.strategy.class_weights=0.5"),
     "emotion-drop": (*_EMOTION, "heads.emotion.dropout=0.3"),
@@ -92,5 +99,5 @@ TRIALS: dict[str, tuple[str, ...]] = {
 """What is tried, and what each trial changes of START: one head alone, or everything together as the study trains. What may
 decide most stands first, since `--minutes` cuts off the end."""
 
-TEACHERS = ("strategy-replies", "emotion", "emotion-28")
-"""Trials whose runs can teach the study's, each at every seed; those of 28 labels teach the runs of 28. The longest stands first."""
+TEACHERS = ("strategy-replies", "emotion", "emotion-bidirectional", "emotion-28")
+"""Trials whose runs teach the study's, each at every seed; those of 28 labels alone teach emotion to runs of 28. Longest first."""

@@ -56,9 +56,9 @@ def test_runs_of_28_labels_have_teachers_of_28(tiny_config: ConfigFactory, tmp_p
     teachers = {name: [str(folder / f"{name}-seed{seed}") for seed in (13, 14)] for name in TEACHERS}
     jobs = _trials(TEACHERS, "13,14", folder, STUDY, None, None)
     assert [one.name for one in jobs] == [Path(one).name for of in teachers.values() for one in of]
-    config = tiny_config(tmp_path, distill={"teachers": teachers["emotion"] + teachers["strategy-replies"]})
+    config = tiny_config(tmp_path, distill={"teachers": [one for of in teachers.values() for one in of]})
     [job] = [one for one in Study(STUDY, config, None, [], [13]).jobs(0, 4, None) if one.name == "train-labels-28-seed13"]
-    assert f"distill.teachers=[{', '.join(teachers['emotion-28'] + teachers['strategy-replies'])}]" in job.command
+    assert f"distill.teachers=[{', '.join(teachers['strategy-replies'] + teachers['emotion-28'])}]" in job.command
 
 
 def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolder, tmp_path: Path) -> None:
