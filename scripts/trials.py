@@ -21,6 +21,7 @@ def _taught_by(*names: str) -> str:
     return f"distill.teachers=[{', '.join(f'runs/teachers/{name}-seed{seed}' for name in names for seed in range(13, 18))}]"
 
 
+_TOLD = (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"))
 _PLAIN = ("heads.emotion.pooling=last", "heads.strategy.earlier_strategies=false")
 
 START = (
@@ -50,12 +51,12 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "joint-next": (*_NEXT, _taught_by("emotion")),
     "joint-next-told": (*_NEXT, _taught_by("emotion", "strategy-replies")),
     "joint-next-ensemble": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion")),
-    "joint-next-told-ensemble": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies")),
+    "joint-next-told-ensemble": _TOLD,
     "joint-next-emotion-ensemble": (*_NEXT, *_ENSEMBLE["emotion"], _taught_by("emotion")),
-    "joint-told-epochs3": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "training.epochs=3"),
-    "joint-told-epochs4": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "training.epochs=4"),
+    "joint-told-epochs3": (*_TOLD, "training.epochs=3"),
+    "joint-told-epochs4": (*_TOLD, "training.epochs=4"),
     "joint-told-twice": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "emotion-again", "strategy-replies")),
-    "joint-told-r32": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "lora.r=32", "lora.alpha=32"),
+    "joint-told-r32": (*_TOLD, "lora.r=32", "lora.alpha=32"),
     "emotion-whole3": (*_EMOTION, "lora=null", "training.learning_rate=5e-5", "training.epochs=3"),
     "emotion-epochs4-drop": (*_EMOTION, "training.epochs=4", "heads.emotion.dropout=0.3"),
     "strategy-layer10-epochs4-drop": (*_STRATEGY, "heads.layer=10", "training.epochs=4", "heads.strategy.dropout=0.3"),
@@ -63,10 +64,8 @@ TRIALS: dict[str, tuple[str, ...]] = {
     "emotion-lr1e-3": (*_EMOTION, "training.learning_rate=1e-3"),
     "strategy-plain": (*_STRATEGY, *_PLAIN),
     "emotion-last": (*_EMOTION, *_PLAIN),
-    "joint-less-emotion": (*_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "loss.emotion=0.3"),
-    "joint-less-emotion-told": (
-        *_NEXT, *_ENSEMBLE["strategy"], _taught_by("emotion", "strategy-replies"), "loss.emotion=0.3", "distill.share=1",
-    ),
+    "joint-less-emotion": (*_TOLD, "loss.emotion=0.3"),
+    "joint-less-emotion-told": (*_TOLD, "loss.emotion=0.3", "distill.share=1"),
     "strategy-replies": (*_REPLIES, *_NEXT),
     "strategy-replies-again": (*_REPLIES, *_NEXT, *_ENSEMBLE["strategy"], _taught_by("strategy-replies")),
     "emotion-again": (*_EMOTION, _taught_by("emotion")),

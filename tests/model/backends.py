@@ -216,8 +216,8 @@ def bidirectional(variant: Variant, model: Any) -> Callable[[], None]:
 
     kept = attention.attend_forward
 
-    def attend_forward(query: Any, key: Any, value: Any, scaling: Any, window: Any, bounds: Any, longest: int, _causal: bool) -> Any:
-        return attention.Attended(look_ahead(*(each.transpose(0, 1) for each in (query, key, value)), bounds.tolist()), ())
+    def attend_forward(query: Any, key: Any, value: Any, scope: attention.Scope) -> Any:
+        return attention.Attended(look_ahead(*(each.transpose(0, 1) for each in (query, key, value)), scope.bounds.tolist()), ())
 
     attention.attend_forward = fused_decoder.attend_forward = attend_forward
     return lambda: [setattr(module, "attend_forward", kept) for module in (attention, fused_decoder)]  # type: ignore[func-returns-value]

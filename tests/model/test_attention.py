@@ -126,7 +126,7 @@ def test_rows_of_one_length_agree_with_fp32_and_with_flash(monkeypatch: pytest.M
     joint = torch.randn(2048, 12, 128, device="cuda", generator=generator).to(torch.bfloat16)
     inputs = [part.requires_grad_() for part in (joint[:, :8].contiguous(), joint[:, 8:10].contiguous(), joint[:, 10:].detach())]
     outer = torch.randn(2048, 8, 128, device="cuda", generator=generator).to(torch.bfloat16)
-    assert attention._fills_rows(inputs[0], None, bounds, 1024)
+    assert attention._fills_rows(inputs[0], attention.Scope(bounds, 1024))
     rows = _with_gradients(inputs, outer, None, bounds, 1024)
     monkeypatch.setattr(attention, "CUDNN_CAPABILITY", (99, 0))
     flash = _with_gradients(inputs, outer, None, bounds, 1024)
@@ -140,5 +140,5 @@ def test_rows_of_one_length_agree_with_fp32_and_with_flash(monkeypatch: pytest.M
 def _with_gradients(
     inputs: list[Tensor], outer: Tensor, window: int | None, bounds: Tensor, longest: int = 243, causal: bool = True
 ) -> list[Tensor]:
-    out = attention.attend(*inputs, None, window, bounds, longest, causal=causal)
+    out = attention.attend(*inputs, attention.Scope(bounds, longest, window=window, causal=causal))
     return [out, *torch.autograd.grad(out, inputs, outer)]

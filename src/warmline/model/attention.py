@@ -28,6 +28,29 @@ CUDNN_CAPABILITY = (9, 0)
 _ROW = 1024  # cuDNN takes rows of a multiple of this: few shapes, so few graphs, each about half a second to build
 
 
+class Scope(NamedTuple):
+    """What each token of a flat sequence sees, and how it weighs that.
+
+    Attributes:
+        bounds: [conversations + 1], int32, where conversations begin and end; nobody looks across.
+        longest: Tokens of the longest conversation.
+        scaling: Of the scores; None is 1 / sqrt(head size).
+        window: Tokens a query sees, itself included; None sees all before it.
+        causal: False lets every token see its whole conversation, whatever the window.
+    """
+
+    bounds: Tensor
+    longest: int
+    scaling: float | None = None
+    window: int | None = None
+    causal: bool = True
+
+    @property
+    def back(self) -> int | None:
+        """The window where there is one."""
+        return self.window if self.causal else None
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -69,9 +92,8 @@ def packed_attention(
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one flat sequence with cu_seq_lens_q and max_length_q, and no attention mask")
     flat_query, flat_key, flat_value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-    window, causal = (sliding_window, True) if getattr(module, "is_causal", True) else (None, False)
-    attended = attend(flat_query, flat_key, flat_value, scaling, window, cu_seq_lens_q, max_length_q, dropout, causal)
-    return attended[None], None
+    scope = Scope(cu_seq_lens_q, max_length_q, scaling, sliding_window, getattr(module, "is_causal", True))
+    return attend(flat_query, flat_key, flat_value, scope, dropout)[None], None
 
 
 def _newest_tokens(query: Tensor, caches: Sequence[DynamicCache], layer: int, scaling: float | None, window: int | None) -> Tensor:
@@ -87,36 +109,22 @@ def _newest_tokens(query: Tensor, caches: Sequence[DynamicCache], layer: int, sc
     return attended
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    window: int | None,
-    bounds: Tensor,
-    longest: int,
-    dropout: float = 0.0,
-    causal: bool = True,
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, scope: Scope, dropout: float = 0.0) -> Tensor:
     """The same on flat tensors.
 
     Args:
         query: [tokens, heads, head size].
         key: [tokens, key heads, head size].
         value: As key.
-        scaling: Of the scores; None is 1 / sqrt(head size).
-        window: Tokens a query sees, itself included; None sees all before it.
-        bounds: [conversations + 1], int32.
-        longest: Tokens of the longest conversation.
+        scope: What each token sees.
         dropout: On the attention weights; fallback path only.
-        causal: False lets every token see its whole conversation; then there is no window.
 
     Returns:
         [tokens, heads, head size].
     """
     if has_kernel(query) and dropout == 0.0:
-        return _Kernel.apply(query, key, value, scaling, window, bounds, longest, causal)  # type: ignore[no-untyped-call,no-any-return]
-    return _one_by_one(query, key, value, scaling, dropout, window, bounds, causal)
+        return _Kernel.apply(query, key, value, scope)  # type: ignore[no-untyped-call,no-any-return]
+    return _one_by_one(query, key, value, scope, dropout)
 
 
 class Attended(NamedTuple):
@@ -136,42 +144,32 @@ def has_kernel(query: Tensor) -> bool:
     return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
 
 
-def attend_forward(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, longest: int, causal: bool
-) -> Attended:
+def attend_forward(query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Attended:
     """`attend` for callers with a backward pass of their own; arguments as there."""
     if not has_kernel(query):
-        return Attended(_one_by_one(query, key, value, scaling, 0.0, window, bounds, causal), ())
-    if _fills_rows(query, window, bounds, longest):
+        return Attended(_one_by_one(query, key, value, scope), ())
+    bounds, longest = scope.bounds, scope.longest
+    if _fills_rows(query, scope):
         rows = (_in_rows(part, longest) for part in (query, key, value))
         out, normaliser, _, _, _, _, seed, offset, _ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            *rows, None, True, 0.0, causal, False, scale=scaling
+            *rows, None, True, 0.0, scope.causal, False, scale=scope.scaling
         )
         return Attended(_flat(out), (normaliser, seed, offset))
     if _has_flash(query):
         out, normaliser, state, *_ = torch.ops.aten._flash_attention_forward(
-            query, key, value, bounds, bounds, longest, longest, 0.0, causal, False,
-            scale=scaling, window_size_left=_reach(window), window_size_right=0 if causal else -1,
+            query, key, value, bounds, bounds, longest, longest, 0.0, scope.causal, False,
+            scale=scope.scaling, window_size_left=_left(scope), window_size_right=_right(scope),
         )  # fmt: skip
         return Attended(out, (normaliser, state))
     out, normaliser, seed, offset, *_ = torch.ops.aten._efficient_attention_forward(
-        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, int(causal), True,
-        scale=scaling, window_size=window,
+        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, int(scope.causal), True,
+        scale=scope.scaling, window_size=scope.back,
     )  # fmt: skip
     return Attended(out[0], (normaliser, seed, offset))
 
 
 def attend_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attended: Attended,
-    scaling: float | None,
-    window: int | None,
-    bounds: Tensor,
-    longest: int,
-    causal: bool,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, attended: Attended, scope: Scope
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values.
 
@@ -181,31 +179,28 @@ def attend_backward(
         key: See query.
         value: See query.
         attended: What `attend_forward` gave.
-        scaling: See query.
-        window: See query.
-        bounds: See query.
-        longest: See query.
-        causal: See query.
+        scope: See query.
     """
     if not has_kernel(query):
-        return _backward_one_by_one(grad, query, key, value, scaling, window, bounds, causal)
-    if _fills_rows(query, window, bounds, longest):
+        return _backward_one_by_one(grad, query, key, value, scope)
+    bounds, longest = scope.bounds, scope.longest
+    if _fills_rows(query, scope):
         rows = (_in_rows(part, longest) for part in (grad, query, key, value, attended.out))
         own_query, own_key, own_value = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
-            *rows, *attended.statistics, None, None, None, longest, longest, 0.0, causal, scale=scaling
+            *rows, *attended.statistics, None, None, None, longest, longest, 0.0, scope.causal, scale=scope.scaling
         )
         return _flat(own_query), _flat(own_key), _flat(own_value)
     if _has_flash(query):
         normaliser, state = attended.statistics
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, causal, state,
-            query.new_empty(0), scale=scaling, window_size_left=_reach(window), window_size_right=0 if causal else -1,
+            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, scope.causal, state,
+            query.new_empty(0), scale=scope.scaling, window_size_left=_left(scope), window_size_right=_right(scope),
         )  # fmt: skip
         return found
     normaliser, seed, offset = attended.statistics
     grad_query, grad_key, grad_value, _ = torch.ops.aten._efficient_attention_backward(
         grad[None], query[None], _repeated(key, query), _repeated(value, query), None, attended.out[None], bounds, bounds,
-        longest, longest, normaliser, 0.0, seed, offset, int(causal), False, scale=scaling, window_size=window,
+        longest, longest, normaliser, 0.0, seed, offset, int(scope.causal), False, scale=scope.scaling, window_size=scope.back,
     )  # fmt: skip
     groups = (len(key), key.shape[1], -1, key.shape[2])
     return grad_query[0], grad_key[0].view(groups).sum(dim=2), grad_value[0].view(groups).sum(dim=2)
@@ -213,46 +208,27 @@ def attend_backward(
 
 class _Kernel(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scaling: float | None,
-        window: int | None,
-        bounds: Tensor,
-        longest: int,
-        causal: bool,
-    ) -> Tensor:
-        attended = attend_forward(query, key, value, scaling, window, bounds, longest, causal)
-        ctx.save_for_backward(query, key, value, bounds, attended.out, *attended.statistics)
-        ctx.rest = scaling, window, longest, causal
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> Tensor:
+        attended = attend_forward(query, key, value, scope)
+        ctx.save_for_backward(query, key, value, attended.out, *attended.statistics)
+        ctx.scope = scope
         return attended.out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        query, key, value, bounds, out, *statistics = ctx.saved_tensors
-        scaling, window, longest, causal = ctx.rest
-        attended = Attended(out, tuple(statistics))
-        return (
-            *attend_backward(grads[0].contiguous(), query, key, value, attended, scaling, window, bounds, longest, causal),
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
+        query, key, value, out, *statistics = ctx.saved_tensors
+        return (*attend_backward(grads[0].contiguous(), query, key, value, Attended(out, tuple(statistics)), ctx.scope), None)
 
 
 def _has_flash(query: Tensor) -> bool:
     return torch.cuda.get_device_capability(query.device) >= FLASH_CAPABILITY
 
 
-def _fills_rows(query: Tensor, window: int | None, bounds: Tensor, longest: int) -> bool:
+def _fills_rows(query: Tensor, scope: Scope) -> bool:
     """Whether all conversations are equally long, so that they are a dense batch, and cuDNN's kernel takes it."""
     capability = torch.cuda.get_device_capability(query.device)
-    dense = len(query) == longest * (len(bounds) - 1) and longest % _ROW == 0
-    return dense and window is None and query.shape[-1] <= 128 and capability >= max(CUDNN_CAPABILITY, FLASH_CAPABILITY)
+    dense = len(query) == scope.longest * (len(scope.bounds) - 1) and scope.longest % _ROW == 0
+    return dense and scope.back is None and query.shape[-1] <= 128 and capability >= max(CUDNN_CAPABILITY, FLASH_CAPABILITY)
 
 
 def _in_rows(part: Tensor, longest: int) -> Tensor:
@@ -265,9 +241,14 @@ def _flat(part: Tensor) -> Tensor:
     return part.transpose(1, 2).reshape(-1, part.shape[1], part.shape[3])
 
 
-def _reach(window: int | None) -> int:
+def _left(scope: Scope) -> int:
     """How far back a query sees; -1 is without limit."""
-    return -1 if window is None else window - 1
+    return -1 if scope.back is None else scope.back - 1
+
+
+def _right(scope: Scope) -> int:
+    """How far on."""
+    return 0 if scope.causal else -1
 
 
 def _repeated(keys: Tensor, query: Tensor) -> Tensor:
@@ -275,21 +256,17 @@ def _repeated(keys: Tensor, query: Tensor) -> Tensor:
     return keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1)[None]
 
 
-def _backward_one_by_one(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, bounds: Tensor, causal: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_one_by_one(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
         query, key, value = (part.detach().requires_grad_() for part in (query, key, value))
-        out = _one_by_one(query, key, value, scaling, 0.0, window, bounds, causal)
+        out = _one_by_one(query, key, value, scope)
     grad_query, grad_key, grad_value = torch.autograd.grad(out, (query, key, value), grad)
     return grad_query, grad_key, grad_value
 
 
-def _one_by_one(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, dropout: float, window: int | None, bounds: Tensor, causal: bool
-) -> Tensor:
+def _one_by_one(query: Tensor, key: Tensor, value: Tensor, scope: Scope, dropout: float = 0.0) -> Tensor:
     grouped = key.shape[1] != query.shape[1]
-    edges = bounds.tolist()
+    edges, window = scope.bounds.tolist(), scope.back
     parts = []
     for start, end in zip(edges[:-1], edges[1:], strict=True):
         own_query, own_key, own_value = (part[start:end].transpose(0, 1)[None] for part in (query, key, value))
@@ -298,7 +275,7 @@ def _one_by_one(
             mask = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
         attended = scaled_dot_product_attention(
             own_query, own_key, own_value,
-            attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped,
+            attn_mask=mask, dropout_p=dropout, is_causal=scope.causal and mask is None, scale=scope.scaling, enable_gqa=grouped,
         )  # fmt: skip
         parts.append(attended[0].transpose(0, 1))
     return torch.cat(parts)

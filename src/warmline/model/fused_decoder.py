@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from warmline.model.attention import Attended, attend_backward, attend_forward
+from warmline.model.attention import Attended, Scope, attend_backward, attend_forward
 from warmline.model.choose import GATES, attention_kinds, gate_activation, has_fused_layers
 from warmline.model.joint_linear import JointLinear, Projected
 from warmline.model.kernels import (
@@ -71,7 +71,7 @@ class FusedLayer:
         self.down_norm = _norm(layer.post_feedforward_layernorm) if norms_outputs else None
         self.kind, self.activation = kind, activation
         self.causal = bool(attention.is_causal)
-        self.window: int | None = attention.sliding_window if kind == "sliding_attention" and self.causal else None
+        self.window: int | None = attention.sliding_window if kind == "sliding_attention" else None
         self.scaling = float(attention.scaling)
         query, key = _norm(attention.q_norm), _norm(attention.k_norm)
         self.heads = HeadLayout(
@@ -99,11 +99,15 @@ class FusedLayer:
         slot = None if store is None else (store, place)
         return _Layer.apply(x, self, run, checkpointing, slot, *self.parameters)  # type: ignore[no-untyped-call,no-any-return]
 
+    def scope(self, run: Pass) -> Scope:
+        """What its attention sees."""
+        return Scope(run.bounds, run.longest, self.scaling, self.window, self.causal)
+
     def attend(self, x: Tensor, run: Pass, kept: "Kept | None" = None) -> "FirstHalf":
         """The first half, up to what the output projection takes."""
         projected = _project(self.qkv, self.input_norm, x, run, kept and kept.reduced[0])
         heads = split_heads(projected.y, self.heads, *run.rotary[self.kind])
-        attended = (kept and kept.attended) or attend_forward(*heads, self.scaling, self.window, run.bounds, run.longest, self.causal)
+        attended = (kept and kept.attended) or attend_forward(*heads, self.scope(run))
         if not run.adapters:
             return FirstHalf(projected, heads, attended, None)
         return FirstHalf(projected, heads, attended, kept.reduced[1] if kept else self.out.reduce(attended.out.view(len(x), -1)))
@@ -162,7 +166,7 @@ class FusedLayer:
         grad_joined = _before(self.out_norm, grad_middle, of_out)
         grad_flat, out = self.out.backward(attended.out.view(len(x), -1), first.reduced_out, grad_joined)
         grad_attended = grad_flat.view_as(attended.out)
-        grads = attend_backward(grad_attended, *first.heads, attended, self.scaling, self.window, run.bounds, run.longest, self.causal)
+        grads = attend_backward(grad_attended, *first.heads, attended, self.scope(run))
         grad_qkv = split_heads_backward(grads, projected.y, self.heads, *run.rotary[self.kind])
         grad_normed, qkv = self.qkv.backward(projected.normed, projected.reduced, grad_qkv, projected.weight)
         grad_x = rms_norm_backward(grad_normed, x, self.input_norm, residual=grad_middle)
