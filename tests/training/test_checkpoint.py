@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
-from tests.tools import CPU, Tiny, metrics, perturb, quiet_train, start_training
-from warmline.config import RunConfig
+from tests.tools import CPU, OPTIMIZERS, Tiny, metrics, perturb, quiet_train, start_training
+from warmline.config import RunConfig, TrainingConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, weights_hash
@@ -32,9 +32,15 @@ def progress_at(step: int, best_step: int = 0) -> Progress:
     return Progress(step, 100 * step, [1, 2, 3, 4], packer, best_step, 2.5, 1, 3.25, {})
 
 
-def trained(tiny: Tiny, steps: int = 3) -> Optimizer:
+def state_of(optimizer: Optimizer) -> list[dict[str, torch.Tensor]]:
+    """What the optimiser remembers of each parameter, numbers as tensors."""
+    states = optimizer.inner.state.values()
+    return [{key: torch.as_tensor(value) for key, value in state.items()} for state in states]
+
+
+def trained(tiny: Tiny, steps: int = 3, config: TrainingConfig | None = None) -> Optimizer:
     """An optimiser with state, after a few steps of noise."""
-    optimizer = Optimizer(tiny.model, tiny.config.training)
+    optimizer = Optimizer(tiny.model, config or tiny.config.training)
     generator = torch.Generator().manual_seed(3)
     for _ in range(steps):
         for tensor in tiny.model.parameters():
@@ -52,21 +58,24 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_comes_back_to_the_last_bit(tiny: Tiny, run: RunFolder) -> None:
-    optimizer = trained(tiny)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_comes_back_to_the_last_bit(name: str, tiny: Tiny, run: RunFolder) -> None:
+    config = tiny.config.training.model_copy(update={"optimizer": name})
+    optimizer = trained(tiny, config=config)
     save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(3), keep=2)
     weights = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
-    moments = optimizer.inner.state_dict()["state"]
+    moments = state_of(optimizer)
     perturb(tiny.model)
-    fresh = Optimizer(tiny.model, tiny.config.training)
+    fresh = Optimizer(tiny.model, config)
     restored = restore_checkpoint(run, 3, tiny.model, fresh)
     expected = asdict(progress_at(3))
     expected["packer"]["waiting"] = [list(pair) for pair in expected["packer"]["waiting"]]
     assert asdict(restored) == expected
     assert all(torch.equal(tensor, weights[name]) for name, tensor in trainable_state(tiny.model).items())
-    for index, state in fresh.inner.state_dict()["state"].items():
-        assert state.keys() == moments[index].keys()
-        assert all(torch.equal(state[key], moments[index][key]) for key in state)
+    assert any(value.dtype == torch.uint8 for state in moments for value in state.values()) == (name == "adamw_8bit")
+    for state, expected_state in zip(state_of(fresh), moments, strict=True):
+        assert state.keys() == expected_state.keys()
+        assert all(torch.equal(state[key], expected_state[key]) for key in state)
     assert [group["lr"] for group in fresh.inner.param_groups] == [group["lr"] for group in optimizer.inner.param_groups]
 
 
@@ -163,12 +172,12 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
     keep_metrics(tmp_path / "absent.jsonl", upto=2)
 
 
-def interrupted_config(tiny_config: ConfigFactory, folder: Path) -> RunConfig:
+def interrupted_config(tiny_config: ConfigFactory, folder: Path, optimizer: str) -> RunConfig:
     return tiny_config(
         folder,
         lora={"dropout": 0.1},
         data={"row_tokens": 256},
-        training={"max_steps": 36, "early_stop": 50},
+        training={"max_steps": 36, "early_stop": 50, "optimizer": optimizer},
         validation={"every": 10, "conversations": 3},
         checkpoint={"every": 3},
     )
@@ -195,9 +204,10 @@ def lines_in(run: RunFolder) -> int:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    whole = quiet_train(interrupted_config(tiny_config, tmp_path / "whole"))
-    config = interrupted_config(tiny_config, tmp_path / "killed")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_killed_again_and_again(optimizer: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    whole = quiet_train(interrupted_config(tiny_config, tmp_path / "whole", optimizer))
+    config = interrupted_config(tiny_config, tmp_path / "killed", optimizer)
     run = RunFolder(config.output_dir / config.name)
     chance = random.Random(5)
     for resume, upto in ((False, chance.randint(1, 8)), (True, chance.randint(12, 18)), (True, chance.randint(24, 34))):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
-from tests.tools import CPU
+from tests.tools import CPU, OPTIMIZERS
 from warmline.config import RunConfig, dump_config
 from warmline.data.encoding import EncodedSource
 from warmline.errors import WarmlineError
@@ -46,8 +46,10 @@ def small(tiny_config: ConfigFactory, folder: Path, name: str, **sections: Any) 
     return tiny_config(folder, name=name, **{"training": training, "checkpoint": {"every": 4}, "validation": {"every": 100}, **sections})
 
 
-def test_a_killed_run_goes_on(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    whole, cut = small(tiny_config, tmp_path, "whole"), small(tiny_config, tmp_path, "cut")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_killed_run_goes_on(optimizer: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    training = {"max_steps": STEPS, "learning_rate": 1e-3, "optimizer": optimizer}
+    whole, cut = (small(tiny_config, tmp_path, name, training=training) for name in ("whole", "cut"))
     uninterrupted = start(whole, tmp_path / "whole.yaml")
     killed = start(cut, tmp_path / "cut.yaml")
     run = RunFolder(tmp_path / "cut")

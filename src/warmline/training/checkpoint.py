@@ -79,8 +79,9 @@ def collect_state(model: MultiTaskModel, optimizer: Optimizer) -> State:
     tensors = {f"model.{name}": whole(tensor) for name, tensor in trainable_state(model).items()}
     tensors |= {f"master.{index}": tensor for index, tensor in enumerate(optimizer.masters())}
     numbers: dict[str, dict[str, Any]] = {}
-    for index, state in optimizer.inner.state_dict()["state"].items():
-        for key, value in state.items():
+    for index, parameter in enumerate(_parameters(optimizer)):
+        # of each parameter as it lies there: bitsandbytes' own state_dict() nests the 8-bit tensors
+        for key, value in optimizer.inner.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{key}"] = whole(value)
             else:
@@ -133,7 +134,7 @@ def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimiz
             master.copy_(tensors[f"master.{number}"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder, error) from None
-    parameters = [parameter for group in optimizer.inner.param_groups for parameter in group["params"]]
+    parameters = _parameters(optimizer)
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
@@ -151,6 +152,11 @@ def restore_weights(run: RunFolder, step: int, model: MultiTaskModel) -> None:
     """
     folder = run.checkpoint(step)
     _load_weights(folder, _read(folder)[0], model)
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    """What the optimiser updates, in the order by which a checkpoint numbers it."""
+    return [parameter for group in optimizer.inner.param_groups for parameter in group["params"]]
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], Any]:
