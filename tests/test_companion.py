@@ -59,7 +59,7 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
     draws = one_of_each(encoded, GOEMOTIONS, place, ESCONV, most=2048)
     batch = pack(encoded, draws)
     (original,) = [load_source(source, "test", config.data).conversations[encoded[place].originals[draws[1].conversation]]]
-    states = model.states(batch).inner
+    states = model.heads.emotion.pick(model.states(batch))
     start, end = batch.bounds[1:3].tolist()
     messages = as_messages(original)
     compared = 0
@@ -95,7 +95,8 @@ def test_pooled_turns_and_own_choices_are_read_as_in_training(
     heads = {"layer": layer, "emotion": emotion_head, "strategy": {"earlier_strategies": True}}
     config = tiny_config(tmp_path, heads=heads, data={"row_tokens": 2048})
     model, template = build_model(config, CPU.device, CPU.dtype).eval(), ChatTemplate(load_tokenizer(config.model))
-    torch.nn.init.normal_(model.heads.emotion.pooling.score.weight)
+    for parameter in model.heads.parameters():
+        torch.nn.init.normal_(parameter)
     turns = [Turn("user", "My dog died.", emotions=("grief",)), Turn("assistant", "Oh no.", strategy="Question"),
              Turn("assistant", "I am here.", strategy="Others"), Turn("user", "I miss her so much.", emotions=("sadness",)),
              Turn("assistant", "Tell me about her.", strategy="Question")]  # fmt: skip
@@ -106,9 +107,10 @@ def test_pooled_turns_and_own_choices_are_read_as_in_training(
     reading = Companion(model, template, CPU).read(as_messages(conversation)[:4])
     emotion = model.heads(states, batch).emotion[1].softmax(0)
     seen = states.final if emotion_final else states.inner
+    seen = torch.nn.functional.rms_norm(seen, seen.shape[-1:], eps=1e-6)
     assert torch.equal(emotion, model.heads.emotion.read(seen, batch.emotion_starts, batch.emotion_positions)[1].softmax(0))
     assert list(reading.emotion.values()) == pytest.approx(emotion.tolist(), abs=1e-6)
-    own = model.heads.strategy.by_own_choices(states.inner[batch.strategy_positions])[-1].softmax(0)
+    own = model.heads.strategy.by_own_choices(model.heads.strategy.pick(states)[batch.strategy_positions])[-1].softmax(0)
     assert list(reading.strategy.values()) == pytest.approx(own.tolist(), abs=1e-6)
     starts = batch.emotion_starts.tolist()
     assert starts[0] == 0

@@ -32,7 +32,7 @@ class ModelConfig(_Section):
 
     name: str = Field(description="Hub id or folder of the base model; `nano` is the small base inside this package.")
     revision: str | None = Field(None, description="Hub commit, branch or tag; null takes the hub's default branch.")
-    load_in_4bit: bool = Field(False, description="Quantise the base to NF4 with double quantisation (needs CUDA, bitsandbytes).")
+    load_in_4bit: bool = Field(False, description="The base in 4 bits: NF4, double-quantised (needs bitsandbytes).")
     random_init_seed: int | None = Field(
         None,
         description="Build the architecture with random weights from this seed instead of loading weights: tests, demos, speed.",
@@ -197,8 +197,8 @@ class HeadsConfig(_Section):
 
     layer: Count | None = Field(
         None,
-        description="Decoder layer whose output the heads read, counted from 1, each state scaled to a mean square of 1; null: the final "
-        "states, after the last norm. An inner layer runs on transformers (fused or plain), not on Unsloth.",
+        description="Decoder layer whose output the heads read, counted from 1; null: the final states, after the last norm. An inner "
+        "layer runs on transformers (fused or plain), not on Unsloth.",
     )
     emotion: EmotionHeadConfig = EmotionHeadConfig()
     strategy: StrategyHeadConfig = StrategyHeadConfig()

@@ -23,7 +23,8 @@ from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write
 
 ADAPTER = "adapter"
 MODEL = "model"
-FORMAT = 1
+FORMAT = 2
+"""Of heads.json. 1: the heads read states as they came, not scaled."""
 
 
 def build_model(
@@ -103,7 +104,7 @@ def reads(heads: HeadsConfig) -> dict[str, str]:
     """What each head reads, in words."""
     last, header = "at the last token (end of turn) of the user's turn", "at the last token of the assistant's header, before the reply"
     emotion, strategy = (
-        "final hidden" if heads.layer is None or head.final_states else f"scaled layer-{heads.layer}"
+        "scaled final hidden" if heads.layer is None or head.final_states else f"scaled layer-{heads.layer}"
         for head in (heads.emotion, heads.strategy)
     )
     pooled = f"learned mean of the {emotion} states of the user's turn, up to and with its last token (end of turn)"
@@ -163,7 +164,7 @@ def load_artifact(
     except (OSError, SafetensorError) as error:
         raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
     backbone = _backbone(backend, config, device, dtype, tuned=weights_folder(run, config), trainable=False)
-    heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads)
+    heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads, scaled=description["format"] > 1)
     try:
         heads.load_state_dict(saved)
     except RuntimeError as error:
@@ -191,7 +192,7 @@ def verify(run: RunFolder, config: RunConfig, bidirectional: bool = False) -> No
     if config.model.bidirectional and not bidirectional:
         raise WarmlineError(f"{run.path}: a bidirectional run is a teacher (distill.teachers) and cannot reply; name another run")
     description = read_json(run.heads_description)
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if not isinstance(description, dict) or description.get("format") not in (1, FORMAT):
         raise WarmlineError(f"{run.heads_description}: format is not {FORMAT}; this warmline cannot read it")
     if not run.heads.is_file():
         raise WarmlineError(f"{run.heads}: file not found; train the run again")

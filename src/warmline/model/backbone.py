@@ -33,7 +33,7 @@ class States(NamedTuple):
 
     Attributes:
         final: [tokens, hidden], after the last norm: what the language model's losses and logits are made of.
-        inner: [tokens, hidden], the scaled output of the layer that `heads.layer` names; where it names none, the final states.
+        inner: [tokens, hidden], the output of the layer that `heads.layer` names; where it names none, the final states.
     """
 
     final: Tensor

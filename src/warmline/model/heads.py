@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, rms_norm
 
 from warmline.config import HeadConfig, HeadsConfig
 from warmline.data.earlier import FEATURES, earlier_features
@@ -22,15 +22,16 @@ class HeadLogits(NamedTuple):
 
 
 class ClassificationHead(nn.Module):
-    """A linear layer, or one hidden layer with GELU before it.
+    """A linear layer, or one hidden layer with GELU before it. Its output layer starts from zero: the first loss is ln(classes).
 
     Args:
         hidden_size: Width of the states it reads.
         classes: Number of labels.
         config: Hidden layer, dropout, and which states it reads.
+        scaled: Whether `pick` scales the states; False for heads that were trained before it did.
     """
 
-    def __init__(self, hidden_size: int, classes: int, config: HeadConfig) -> None:
+    def __init__(self, hidden_size: int, classes: int, config: HeadConfig, scaled: bool = True) -> None:
         super().__init__()
         self.classes = classes
         layers: list[nn.Module] = [nn.Dropout(config.dropout)]
@@ -40,9 +41,10 @@ class ClassificationHead(nn.Module):
             width = config.hidden_size
         output = nn.Linear(width, classes)
         nn.init.zeros_(output.bias)
-        nn.init.normal_(output.weight, std=0.02)
+        nn.init.zeros_(output.weight)
         self.layers = nn.Sequential(*layers, output)
         self._final = config.final_states
+        self._scaled = scaled
 
     @property
     def first_layers(self) -> list[nn.Linear]:
@@ -59,8 +61,13 @@ class ClassificationHead(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def pick(self, states: States) -> Tensor:
-        """[tokens, hidden], of both kinds of states the one that this head reads."""
-        return states.final if self._final else states.inner
+        """[tokens, hidden], of both kinds of states the one that this head reads, each state scaled to a mean square of 1.
+
+        States differ in size from base to base and from layer to layer; on Qwen2.5-1.5B heads on unscaled ones began with losses of 8.1 and
+        4.8 nats. With one scale a rate means the same everywhere.
+        """
+        read = states.final if self._final else states.inner
+        return rms_norm(read, read.shape[-1:], eps=1e-6) if self._scaled else read
 
     def forward(self, states: Tensor, beside: Tensor | None = None) -> Tensor:
         """Logits.
@@ -140,10 +147,11 @@ class EmotionHead(ClassificationHead):
         hidden_size: Width of the states it reads.
         classes: 27 classes, or 28 labels with neutral.
         config: As of the configuration.
+        scaled: As of any head.
     """
 
-    def __init__(self, hidden_size: int, classes: int, config: HeadsConfig) -> None:
-        super().__init__(hidden_size, classes, config.emotion)
+    def __init__(self, hidden_size: int, classes: int, config: HeadsConfig, scaled: bool = True) -> None:
+        super().__init__(hidden_size, classes, config.emotion, scaled)
         self.pooling = AttentionPooling(hidden_size) if config.emotion.pooling == "attention" else None
 
     def read(self, states: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
@@ -176,10 +184,11 @@ class StrategyHead(ClassificationHead):
     Args:
         hidden_size: Width of the states it reads.
         config: As of the configuration.
+        scaled: As of any head.
     """
 
-    def __init__(self, hidden_size: int, config: HeadsConfig) -> None:
-        super().__init__(hidden_size, len(STRATEGIES), config.strategy)
+    def __init__(self, hidden_size: int, config: HeadsConfig, scaled: bool = True) -> None:
+        super().__init__(hidden_size, len(STRATEGIES), config.strategy, scaled)
         self.earlier = nn.Linear(FEATURES, self._linear[0].out_features) if config.strategy.earlier_strategies else None
         for parameter in self.earlier.parameters() if self.earlier is not None else ():
             nn.init.zeros_(parameter)
@@ -246,12 +255,13 @@ class Heads(nn.Module):
         hidden_size: Width of the states they read.
         emotions: 27 classes, or 28 labels with neutral.
         config: One section a head.
+        scaled: As of any head.
     """
 
-    def __init__(self, hidden_size: int, emotions: int, config: HeadsConfig) -> None:
+    def __init__(self, hidden_size: int, emotions: int, config: HeadsConfig, scaled: bool = True) -> None:
         super().__init__()
-        self.emotion = EmotionHead(hidden_size, emotions, config)
-        self.strategy = StrategyHead(hidden_size, config)
+        self.emotion = EmotionHead(hidden_size, emotions, config, scaled)
+        self.strategy = StrategyHead(hidden_size, config, scaled)
 
     def forward(self, states: States, batch: Batch) -> HeadLogits:
         """Logits at a batch's reading positions.
