@@ -6,13 +6,14 @@ import shutil
 from importlib import resources
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 
-from warmline.config import RunConfig
+from warmline.bench.model import in_4bit, store_in_4bit
+from warmline.config import RunConfig, TrainingConfig
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate
 from warmline.data.template import ChatTemplate
@@ -23,6 +24,9 @@ from warmline.training.loop import train
 from warmline.training.view import View
 
 CPU = Place(torch.device("cpu"), torch.float32, "no")
+OPTIMIZERS = get_args(TrainingConfig.model_fields["optimizer"].annotation)
+"""Every optimiser that a configuration may name."""
+
 ED, ESCONV, GOEMOTIONS, SAFETY = range(4)
 """Places of the sources in SOURCE_NAMES."""
 
@@ -53,6 +57,15 @@ def write_architecture(folder: Path, config: PreTrainedConfig | None = None, tok
         shutil.copy(tokenizer / name, folder / name)
     (config or architecture()).save_pretrained(folder)
     return folder
+
+
+def stored_in_4bit(folder: Path) -> Path:
+    """A Qwen3 whose files hold NF4 weights and their own bf16, as those of unsloth/Qwen3-8B-bnb-4bit; bitsandbytes makes it on a CPU."""
+    plain = write_architecture(folder / "plain", architecture(hidden_size=64, head_dim=16, tie_word_embeddings=False))
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(plain), dtype=torch.bfloat16).save_pretrained(plain)
+    store_in_4bit(str(plain))
+    return Path(in_4bit(str(plain)))
 
 
 def perturb(model: MultiTaskModel, scale: float = 0.1) -> None:

@@ -394,13 +394,15 @@ def bench(
     only: Annotated[str, typer.Option(help="Run only the cases whose name holds this text.")] = "",
 ) -> None:
     """Training step speed and memory, beside padded transformers + PEFT and Unsloth, each in its own process."""
-    from warmline.bench.model import qwen3_8b, write_random_model
+    from warmline.bench.model import in_4bit, qwen3_8b, store_in_4bit, write_random_model
     from warmline.bench.step import cases, count_gpus, run_bench
 
     gpus = count_gpus()
     if not (Path(model) / "config.json").exists():
         write_random_model(qwen3_8b(), Path(model))
     selected = [case for case in cases(model, gpus) if only in case.case]
+    if any(case.model == in_4bit(model) for case in selected) and not (Path(in_4bit(model)) / "config.json").exists():
+        store_in_4bit(model)
     run_bench(selected, out, lambda line: print(line, flush=True))
 
 

@@ -293,6 +293,15 @@ def test_damaged_newest_checkpoint_stops_a_resume(finished_copy: RunFolder, tmp_
         quiet_train(moved, resume=True)
 
 
+def test_a_base_too_large_for_a_cpu_is_refused_before_anything_is_made(
+    tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warmline.training.plan.MOST_ON_CPU", 1000)
+    with pytest.raises(WarmlineError, match=r"^model\.name: `[^`]+` has 0\.0 billion parameters and there is no CUDA GPU here"):
+        quiet_train(tiny_config(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_output_folder_that_cannot_be_made(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(WarmlineError, match=r"cannot write the run folder \(Not a directory\); choose another output_dir"):

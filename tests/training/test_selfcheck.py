@@ -60,7 +60,7 @@ def failure(tiny: Tiny, sources: list[EncodedSource]) -> str:
 def test_good_model_passes_and_is_left_alone(tiny: Tiny, sources: list[EncodedSource]) -> None:
     before = {name: tensor.clone() for name, tensor in trainable_state(tiny.model).items()}
     lines = self_check(tiny.model.train(), sources, CPU)
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert lines[-1] == "gradients reach tuned weights, emotion head, strategy head"
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainable_state(tiny.model).items())
     assert all(parameter.grad is None for parameter in tiny.model.parameters())
@@ -71,7 +71,13 @@ def test_good_model_passes_in_bf16(tiny: Tiny, sources: list[EncodedSource]) -> 
     """Autocast keeps a cast copy of each weight until its context ends; a check that changes weights inside one must not read it."""
     place = choose_place(TrainingConfig(precision="bf16"), CPU.device)
     model = build_model(tiny.config, place.device, place.dtype)
-    assert len(self_check(model, sources, place)) == 6
+    assert len(self_check(model, sources, place)) == 7
+
+
+def test_weights_in_another_precision(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    norm = tiny.model.backbone.decoder.norm
+    norm.weight.data = norm.weight.data.bfloat16()
+    assert "norm.weight is in bfloat16 and the run computes in float32" in failure(tiny, sources)
 
 
 def test_one_source_is_enough(tiny: Tiny, sources: list[EncodedSource]) -> None:

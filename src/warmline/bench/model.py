@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig, Qwen3Config
 
 QWEN3_8B = {
     "vocab_size": 151936,
@@ -42,3 +42,23 @@ def write_random_model(config: PreTrainedConfig, folder: Path) -> None:
     nano = resources.files("warmline") / "assets" / "nano"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(str(nano / name), folder / name)
+
+
+def in_4bit(folder: str) -> str:
+    """Where `store_in_4bit` puts the copy of a model."""
+    return f"{folder.rstrip('/')}-nf4"
+
+
+def store_in_4bit(folder: str) -> None:
+    """Save a copy whose files hold NF4 weights and, beside them, bf16: the kind of checkpoint that the recipe names.
+
+    Args:
+        folder: Of the model.
+    """
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    place = {"": 0 if torch.cuda.is_available() else "cpu"}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=nf4, device_map=place)
+    model.save_pretrained(in_4bit(folder))
+    AutoTokenizer.from_pretrained(folder).save_pretrained(in_4bit(folder))

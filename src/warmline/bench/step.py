@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from warmline.bench.model import in_4bit
 from warmline.bench.worker import Case
 from warmline.errors import WarmlineError
 from warmline.runs import write_json
@@ -49,7 +50,7 @@ def cases(model: str, gpus: int) -> list[Case]:
         bf16,
         on_two,
         replace(ours, case="warmline, states in host memory, language model only", auxiliary=False),
-        replace(ours, case="warmline on a T4's terms (fp16, 15 GiB)", workload="full", card="t4"),
+        replace(ours, case="warmline on a T4's terms (fp16, 15 GiB)", workload="full", card="t4", model=in_4bit(model)),
         packed_unsloth,
         replace(packed_unsloth, workload="full"),
         bf16_on_two,

@@ -32,7 +32,8 @@ class Case:
         fused: Whether ours takes the fused kernels.
         auxiliary: False leaves heads and safety KL out of ours.
         liger: Whether padded transformers takes Liger's kernels.
-        card: `t4` plays a T4 on a larger card: fp16, 15 GiB, and the attention kernel that such a card has.
+        card: `t4` plays a T4 on a larger card: fp16, 15 GiB, and the attention kernel that such a card has. Its model is stored in 4 bits,
+            with bf16 in its files, as the recipe's is.
         gpus: Processes, one a GPU, that share a step (ours).
         warm_up: Steps before timing.
         steps: Steps timed.

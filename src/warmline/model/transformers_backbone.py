@@ -159,7 +159,8 @@ class TransformersBackbone(nn.Module):
         """Hidden states of one flat sequence of conversations, [tokens, hidden]."""
         if self._fused is not None:
             adapters, layer = not self._using_base, self._read_layer
-            return _states(*self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters, layer))
+            final, inner = self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters, layer)
+            return States(final, final if inner is None else inner)
         return self._decode(tokens, position_ids, bounds, longest)
 
     @torch.no_grad()
@@ -183,7 +184,8 @@ class TransformersBackbone(nn.Module):
                 max_length_q=longest,
                 max_length_k=longest,
             )
-        return _states(output.last_hidden_state[0], seen[0][0] if seen else None)
+        final: Tensor = output.last_hidden_state[0]
+        return States(final, seen[0][0] if seen else final)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
@@ -261,39 +263,78 @@ def _output_of(decoder: Any, layer: int | None) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _states(final: Tensor, inner: Tensor | None) -> States:
-    """Both kinds; an inner layer's output, whose size grows from layer to layer, is scaled to a mean square of 1."""
-    return States(final, final if inner is None else nn.functional.rms_norm(inner, inner.shape[-1:], eps=1e-6))
-
-
 def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     path = model_path(config)
+    architecture = load_architecture(config)
+    stored = holds_4bit(config, architecture)
+    if config.load_in_4bit and find_spec("bitsandbytes") is None:
+        raise WarmlineError("model.load_in_4bit: bitsandbytes is not installed; `pip install 'warmline[cuda]'`")
     try:
         if config.random_init_seed is not None:
-            architecture = load_architecture(config)
             with torch.random.fork_rng():
                 torch.manual_seed(config.random_init_seed)
                 built: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, dtype=dtype, attn_implementation=VARLEN)
             return built.to(device)
-        quantisation = _quantisation(device, dtype) if config.load_in_4bit else None
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             path,
             revision=config.revision,
             dtype=dtype,
             attn_implementation=VARLEN,
             device_map={"": device},
-            quantization_config=quantisation,
+            **({"quantization_config": _nf4(dtype)} if config.load_in_4bit and not stored else {}),  # None would hide the stored one
         )
     except (OSError, ValueError) as error:
         raise not_found(config, error) from None
+    if stored:
+        compute_in(loaded, dtype)
+    module: Any
+    for module in loaded.modules() if config.load_in_4bit else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # a CPU that can would repack the weights in its first pass without gradients, and no gradient passes through them afterwards
+            module.support_avx512bf16_for_cpu = False
     return loaded
 
 
-def _quantisation(device: torch.device, dtype: torch.dtype) -> BitsAndBytesConfig:
-    if device.type != "cuda":
-        raise WarmlineError("model.load_in_4bit: 4-bit weights need a CUDA GPU; set it to false, or take configs/nano.yaml on a CPU")
-    if find_spec("bitsandbytes") is None:
-        raise WarmlineError("model.load_in_4bit: bitsandbytes is not installed; `pip install 'warmline[cuda]'`")
+def holds_4bit(config: ModelConfig, architecture: PreTrainedConfig) -> bool:
+    """Whether the base's files hold 4-bit weights already, as those of `unsloth/Qwen3-8B-bnb-4bit` do.
+
+    Raises:
+        WarmlineError: `load_in_4bit` says otherwise, or they are quantised in another way, beside which nothing is trained here.
+    """
+    stored = getattr(architecture, "quantization_config", None)
+    if stored is None:
+        return False
+    settings = stored if isinstance(stored, dict) else stored.to_dict()
+    if not settings.get("load_in_4bit"):
+        raise WarmlineError(
+            f"model.name: `{config.name}` holds weights quantised by {settings.get('quant_method', 'an unnamed method')}; name its "
+            "unquantised model, or one in bitsandbytes' 4 bits"
+        )
+    if not config.load_in_4bit:
+        raise WarmlineError(
+            f"model.load_in_4bit: false, but `{config.name}` holds 4-bit weights; set it to true, or name the unquantised model, as "
+            "Qwen/Qwen3-8B is of unsloth/Qwen3-8B-bnb-4bit"
+        )
+    return True
+
+
+def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give a model that was stored in 4 bits the precision of this machine.
+
+    transformers takes precisions from such a checkpoint, whatever is asked for: embeddings, norms and what unpacked weights become stay
+    bf16 on a card that has none.
+    """
+    module: Any
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            state = getattr(parameter, "quant_state", None)
+            if state is not None:
+                module.compute_dtype, state.dtype = dtype, dtype
+            elif parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+
+
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
 
 

@@ -170,9 +170,11 @@ class UnslothBackbone(nn.Module):
 
 
 def _load_base(unsloth: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype, recompute: bool | str) -> Any:
-    from warmline.model.transformers_backbone import load_architecture, model_path, not_found, refuse_unusual_logits
+    from warmline.model.transformers_backbone import compute_in, holds_4bit, load_architecture, model_path, not_found, refuse_unusual_logits
 
-    longest = int(load_architecture(config).max_position_embeddings)
+    architecture = load_architecture(config)
+    stored = holds_4bit(config, architecture)
+    longest = int(architecture.max_position_embeddings)
     try:
         base, _ = unsloth.from_pretrained(
             model_path(config),
@@ -187,6 +189,8 @@ def _load_base(unsloth: Any, config: ModelConfig, device: torch.device, dtype: t
         )
     except (OSError, ValueError) as error:
         raise not_found(config, error) from None
+    if stored:
+        compute_in(base, dtype)
     refuse_unusual_logits(base)
     return base
 

@@ -32,7 +32,7 @@ from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
-from warmline.training.plan import Way, choose_way, make_packer, make_plan
+from warmline.training.plan import Way, choose_way, make_packer, make_plan, refuse_hopeless
 from warmline.training.refit import refit_heads
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
@@ -69,6 +69,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         dataloader_config=DataLoaderConfiguration(),
     )
     place = place._replace(device=accelerator.device)
+    refuse_hopeless(config, place)
     way = choose_way(config, place, accelerator.num_processes)
     view = view or View(quiet=not accelerator.is_main_process)
     run = RunFolder(config.output_dir / config.name)

@@ -14,7 +14,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.choose import Backend, Choice, attention_kinds, choose_backend
 from warmline.model.fused_decoder import Checkpointing
-from warmline.model.transformers_backbone import load_architecture, load_tokenizer
+from warmline.model.transformers_backbone import holds_4bit, load_architecture, load_tokenizer
 from warmline.training.device import Place, choose_place
 from warmline.training.memory import (
     choose_checkpointing,
@@ -24,6 +24,9 @@ from warmline.training.memory import (
     read_architecture,
     trainable_parameters,
 )
+
+MOST_ON_CPU = 2e9
+"""Parameters of the largest base that is trained on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def choose_way(config: RunConfig, place: Place, ranks: int = 1) -> Way:
         WarmlineError: the base model's configuration cannot be found, or what is asked for is not in it or cannot run here.
     """
     architecture = load_architecture(config.model)
+    holds_4bit(config.model, architecture)
     layers, read = len(attention_kinds(architecture)), config.heads.layer
     if read is not None and read > layers:
         raise WarmlineError(f"heads.layer: {read}, but {config.model.name} has {layers} layers; null reads the final states")
@@ -110,6 +114,22 @@ def choose_way(config: RunConfig, place: Place, ranks: int = 1) -> Way:
         return Way(Choice("transformers", "layers are spread over the GPUs"), keeps, sharded=True)
     choice = choose_backend(config, architecture, place.device, place.dtype, lambda: plain_fits(config, half, place.device))
     return Way(choice, choose_checkpointing(config, half, place.device, backend=choice.backend))
+
+
+def refuse_hopeless(config: RunConfig, place: Place) -> None:
+    """Say at once that a CPU is not the place for this base.
+
+    Raises:
+        WarmlineError: more than MOST_ON_CPU parameters and no CUDA GPU.
+    """
+    if place.device.type != "cpu":
+        return
+    parameters = read_architecture(load_architecture(config.model)).parameters
+    if parameters > MOST_ON_CPU:
+        raise WarmlineError(
+            f"model.name: `{config.model.name}` has {parameters / 1e9:.1f} billion parameters and there is no CUDA GPU here: training it "
+            "would take weeks; run it on a machine with one, or take configs/nano.yaml"
+        )
 
 
 def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_precision: bool, way: Way) -> Plan:

@@ -4,6 +4,8 @@ A backbone that attends to the future, leaks between packed conversations, drops
 still trains without a word, and every number afterwards is wrong. Each check here has failed on some public code.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -45,7 +47,8 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
             with place.autocast():
                 final, inner = model.states(batch)
             see = _See(model, place)
-            lines = _check_states(model, sources, batch, draws[-1], see, bidirectional)
+            lines = [_check_precision(model, place)]
+            lines += _check_states(model, sources, batch, draws[-1], see, bidirectional)
             if inner is not final:
                 _check_states(model, sources, batch, draws[-1], see._replace(inner=True), bidirectional)
                 lines.append("the layer that the heads read: all of this too")
@@ -68,6 +71,22 @@ class _See(NamedTuple):
         with self.place.autocast():
             final, inner = self.model.states(batch)
         return inner if self.inner else final
+
+
+def _check_precision(model: MultiTaskModel, place: Place) -> str:
+    """A base that was stored in 4 bits brings precisions of its own, which another card may not have."""
+    for name, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        held = parameter.dtype if state is None else state.dtype
+        if not parameter.requires_grad and held.is_floating_point and held not in (place.dtype, torch.float32):
+            raise WarmlineError(
+                f"self-check: {name} is in {_name(held)} and the run computes in {_name(place.dtype)}: the base was not cast when loaded"
+            )
+    return f"base weights in {_name(place.dtype)}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_states(
@@ -150,17 +169,10 @@ def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor, see: _
     """Perturb what is tuned: the tuned states must move, the base's must not."""
     with model.backbone.reference():
         base = see(batch)
-    tuned = _tuned_parameters(model)
-    saved = [parameter.detach().clone() for parameter in tuned]
-    try:
-        for parameter in tuned:
-            parameter.add_(0.05)
+    with _moved(_tuned_parameters(model)):
         moved = see(batch)
         with model.backbone.reference():
             still = see(batch)
-    finally:
-        for parameter, value in zip(tuned, saved, strict=True):
-            parameter.copy_(value)
     if torch.equal(moved, states):
         raise WarmlineError("self-check: the tuned weights do not reach the hidden states: the adapter is not in the forward pass")
     if not torch.equal(still, base):
@@ -169,13 +181,14 @@ def _check_reference(model: MultiTaskModel, batch: Batch, states: Tensor, see: _
 
 
 def _check_gradients(model: MultiTaskModel, batch: Batch, place: Place) -> str:
-    with place.autocast():
-        states = model.states(batch)
-        with torch.no_grad():
-            base = torch.zeros_like(states.final[batch.safety_positions])
-        terms, _ = model.terms(states, batch, base)
-        loss = terms.lm.sum + terms.emotion.sum + terms.strategy.sum + terms.safety.sum
-    torch.autograd.backward(loss)
+    with _moved(list(model.heads.parameters())):  # their output layers are zero before the first step, and let nothing through
+        with place.autocast():
+            states = model.states(batch)
+            with torch.no_grad():
+                base = torch.zeros_like(states.final[batch.safety_positions])
+            terms, _ = model.terms(states, batch, base)
+            loss = terms.lm.sum + terms.emotion.sum + terms.strategy.sum + terms.safety.sum
+        torch.autograd.backward(loss)
     groups = {"tuned weights": _tuned_parameters(model)}
     if len(batch.emotion_positions):
         groups["emotion head"] = list(model.heads.emotion.parameters())
@@ -185,6 +198,21 @@ def _check_gradients(model: MultiTaskModel, batch: Batch, place: Place) -> str:
         if not any(parameter.grad is not None and bool(parameter.grad.abs().max() > 0) for parameter in parameters):
             raise WarmlineError(f"self-check: no gradient reaches the {name}; nothing would be learned there")
     return f"gradients reach {', '.join(groups)}"
+
+
+@contextmanager
+def _moved(parameters: list[Tensor]) -> Iterator[None]:
+    """Inside it, each parameter is another one; afterwards it is what it was, to the bit."""
+    saved = [parameter.detach().clone() for parameter in parameters]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.05)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, saved, strict=True):
+                parameter.copy_(value)
 
 
 def _tuned_parameters(model: MultiTaskModel) -> list[Tensor]:
