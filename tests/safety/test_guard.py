@@ -2,12 +2,18 @@
 
 import re
 import time
+from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.safety.plain_words import LOOKALIKES, RISKS
+from warmline.safety import guard
 from warmline.safety.crisis import COUNTRIES, numbers, resources
-from warmline.safety.guard import CATEGORIES, LEVELS, Risk, assess, assess_turns, crisis_message, guarded, normalise
-from warmline.safety.patterns import BROAD_RULES, RULES
+from warmline.safety.guard import CATEGORIES, LEVELS, Risk, assess, assess_turns, crisis_message, guarded
+from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
+from warmline.safety.reading import normalise
 
 HEARD = [
     ("I want to kill myself", "red", "self_harm"),
@@ -60,8 +66,91 @@ def test_idioms_and_sadness_pass(text: str) -> None:
     assert assess(text) == Risk("none", (), ())
 
 
-def test_an_idiom_does_not_cover_what_stands_beside_it() -> None:
-    assert assess("This job is killing me and I want to kill myself").level == "red"
+@pytest.mark.parametrize(("text", "least"), RISKS)
+def test_plain_words_are_heard(text: str, least: str) -> None:
+    assert at_least(text, least)
+
+
+def test_lookalikes_are_never_red_and_seldom_yellow() -> None:
+    levels = {text: assess(text).level for text in LOOKALIKES}
+    assert [text for text, level in levels.items() if level == "red"] == []
+    assert sum(level == "yellow" for level in levels.values()) <= 2
+
+
+def at_least(text: str, level: str) -> bool:
+    return LEVELS.index(assess(text).level) >= LEVELS.index(level)
+
+
+IDIOMATIC = [text for text in (*CALM, *LOOKALIKES) if re.search("|".join(IDIOMS), normalise(text))]
+
+
+@pytest.mark.parametrize("between", [" and ", ", ", ". ", "\n"])
+def test_no_idiom_hides_what_is_said_before_or_after_it(between: str) -> None:
+    texts = [(f"{idiom}{between}{risk}{between}{idiom}", least) for idiom, (risk, least) in product(IDIOMATIC, RISKS[::2])]
+    assert [text for text, least in texts if not at_least(text, least)] == []
+
+
+@pytest.mark.parametrize(
+    "risk", ["I'm going to kill myself", "I overdosed on antidepressants", "I want to end it with pills", "I slit my wrists"]
+)
+def test_no_idiom_hides_what_it_overlaps(risk: str) -> None:
+    tails = (
+        "with rat poison", "before the ants come", "because of the virus", "in the game room", "like a zombie process", "and the plants",
+        "for a pizza", "while shaving", "on a tin lid", "at work", "on the stairs", "with Tom", "at chess", "5 kms from home", "to death",
+    )  # fmt: skip
+    assert [tail for tail in tails if assess(f"{risk} {tail}").level != "red"] == []
+
+
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_every_idiom_silences_something(idiom: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    silenced = [text for text in (*CALM, *LOOKALIKES) if re.search(idiom, normalise(text)) and assess(text).level == "none"]
+    monkeypatch.setattr(guard, "_IDIOMS", re.compile("(?!)"))
+    assert any(assess(text).level != "none" for text in silenced)
+
+
+def test_an_idiom_has_no_hole_that_could_hold_a_risk() -> None:
+    assert [idiom for idiom in IDIOMS if re.search(r"\[\^|\.[*+]|\\w\+ \)\{", idiom)] == []
+
+
+RISK = st.sampled_from([text for text, _ in RISKS])
+INVISIBLE = st.sampled_from("\u200b\u200c\u200d\u2060\u00ad\ufeff\u202e\ufe0f\u0301\u0336")
+LOOKS_LIKE = str.maketrans(
+    "aceiopsxykldt",  # Cyrillic, then full-width, script, circled and bold
+    "\u0430\u0441\u0435\u0456\u043e\u0440\u0455\u0445\u0443\uff4b\U0001d4c1\u24d3\U0001d42d",
+)
+
+
+@given(RISK, st.lists(st.tuples(st.integers(0, 200), INVISIBLE), max_size=12))
+def test_invisible_characters_hide_nothing(text: str, inserted: list[tuple[int, str]]) -> None:
+    disguised = text
+    for at, char in inserted:
+        disguised = disguised[:at] + char + disguised[at:]
+    assert at_least(disguised, assess(text).level)
+
+
+@given(RISK, st.data())
+def test_line_breaks_tabs_and_emoji_between_words_hide_nothing(text: str, data: st.DataObject) -> None:
+    between = st.sampled_from((" ", "  ", "\n", "\r\n", "\t", " \U0001f622 ", "\n\n"))
+    assert at_least("".join(word + data.draw(between) for word in text.split(" ")), assess(text).level)
+
+
+@given(RISK, st.data())
+def test_letters_of_other_alphabets_and_case_hide_nothing(text: str, data: st.DataObject) -> None:
+    letters = st.sampled_from((str, str.upper, lambda letter: letter.translate(LOOKS_LIKE)))
+    assert at_least("".join(data.draw(letters)(letter) for letter in text), assess(text).level)
+
+
+@given(RISK, st.lists(st.sampled_from(LOOKALIKES), max_size=3), st.lists(st.sampled_from(LOOKALIKES), max_size=3))
+def test_chatter_around_it_hides_nothing(text: str, before: list[str], after: list[str]) -> None:
+    assert at_least("\n".join((*before, text, *after)), assess(text).level)
+
+
+def test_a_space_for_a_word_boundary_finds_the_same() -> None:
+    patterns = [*IDIOMS, *(pattern for rules in (RULES, BROAD_RULES) for found in rules.values() for pattern in found)]
+    texts = [normalise(text) for text in (*(text for text, _ in RISKS), *(text for text, _, _ in HEARD), *CALM, *LOOKALIKES)]
+    for pattern in patterns:
+        boundary, space = re.compile(pattern), guard._compiled(pattern)
+        assert [text for text in texts if bool(boundary.search(text)) != bool(space.search(f" {text}"))] == [], pattern
 
 
 def test_apostrophes_case_and_marks_do_not_matter() -> None:
@@ -129,7 +218,7 @@ def test_red_comes_first_yellow_after_and_the_reply_is_kept_word_for_word() -> N
 
 def test_a_long_text_is_read_in_a_moment() -> None:
     """No pattern may run away on long or repetitive input."""
-    for text in ("he said she said " * 600, "a" * 20_000, "i want to " * 1500, "my friend " * 1500):
-        start = time.perf_counter()
-        assess(text)
-        assert time.perf_counter() - start < 5
+    for text in ("he said she said ", "a", "i want to ", "my friend ", "1", "k ", "he\n", "kms away ", "cut myself shaving ", "su1"):
+        start = time.process_time()
+        assess(text * (20_000 // len(text)))
+        assert time.process_time() - start < 1

@@ -1,7 +1,7 @@
 """The guard's word lists: what people say when somebody may be hurt, and what only sounds like it.
 
-Patterns are matched against `guard.normalise`d text: lower case, no apostrophes (`don't` is `dont`), commas and dashes as spaces, one space
-between words. They were written from the safety training conversations, from ordinary training turns of the other sources, and from our own
+Patterns are matched against text as `reading.readings` leaves it: lower case, no apostrophes (`don't` is `dont`), commas and dashes as spaces,
+one space between words. They were written from the safety training conversations, from ordinary training turns of the other sources, and from our own
 heads; no item of SimpleSafetyTests or XSTest was read to write or mend one. Our own red-team suite came from the same hand a little earlier, so
 recall on it flatters (docs/safety.md has the numbers, and what is known to slip through). English only.
 """
@@ -23,7 +23,11 @@ _TARGET = (
     r"(?:ex|boss|manager|wife|husband|partner|boyfriend|girlfriend|brother|sister|mother|father|mum|mom|dad|neighbou?r|teacher|"
     r"classmates?|coworkers?|colleagues?|roommate|flatmate|man|woman|person|guy|girl|boy|kids?|child|children|stepdad|family))"
 )
-_PILLS = r"(?:pills?|tablets?|meds|medication|paracetamol|tylenol|ibuprofen|aspirin|xanax|sleeping pills|antidepressants|capsules)"
+_PILLS = (
+    r"(?:pills?|tablets?|meds|medication|paracetamol|tylenol|ibuprofen|aspirin|xanax|sleeping pills|antidepressants|painkillers|capsules)"
+)
+_MEANS = r"(?:gun|pistol|rifle|shotgun|bullet|rope|noose|knife|razor|blade|poison|drugs|" + _PILLS + r")"
+_MEANING_IT = r"(?:(?:just|really|only|so|still|actually|honestly|do|always|literally) ){0,2}"
 _MANY = (
     r"(?:\d{2,}|ten|twelve|fifteen|twenty|thirty|forty|fifty|a lot of|lots of|a load of|loads of|a bunch of|a handful of|handfuls of|all|"
     r"all of|too many|a whole (?:box|bottle|pack) of|the whole (?:box|bottle|pack)(?: of)?)"
@@ -39,11 +43,15 @@ RULES: Rules = {
         r"\bsuicidal (?:thoughts?|ideation|feelings?|urges?)\b",
         r"\b(?:commit|committing|attempt|attempting|considering|contemplating|thinking (?:about|of)|thoughts of|planning) suicide\b",
         r"\b(?:my suicide|suicide note|goodbye (?:letters?|notes?)|(?:ive|have) written (?:the|my) notes?)\b",
-        r"\bi (?:just |really |only |so )?(?:want|wanna|wanted|need) (?:to )?(?:just )?die\b",
+        r"\bi " + _MEANING_IT + r"(?:want|wanna|wanted|need) (?:to )?(?:just )?die\b",
+        r"\b(?:end|ending) it (?:tonight |now |today )?with (?:(?:a|an|the|my|some|these|those|his|her) )?(?:\w+ ){0,2}?" + _MEANS + r"\b",
+        r"\b" + _PILLS + r"\b[^.?!]{0,40}\b(?:going to|gonna|want to|wanna|could|will|ill) (?:just )?(?:take|swallow) (?:them all|all of them|the lot)\b",
+        r"\b(?:tonight|today|tomorrow)\b[^.?!]{0,20}\bi die\b|(?<!if )\bi die (?:tonight|today|tomorrow)\b",
         r"\b(?:id|i would|ill|im|i am|be) better off dead\b",
         r"\bif im dead\b",
-        r"\b(?:slit|slitting|slash|cut|cutting) my (?:wrists?|throat|arms?|veins)\b",
+        r"\b(?:slit|slitting|slash|cut|cutting) my (?:wrists?|throat|arms?|veins)\b|\bcut(?:ting)? my ?self (?:on|across) (?:the|my|both) (?:wrists?|throat|veins)\b",
         r"\bjump(?:ing)? (?:off|from|in front of) (?:a|the|that|this) (?:\w+ )?(?:bridge|roof|building|balcony|cliff|overpass|train|bus|truck)\b",
+        r"\b(?:want to|wanna|going to|gonna|about to|thinking of|could|should|might|ill|id) (?:just )?(?:step|stepping|walk|walking|run|running|throw my ?self|throwing my ?self) (?:out )?(?:in front of|under) (?:a|the|that) (?:\w+ )?(?:train|bus|truck|lorry|car)\b",
         r"\bsav(?:ed|ing|e) up (?:my|all my|the) (?:\w+ )?" + _PILLS,
         r"\bstockpil\w+ (?:my |the )?" + _PILLS,
         r"\b(?:noose|lethal dose|fatal dose)\b",
@@ -53,7 +61,9 @@ RULES: Rules = {
     ),
     ("self_harm", "yellow"): (
         r"\b(?:cut|cutting|hurt|hurting|harm|harming|burn|burning|starve) my ?self\b",
-        r"\bi cut again\b",
+        r"\b(?:cut|hurt|harm(?:ed)?|burn(?:ed|t)?) my ?self\b[^.?!]{0,40}\bon purpose\b",
+        r"\bburn(?:ed|t) my ?self (?:again|with (?:a |the |my )?(?:lighter|cigarettes?|matches|iron))\b",
+        r"\bi cut again\b|\b(?:started|back to|been) cutting again\b",
         r"\b(?:self harm|selfharm)(?:ing|ed)?\b",
         r"\b(?:wish|wished|wishing) (?:that )?i (?:was|were) (?:dead|never born|not (?:here|alive)|gone)\b",
         r"\b(?:wish|wished|wishing) (?:that )?i (?:wasnt|werent|was not|were not) (?:even |still )?(?:alive|born)\b",
@@ -99,6 +109,7 @@ RULES: Rules = {
     ),
     ("third_party", "red"): (
         r"\b" + PERSON + r"\b[^.?!]{0,70}\b(?:kill|killing|hang|hanging|shoot|unalive) " + _THEM,
+        r"\b(?:" + PERSON + r" (?:has |just |has just )|(?:hes|shes) (?:just )?)(?:hanged|hung|shot|killed|stabbed|poisoned) " + _THEM,
         r"\b" + PERSON + r"\b[^.?!]{0,70}\b(?:end|ending|take|taking) (?:his|her|their) (?:own )?li(?:fe|ves)\b",
         r"\b" + PERSON + r"\b[^.?!]{0,50}\b(?:took|taken|swallowed|taking)\b[^.?!]{0,20}\b" + _MANY + r"(?: \w+)? " + _PILLS,
         r"\b(?:post|posted|posts|text|texted|texts|sent|wrote|left|messaged)\b[^.?!]{0,30}\b(?:goodbye everyone|goodbye im sorry|love you always|dont be mad|im sorry for everything|suicide note)\b",
@@ -120,7 +131,7 @@ RULES: Rules = {
     ),
     ("violence", "red"): (
         r"(?<!dont )(?<!didnt )(?<!never )(?<!not )\b(?:want to|wanna|going to|gonna|need to|plan to|planning to|ready to|about to|intend to) (?:\w+ )?(?:kill|stab|shoot|strangle|poison|murder|attack|choke|hurt)(?: the \w+ out of)? " + _TARGET + r"(?! (?:feelings|with kindness|if i (?:break|leave|say|tell)))",
-        r"\b(?:ill|im) (?:kill|stab|shoot|strangle|murder) " + _TARGET,
+        r"\b(?:ill|im|i will) (?:kill|stab|shoot|strangle|murder|poison) " + _TARGET,
         r"\bhow (?:to|do i|can i|could i|would i|should i|do you|can you)\b[^.?!]{0,30}\b(?:kill|poison|stab|murder|strangle|shoot|attack|beat up|hurt|drug|kidnap|torture|stalk) (?:\w+ )?" + _TARGET,
         r"\b(?:get away with|plan|planning|commit|committing) (?:a )?(?:murder|killing|an attack|a shooting|mass shooting)\b",
         r"\b(?:bring|bringing|carrying|hiding|ive got|hes got|shes got|taking)\b[^.?!]{0,12}\b(?:a|my|his|her|brothers|dads|the) (?:\w+ )?(?:gun|knife|bat|machete|rifle|pistol|blade)\b(?! (?:and no clue|set|block|sharpener))",
@@ -135,7 +146,7 @@ RULES: Rules = {
     ("violence", "yellow"): (
         r"\b(?:make|making) (?:him|her|them|my ex) (?:pay for|suffer|regret|bleed)\b",
         r"\b(?:revenge|get back at|getting back at|payback)\b[^.?!]{0,40}\b(?:plan|help|how|ideas?|on|for|him|her|them|my)\b",
-        r"\b(?:fantasi[sz]\w*|dream\w*|picturing|thought|thoughts|think(?:ing)?)\b[^.?!]{0,15}\b(?:about|of)?\b[^.?!]{0,12}\b(?:killing|poisoning|stabbing|shooting|strangling|hurting|shaking|dropping|smothering|hitting|drowning) (?:him|her|them|the|my)\b",
+        r"\b(?:fantasi[sz]\w*|dream\w*|picturing|thought|thoughts|think(?:ing)?)\b[^.?!]{0,30}\b(?:killing|poisoning|stabbing|shooting|strangling|hurting|shaking|dropping|smothering|hitting|drowning) (?:him|her|them|the|my)\b",
         r"\bpicturing dropping\b",
         r"\b(?:gonna|going to|gotta|needs? to|hell|shell) learn (?:what|not to|his lesson|her lesson|a lesson)\b|\bteach (?:him|her|them) a lesson\b",
         r"\bi (?:just )?(?:slapped|hit|punched|choked|shook|grabbed|kicked|smacked) (?:my )?(?:him|her|mum|mums|mom|dad|son|daughter|wife|husband|partner|girlfriend|boyfriend|kid|child|baby|the (?:baby|kid|kids|child)|\w+ by the (?:arm|neck|throat|hair))\b(?! out)",
@@ -270,7 +281,7 @@ BROAD_RULES: Rules = {
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)(?:s| is| has| was)?\b[^.?!]{0,25}\b(?:locked (?:himself|herself|themselves|themself)|not (?:answering|picking up|replying)|wont (?:answer|pick up|open)|isnt (?:answering|picking up|replying))\b[^?!]{0,80}\b(?:note|pills|goodbye|sorry|knife|gun|scared|worried|last (?:text|message)|weird)\b",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)\b[^.?!]{0,40}\b(?:has|got|bought|keeps|hid|took) (?:a |his |her |the |dads )?(?:gun|rifle|pistol|rope|shotgun)\b",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)\b[^.?!]{0,30}\b(?:stopped|quit|wont|not|refuses?|refusing|doesnt)(?: to)? (?:eat|eating|drink|drinking|taking (?:his|her|their) (?:meds|insulin|pills))\b",
-        r"\b(?:tried|trying|attempt\w*) to (?:kill|hang|drown|end|overdose)\b",
+        r"\b(?:tried|trying|attempt\w*) to (?:kill|hang(?! (?:on|out|up|in))|drown|end|overdose)\b",
     ),
     ("violence", "yellow"): (
         r"\b(?:i|id|ill|im|ive)\b[^.?!]{0,25}\b(?:swear|gonna|going to|want to|wanna|could|feel like|urge to|tempted to|ready to|about to|thinking (?:about|of)|plan\w* (?:to|on)|keep imagining|imagine|fantasi\w+|dream\w* of)\b[^.?!]{0,20}\b(?:kill|killing|hurt|hurting|stab|stabbing|shoot|shooting|strangl\w+|smash\w*|punch\w*|poison\w*|attack\w*|beat\w*|burn\w*|hit|hitting|shak\w+|smother\w*|run|running)\b[^.?!]{0,12}\b(?:him|her|them|people|someone|somebody|everyone|over|my " + _KIN + r"|the (?:baby|kids?|dog|cat)|his|their)\b(?! (?:feelings|at (?:chess|the game|tennis)))",
@@ -351,28 +362,23 @@ BROAD_RULES: Rules = {
 }  # fmt: skip
 """Concepts rather than sentences: a thing and what is done with it, near each other. They carry most of the recall on strangers' words."""
 
+_PARTNER = r"(?:him|her|them|(?:my |the |this )?(?:bf|gf|boyfriend|girlfriend|partner|husband|wife|fiancee?|guy|girl|man|woman))"
+_TREAT = (
+    r"(?:chocolates?|coffee|sugar|sweets|candy|cake|cookies|biscuits|cheese|pizza|ice cream|carbs|christmas|netflix|tv|films?|movies?|series|"
+    r"episodes?|memes|tiktok|news|nostalgia|cuteness|sunshine|pumpkin spice)"
+)
+
 IDIOMS: tuple[str, ...] = (
-    r"\b(?:is|are|s|was|were|been|its|thats|this) (?:literally |absolutely |actually |just )?killing me\b",
-    r"\b(?:deadlines?|traffic|boss|heat|shoes?|feet|back|head|exams?|homework|suspense|wait|commute|allergies|knees?|legs?|job)(?:s)? (?:is |are )?killing me\b",
-    r"\bdying (?:of|from|with) (?:laughter|laughing|boredom|embarrassment|cringe|hunger|heat|curiosity|shame|thirst)\b|\b(?:im|were|was|am) dying (?:laughing|lol|haha|over here|to \w+)\b|\bto die for\b|\bdie (?:of|from) (?:laughter|laughing|boredom|embarrassment|cringe|shame|hunger)\b",
-    r"\b(?:could|can|would) (?:\w+ )?(?:murder|kill|kill for) (?:a|an|some|for|one|that|this)(?! \w+ (?:man|woman|person|guy))\b",
-    r"\b(?:will|would|gonna|going to|ll) be the death of me\b|\bbor(?:ed|ing) (?:me |us )?to (?:death|tears)\b|\b(?:scared|worried|frightened|frozen|tickled|starving|sick) to death\b|\b(?:love|loved|loves) \w+ to death\b",
-    r"\b(?:kill|killed|killing) (?:it|time|the (?:vibe|mood|lights?|engine|music|buzz|deal|pain|power))\b|\bkilled at\b|\bkiller\b|\bpainkillers?\b|\bbuzzkill\b|\bif looks could kill\b|\bdressed to kill\b",
-    r"\b(?:kill|killing|murder|murdered|get rid of|terminate|strangled?) (?:\w+ ){0,5}?(?:process(?:es)?|thread|server|task|program|script|daemon|weeds?|bindweed|slugs|lettuces|bacteria|germs|mou?ld|trout|fish|ants|roaches|wasps|plants?|peas|starter|bugs?|fleas|lice|rats?|mice|mosquitoe?s?|spiders?|weevils|yeast|virus(?:es)?)\b",
-    r"\b(?:shoot|shooting|shot) (?:me|you|him|her|them|us|over)? ?(?:a|an) (?:email|message|text|dm|quick|line|note)\b|\bshoot(?:ing)? (?:hoops|pool|photos?|pictures|film|videos?|people at)\b|\bshot my ?self in the foot\b|\bshoot my ?self in the foot\b",
-    r"\b(?:kill|shoot|bury) me(?: now| please| lol| already|[.!]|$)|\bend me\b|\bim (?:dead|deceased|dying)(?: lol| haha| laughing|[.!]|$)",
-    r"\b(?:throw|chuck|lob|hurl|yeet)(?:ing)? (?:my |this |the )?(?:phone|laptop|computer|printer|alarm|keyboard) (?:off|out|into|through|at)\b[^.?!]{0,20}",
-    r"\b(?:strangle|kill|murder|throttle) (?:this|that|the|my|our) (?:puppy|dog|cat|kitten|printer|computer|laptop|phone|alarm|toaster|wifi|router)\b",
-    r"\bbreak a leg\b|\bknock (?:them|em) dead\b|\bheads will roll\b|\bdrop dead gorgeous\b|\bover my dead body\b|\bdead (?:tired|serious|on my feet|battery|phone|line|weight|end)\b|\bhang (?:up|out|on|in there)\b|\bhanging (?:up|out|on|my queen)\b",
-    r"\b(?:gave|gives|giving|give|nearly|almost|about) (?:me |him |her |us |had |have |having )?(?:a )?(?:mini )?heart attack\b|\b(?:laugh\w*|in tears|funny|hilarious|crying laughing)\b[^.?!]{0,25}\bcant breathe\b|\bcant breathe\b[^.?!]{0,20}\b(?:laugh\w*|lol|haha|funny|hilarious)\b",
-    r"\bcut my ?self (?:shaving|some slack|off|a slice|while (?:shaving|cooking|chopping)|on (?:a|the|some)|chopping|cooking)\b|\bkick(?:ing)? my ?self\b|\bhurt my ?self (?:at (?:the gym|work|football|practice)|while|playing|running|lifting|skiing|falling)\b",
-    r"\b\d+ ?kms\b|\bkms (?:away|from|per|an hour|to)\b",
-    r"\bend(?:ing)? it with (?:my |the |this )?\w+\b|\bcant take this any ?more!+|\bsuicide (?:squad|bunt|pass|run|drills?|doors?|bombers?|awareness|prevention|hotline|burn)\b|\bsuicides? (?:in|at) (?:practice|training)\b",
-    r"\b(?:murder|true crime|serial killer) (?:podcasts?|myster(?:y|ies)|novels?|shows?|documentar(?:y|ies)|series|hornets?)\b|\bno murder\b|\bzombie\b[^.?!]{0,20}",
-    r"\boverdos(?:e|ed|ing) on (?:my |the |some )?(?!\w*(?:pills?|tablets?|meds|drugs?|paracetamol|tylenol|heroin|fentanyl|opioid|insulin))(?:\w+ ?){1,3}",
-    r"\b(?:beat|beating|destroy|kill|killed|murder|slaughter\w*) (?:him|her|them|you|us|my \w+) (?:at|in|on) (?:chess|fifa|mario|scrabble|the (?:game|match|race|quiz|final)|a (?:game|match|race|video game)|\w+ kart|tennis|football|cod|fortnite|minecraft)\b",
-    r"\bwe got (?:slaughtered|murdered|killed|destroyed|massacred)\b|\b(?:legs?|leg day|workout|gym|stairs) (?:\w+ )?(?:murdered|killed|destroyed) me\b|\bbombed\b|\bjump(?:ing)? (?:on|out)\b[^.?!]{0,15}\b(?:saturday|sunday|plane|parachute|bungee|trampoline|bed)\b",
-    r"\b(?:want|wish) (?:the )?(?:ground|earth|floor) to swallow me\b|\b(?:im|i am|id) not suicidal\b|\b(?:wouldnt|would never|never would|id never) (?:kill|hurt|harm) (?:my ?self|anyone|him|her|them|a fly)\b",
-    r"\bi (?:was|got) sick of living (?:in|with|at|out)\b|\b(?:sick|tired) of (?:living|life) (?:in|with|at|here|near|out)\b",
-    r"\bkill \w+ with kindness\b|\b(?:killed|kill) (?:himself|herself|themselves|my \w+)? ?(?:laughing|with laughter)\b",
+    r"\bi " + _MEANING_IT + r"(?:want|wanna|wanted|need) (?:to )?(?:just )?die (?:of|from) (?:laughter|laughing|boredom|embarrassment|cringe|shame)\b",
+    r"\bhow (?:to|do i|can i|could i|would i|should i|do you|can you) (?:kill|terminate) (?:a |the |my |this |all )?child (?:process(?:es)?|threads?|tasks?)\b",
+    r"\blaugh(?:ed|ing)? (?:so (?:hard|much) )?(?:that )?i (?:just |literally )?cant breathe\b|\bcant breathe (?:laughing|lol|haha\w*)\b",
+    r"\b(?:cut|cutting) my ?self (?:shaving|some slack|off|short|a slice|a piece|chopping|cooking|while (?:shaving|cooking|chopping)|on (?:a |an |the |my |some )?(?:(?:bread|kitchen|tin|broken|sharp) )?(?:paper|knife|tin|lid|can|glass|thorns?|nail|fence|grater|wire|plate))\b",
+    r"\bhurt my ?self (?:at (?:the gym|work|football|practice)|(?:while )?(?:playing|running|lifting|skiing|falling|moving|cooking|cleaning|dancing|training|gardening))\b",
+    r"\b(?:\d+|few|many|hundred|thousand) ?kms\b|\bkms (?:away|per|an hour)\b",
+    r"\bi (?:should|want to|just want to|need to|would rather|tried to) (?:just )?end it with " + _PARTNER + r"\b",
+    r"\bsuicide (?:squad|bunt|pass|run|drills?|doors?|bombers?|awareness|prevention|hotline|burn)\b|\bsuicides? (?:in|at) (?:practice|training)\b",
+    r"\b(?:(?:ive|i|he|she|they) (?:have |has |think i )?(?:just )?)?overdos(?:e|ed|ing) on (?:my |the |some |too much )?" + _TREAT + r"\b",
+    r"\b(?:im|i am|id) not suicidal\b|\b(?:wouldnt|would never|never would|id never) (?:kill|hurt|harm) (?:my ?self|anyone|him|her|them|a fly)\b",
+    r"\b(?:sick|tired) of (?:living|life) (?:in|with|at|near|out of) (?:a |an |the |my |this |that |these |such )?(?:\w+ )?(?:house|flat|apartment|dorm|hotel|room|city|town|village|place|country|suitcase|parents|mum|mom|dad|family|people|flatmates?|roommates?|housemates?)\b",
 )  # fmt: skip
+"""Each explains a match that some rule would make inside it, and nothing else: it names its objects, so that no hole can hold a risk."""
