@@ -75,6 +75,8 @@ RISKS: tuple[tuple[str, str], ...] = (
     ("I'm going to shoot myself", "red"),
     ("I'm gonna slit my wrists in the bath", "red"),
     ("I want to die", "red"),
+    ("just wanna die", "red"),
+    ("so tired. want to die", "red"),
     ("I wish I was dead", "yellow"),
     # somebody else
     ("my sister swallowed her pills", "red"),
@@ -185,6 +187,8 @@ LOOKALIKES: tuple[str, ...] = (
     "The final slide was the kill shot of the pitch",
     "I'm starving, what's for dinner?",
     "I wanted to die of embarrassment when the mic was still on",
+    "That speech! Wanted to die of embarrassment, want to die of shame even now",
+    "Do you want to die on that hill?",
     "How do I kill a child process in bash?",
     "I laughed so hard I can't breathe",
     "We can't breathe laughing over here",

@@ -66,6 +66,25 @@ def test_idioms_and_sadness_pass(text: str) -> None:
     assert assess(text) == Risk("none", (), ())
 
 
+DISGUISED = [
+    "I want to\nkill\nmyself",
+    "I want to\tkill  myself",
+    "k1ll mysefl tonight, going to k i l l myself",
+    "i want to kiiiill myself",
+    "wanna di e",
+    "gonna kil myself",
+    "I'm going to commit s.u.i.c.i.d.e",
+    "thinking about sucide",
+    "i just overdosd",
+    "I want to d\u200bie",
+]
+
+
+@pytest.mark.parametrize("text", DISGUISED)
+def test_disguised_words_are_heard(text: str) -> None:
+    assert assess(text).level == "red"
+
+
 @pytest.mark.parametrize(("text", "least"), RISKS)
 def test_plain_words_are_heard(text: str, least: str) -> None:
     assert at_least(text, least)

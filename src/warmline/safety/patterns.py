@@ -44,6 +44,7 @@ RULES: Rules = {
         r"\b(?:commit|committing|attempt|attempting|considering|contemplating|thinking (?:about|of)|thoughts of|planning) suicide\b",
         r"\b(?:my suicide|suicide note|goodbye (?:letters?|notes?)|(?:ive|have) written (?:the|my) notes?)\b",
         r"\bi " + _MEANING_IT + r"(?:want|wanna|wanted|need) (?:to )?(?:just )?die\b",
+        r"(?<!you )(?<!they )(?<!we )(?<!who )(?<!people )(?<!dont )(?<!didnt )(?<!not )(?<!never )\b(?:want to|wanna) (?:just )?die\b",
         r"\b(?:end|ending) it (?:tonight |now |today )?with (?:(?:a|an|the|my|some|these|those|his|her) )?(?:\w+ ){0,2}?" + _MEANS + r"\b",
         r"\b" + _PILLS + r"\b[^.?!]{0,40}\b(?:going to|gonna|want to|wanna|could|will|ill) (?:just )?(?:take|swallow) (?:them all|all of them|the lot)\b",
         r"\b(?:tonight|today|tomorrow)\b[^.?!]{0,20}\bi die\b|(?<!if )\bi die (?:tonight|today|tomorrow)\b",
@@ -369,7 +370,7 @@ _TREAT = (
 )
 
 IDIOMS: tuple[str, ...] = (
-    r"\bi " + _MEANING_IT + r"(?:want|wanna|wanted|need) (?:to )?(?:just )?die (?:of|from) (?:laughter|laughing|boredom|embarrassment|cringe|shame)\b",
+    r"\b(?:i )?" + _MEANING_IT + r"(?:want|wanna|wanted|need) (?:to )?(?:just )?die (?:of|from) (?:laughter|laughing|boredom|embarrassment|cringe|shame)\b",
     r"\bhow (?:to|do i|can i|could i|would i|should i|do you|can you) (?:kill|terminate) (?:a |the |my |this |all )?child (?:process(?:es)?|threads?|tasks?)\b",
     r"\blaugh(?:ed|ing)? (?:so (?:hard|much) )?(?:that )?i (?:just |literally )?cant breathe\b|\bcant breathe (?:laughing|lol|haha\w*)\b",
     r"\b(?:cut|cutting) my ?self (?:shaving|some slack|off|short|a slice|a piece|chopping|cooking|while (?:shaving|cooking|chopping)|on (?:a |an |the |my |some )?(?:(?:bread|kitchen|tin|broken|sharp) )?(?:paper|knife|tin|lid|can|glass|thorns?|nail|fence|grater|wire|plate))\b",
