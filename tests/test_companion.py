@@ -49,7 +49,8 @@ def test_reads_probabilities(companion: Companion) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("place", [ESCONV, GOEMOTIONS])
 def test_reads_what_training_read(place: int, companion: Companion, parts: Any) -> None:
-    """The training row, with its replies and its neighbours, gives the probabilities that serving gives.
+    """The training row, with its replies and its neighbours, gives the probabilities that serving gives; of a user's turn, the row that
+    it makes alone.
 
     Not to the last bit: a CPU rounds the attention of a longer sequence otherwise.
     """
@@ -67,13 +68,14 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
         if turn.role != "user":
             continue
         prompt = template.prompt_ids(messages[: at + 1])
-        last_turn = max(where for where, token in enumerate(prompt) if token == template.layout.end_of_turn)
-        emotion = torch.tensor([start + last_turn])
         reading = companion.read(messages[: at + 1])
-        logits = model.heads.emotion(states[emotion])[0]
+        alone = Conversation("alone", (Turn("user", turn.text, emotions=turn.emotions or ("joy",)),))
+        alone_batch = pack([encode("made", [alone], ("emotion",), template, 2048)], [Draw(0, 0)])
+        logits = model.heads(model.states(alone_batch), alone_batch).emotion[0]
         assert list(reading.emotion.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
         if turn.emotions:
-            assert start + last_turn in batch.emotion_positions.tolist()
+            logits = model.heads(model.states(batch), batch).emotion[torch.searchsorted(batch.emotion_positions, start)]
+            assert list(reading.emotion.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
         if at + 1 < len(messages) and original.turns[at + 1].role == "assistant":
             assert batch.tokens[start : start + len(prompt)].tolist() == prompt
             strategy = torch.tensor([start + len(prompt) - 1])
@@ -90,7 +92,7 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
 def test_pooled_turns_and_own_choices_are_read_as_in_training(
     layer: int | None, emotion_final: bool, tiny_config: ConfigFactory, tmp_path: Path
 ) -> None:
-    """With attention pooling and earlier strategies: serving reads the tokens that training read, and the head's own choices."""
+    """With attention pooling and earlier strategies: serving reads the turn that training read, and the head's own choices."""
     emotion_head = {"pooling": "attention", "final_states": emotion_final}
     heads = {"layer": layer, "emotion": emotion_head, "strategy": {"earlier_strategies": True}}
     config = tiny_config(tmp_path, heads=heads, data={"row_tokens": 2048})
@@ -101,14 +103,15 @@ def test_pooled_turns_and_own_choices_are_read_as_in_training(
              Turn("assistant", "I am here.", strategy="Others"), Turn("user", "I miss her so much.", emotions=("sadness",)),
              Turn("assistant", "Tell me about her.", strategy="Question")]  # fmt: skip
     conversation = Conversation("1", tuple(turns))
-    encoded = [encode("made", [conversation], ("lm", "emotion", "strategy"), template, 512)]
-    batch = pack(encoded, [Draw(0, 0)])
+    comment = Conversation("2", (turns[3],))
+    encoded = [encode("made", [conversation, comment], ("lm", "emotion", "strategy"), template, 512)]
+    batch = pack(encoded, [Draw(0, 0), Draw(0, 1)])
     states = model.states(batch)
     reading = Companion(model, template, CPU).read(as_messages(conversation)[:4])
-    emotion = model.heads(states, batch).emotion[1].softmax(0)
+    emotion = model.heads(states, batch).emotion[2].softmax(0)
     seen = states.final if emotion_final else states.inner
     seen = torch.nn.functional.rms_norm(seen, seen.shape[-1:], eps=1e-6)
-    assert torch.equal(emotion, model.heads.emotion.read(seen, batch.emotion_starts, batch.emotion_positions)[1].softmax(0))
+    assert torch.equal(emotion, model.heads.emotion.read(seen, batch.emotion_starts, batch.emotion_positions)[2].softmax(0))
     assert list(reading.emotion.values()) == pytest.approx(emotion.tolist(), abs=1e-6)
     own = model.heads.strategy.by_own_choices(model.heads.strategy.pick(states)[batch.strategy_positions])[-1].softmax(0)
     assert list(reading.strategy.values()) == pytest.approx(own.tolist(), abs=1e-6)
@@ -118,6 +121,14 @@ def test_pooled_turns_and_own_choices_are_read_as_in_training(
     second = template.tokenizer.decode(batch.tokens[starts[1] : int(batch.emotion_positions[1]) + 1])
     assert "I miss her so much." in second
     assert "I am here" not in second
+
+
+@pytest.mark.parametrize("before", [TALK[:2], [Message(role="system", content="Be brief.")], [*TALK, Message(role="user", content="So.")]])
+def test_what_came_before_does_not_change_what_is_heard(companion: Companion, before: list[Message]) -> None:
+    """GoEmotions' comments stand alone in training, so a turn is read alone, to the bit; the strategy is the conversation's."""
+    heard, alone = companion.read([*before, *SAD]), companion.read(SAD)
+    assert heard.emotion == alone.emotion
+    assert heard.strategy != alone.strategy
 
 
 def test_served_prompt_is_the_training_prefix(parts: Any) -> None:

@@ -1,5 +1,6 @@
 """The public way into a finished run: read what a user feels, choose a strategy, reply."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,10 +10,13 @@ import torch
 from torch import Tensor
 
 from warmline.config import load_config
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.data.conversation import Conversation, Turn
+from warmline.data.encoding import encode
+from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL, STRATEGIES
+from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.model.artifacts import load_artifact
-from warmline.model.backbone import Sampling, States
+from warmline.model.backbone import Backbone, Sampling, States
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
@@ -34,6 +38,73 @@ class Reading(NamedTuple):
     strategy: dict[str, float]
 
 
+class Reader(NamedTuple):
+    """Reads conversations for a person: the library, the chat, the page and the API by this alone.
+
+    Each head reads as it was trained: emotion from the user's turn alone, as GoEmotions' comments stand, in a short pass of its own;
+    strategy from the whole conversation.
+
+    Attributes:
+        backbone: In evaluation mode.
+        heads: Of the tuned model.
+        template: The one it was trained with.
+        place: Device and precision.
+    """
+
+    backbone: Backbone
+    heads: Heads
+    template: ChatTemplate
+    place: Place
+
+    def last_turns(self, conversations: Sequence[Sequence[Message]]) -> Batch:
+        """The last turn of each conversation by itself, behind the run's system prompt: encoded and packed as for training.
+
+        Args:
+            conversations: At least one, each ending with a user's message.
+        """
+        # encoding marks where labelled turns are read; which label it is does not matter here
+        alone = [Conversation("last turn", (Turn("user", messages[-1]["content"], (NEUTRAL,)),)) for messages in conversations]
+        encoded = [encode("conversation", alone, ("emotion",), self.template, sys.maxsize)]
+        return collate(encoded, [tuple(all_draws(encoded))])
+
+    @torch.no_grad()
+    def emotion(self, turns: Batch) -> Tensor:
+        """Logits of each turn, [turns, classes], from a forward pass over them.
+
+        Args:
+            turns: As `last_turns` packs them.
+        """
+        batch, head = turns.to(self.backbone.device), self.heads.emotion
+        with self.place.autocast():
+            states = self.backbone.hidden(batch.tokens, batch.position_ids, batch.bounds, batch.longest)
+        return head.read(head.pick(states), batch.emotion_starts, batch.emotion_positions)
+
+    @torch.no_grad()
+    def strategy(self, states: States, prompt: list[int]) -> Tensor:
+        """Logits of the reply to come, [8].
+
+        Args:
+            states: Of the whole prompt.
+            prompt: Token ids, ending with the header of the reply to come.
+        """
+        head, headers = self.heads.strategy, reply_headers(prompt, self.template.layout)
+        asked = torch.tensor(headers if head.sees_earlier else headers[-1:], device=states.final.device)
+        return head.by_own_choices(head.pick(states)[asked])[-1]
+
+    def read(self, turn: Batch, states: States, prompt: list[int]) -> Reading:
+        """What both heads say of one conversation.
+
+        Args:
+            turn: Its last turn, from `last_turns`.
+            states: As for `strategy`.
+            prompt: As for `strategy`.
+        """
+        return Reading(
+            _distribution(emotion_probabilities(self.emotion(turn))[0], EMOTIONS_AND_NEUTRAL),
+            _distribution(self.strategy(states, prompt).softmax(dim=0), STRATEGIES),
+        )
+
+
 class Companion:
     """A tuned model with its heads.
 
@@ -47,6 +118,7 @@ class Companion:
         self._model = model
         self._template = template
         self._place = place
+        self._reader = Reader(model.backbone, model.heads, template, place)
 
     @classmethod
     def open(cls, path: Path, base: str | None = None) -> "Companion":
@@ -66,7 +138,7 @@ class Companion:
 
     @torch.no_grad()
     def read(self, messages: list[Message]) -> Reading:
-        """Emotion of the last user turn and strategy of the reply to come, from one forward pass over the prompt.
+        """Emotion of the last user turn, which is read alone, and strategy of the reply to come, from the whole conversation.
 
         Args:
             messages: `{"role", "content"}` dictionaries, ending with a user's.
@@ -77,7 +149,7 @@ class Companion:
         ids = self._prompt(messages)
         with self._place.autocast():
             prefilled = self._model.backbone.prefill(torch.tensor(ids, device=self._place.device))
-        return take_reading(self._model.heads, prefilled.states, ids, self._template.layout)
+        return self._reader.read(self._reader.last_turns([messages]), prefilled.states, ids)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
         """The next reply.
@@ -137,51 +209,15 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 
 
-class ReadingPlaces(NamedTuple):
-    """Where the heads read in a prompt.
-
-    Attributes:
-        turn_start: First token of the last user turn.
-        turn_end: Its end-of-turn token.
-        headers: Last token of every assistant header, that of the reply to come last.
-    """
-
-    turn_start: int
-    turn_end: int
-    headers: list[int]
-
-
-def reading_places(prompt: list[int], layout: Layout) -> ReadingPlaces:
-    """Where the heads read in a prompt.
+def reply_headers(prompt: list[int], layout: Layout) -> list[int]:
+    """Where the strategy head reads in a prompt: the last token of every assistant header, that of the reply to come last.
 
     Args:
         prompt: Token ids, ending with the header of the reply to come.
         layout: Of the template that rendered it.
     """
-    ends = [at for at, token in enumerate(prompt) if token == layout.end_of_turn]
     header, length = list(layout.reply_header), len(layout.reply_header)
-    headers = [at + length - 1 for at in range(len(prompt) - length + 1) if prompt[at : at + length] == header]
-    return ReadingPlaces(ends[-2] + 1 if len(ends) > 1 else 0, ends[-1], headers)
-
-
-def take_reading(heads: Heads, states: States, prompt: list[int], layout: Layout) -> Reading:
-    """Emotion and strategy from the states of a prompt, wherever it was computed: the one place that reads them for a person.
-
-    Args:
-        heads: Of the tuned model.
-        states: Of the whole prompt.
-        prompt: Token ids, ending with the header of the reply to come.
-        layout: Of the template that rendered it.
-    """
-    places = reading_places(prompt, layout)
-    asked = places.headers if heads.strategy.sees_earlier else places.headers[-1:]
-    start, end, headers = (torch.tensor(at, device=states.final.device) for at in ([places.turn_start], [places.turn_end], asked))
-    emotion = heads.emotion.read(heads.emotion.pick(states), start, end)
-    strategy = heads.strategy.by_own_choices(heads.strategy.pick(states)[headers])[-1:]
-    return Reading(
-        _distribution(emotion_probabilities(emotion)[0], EMOTIONS_AND_NEUTRAL),
-        _distribution(strategy.softmax(dim=1)[0], STRATEGIES),
-    )
+    return [at + length - 1 for at in range(len(prompt) - length + 1) if prompt[at : at + length] == header]
 
 
 def emotion_probabilities(logits: Tensor) -> Tensor:

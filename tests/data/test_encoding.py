@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from tests.data.test_template import ATTACKS
+from tests.tools import CPU
+from warmline.companion import Reader
 from warmline.config import DataConfig
 from warmline.data.conversation import Conversation, Turn
 from warmline.data.encoding import encode, encode_source, encode_split
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.data.packing import reply_states
+from warmline.data.packing import all_draws, collate, reply_states
 from warmline.data.sources import enabled_sources, esconv, load_source
 from warmline.data.template import END_OF_TURN, ChatTemplate, as_messages
 
@@ -162,6 +166,28 @@ def test_real_conversations_are_served_as_trained(real_template, some_esconv):
 def test_sample_conversations_are_served_as_trained(real_template, sample_conversations, source):
     for conversation in sample_conversations[source]:
         assert_served_as_trained(real_template, conversation)
+
+
+@pytest.mark.parametrize("system_prompt", [None, "You are a warm friend."])
+def test_a_served_last_turn_is_read_where_training_read_it(template, system_prompt):
+    """The same tokens and the same places, whatever stands before it when serving, another system prompt too."""
+    prompted = ChatTemplate(template.tokenizer, template.name, system_prompt)
+    comments = ["  I lost my job.\n", *ATTACKS, "ok"]
+    trained = encode("made", [Conversation(text, (Turn("user", text, emotions=("joy",)),)) for text in comments], ALL, prompted, 4096)
+    expected = collate([trained], [tuple(all_draws([trained]))])
+    before = [{"role": "system", "content": "Be brief."}, *as_messages(DIALOGUE)[:5]]
+    talks = [[*before[:at], {"role": "user", "content": text}] for at, text in enumerate(comments) if at < 5] + [
+        [{"role": "user", "content": text}] for text in comments[5:]
+    ]
+    reader = Reader(backbone=None, heads=None, template=prompted, place=CPU)
+    served = reader.last_turns(talks)
+    for name in ("tokens", "position_ids", "bounds", "emotion_starts", "emotion_positions"):
+        assert torch.equal(getattr(served, name), getattr(expected, name)), name
+    assert served.longest == expected.longest
+    for at, talk in enumerate(talks):  # and one at a time, as they come
+        one = reader.last_turns([talk])
+        assert one.tokens.tolist() == trained[at].tokens.tolist()
+        assert one.emotion_positions.tolist() == trained[at].emotion[:, 0].tolist()
 
 
 def test_a_single_turn_is_read_where_the_prompt_has_it(real_template, sample_conversations):

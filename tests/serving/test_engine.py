@@ -71,25 +71,33 @@ def test_who_else_is_talking_changes_no_bit(engine: Engine, companion: Companion
     assert len(set(alone)) > 10  # or they could be mixed up unseen
 
 
-def test_the_prompt_runs_once_and_is_the_training_prefix(fresh: Fresh, monkeypatch: pytest.MonkeyPatch, companion: Companion) -> None:
+def test_the_prompt_runs_once_and_is_the_training_prefix(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And beside it the last user turn, as a training row of its own."""
     engine = fresh()
-    seen: list[list[int]] = []
-    prefill = engine._backbone.prefill
+    seen: dict[str, list[list[int]]] = {"prefill": [], "hidden": []}
 
-    def spy(tokens: torch.Tensor) -> Any:
-        seen.append(tokens.tolist())
-        return prefill(tokens)
+    def spy(name: str) -> None:
+        run = getattr(engine._backbone, name)
 
-    monkeypatch.setattr(engine._backbone, "prefill", spy)
-    monkeypatch.setattr(engine._backbone, "hidden", None)
-    stream = engine.start(TALK[:1], GREEDY)
+        def call(tokens: torch.Tensor, *others: Any) -> Any:
+            seen[name].append(tokens.tolist())
+            return run(tokens, *others)
+
+        monkeypatch.setattr(engine._backbone, name, call)
+
+    for name in seen:
+        spy(name)
+    stream = engine.start(TALK, GREEDY)
     text(stream)
     assert stream.reading is not None
     template = engine._template
-    training = template.tokenize([template.render(TALK)])[0]
-    assert len(seen) == 1
-    assert seen[0] == training[: len(seen[0])]
-    assert stream.usage.prompt == len(seen[0])
+    whole, alone = template.tokenize([template.render([*TALK, *TALK[1:2]]), template.render(TALK[-1:])])
+    (prompt,) = seen["prefill"]
+    assert prompt == whole[: len(prompt)]
+    assert stream.usage.prompt == len(prompt)
+    assert seen["hidden"] == [alone]
+    text(engine.start(TALK, GREEDY, base=True))
+    assert len(seen["hidden"]) == 1  # a base reads nothing
 
 
 def test_a_seed_gives_the_same_reply_and_another_seed_another(engine: Engine) -> None:

@@ -107,10 +107,11 @@ def reads(heads: HeadsConfig) -> dict[str, str]:
         "scaled final hidden" if heads.layer is None or head.final_states else f"scaled layer-{heads.layer}"
         for head in (heads.emotion, heads.strategy)
     )
+    alone = ", which is run alone"
     pooled = f"learned mean of the {emotion} states of the user's turn, up to and with its last token (end of turn)"
     earlier = "; and the earlier replies' strategies: annotated, or where nobody annotates the head's own probabilities"
     return {
-        "emotion": pooled if heads.emotion.pooling == "attention" else f"{emotion} state {last}",
+        "emotion": (pooled if heads.emotion.pooling == "attention" else f"{emotion} state {last}") + alone,
         "strategy": f"{strategy} state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
 

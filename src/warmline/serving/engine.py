@@ -1,15 +1,15 @@
-"""One model, many conversations: replies stream with a key-value cache, and the heads read from the prompt's own forward pass.
+"""One model, many conversations: replies stream with a key-value cache, and the heads read beside the prompt's own forward pass.
 
-One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`, which `Companion.read` uses
-too, so a reading is the same to the bit), and gives every reply under way one more token in one batch (`Backbone.step`), tuned and base
-apart. Each conversation keeps transformers' own `DynamicCache`, and a batch always has as many rows as there are slots: a matrix product
-may round differently with another number of rows, and then what one person is told would depend on who else is talking. Draws come from a
-generator for each request and transformers' own logits processors.
+One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`) and the last user turn alone
+for the emotion head (`companion.Reader`; `Companion.read` does both too, so a reading is the same to the bit), and gives every reply under
+way one more token in one batch (`Backbone.step`), tuned and base apart. Each conversation keeps transformers' own `DynamicCache`, and a
+batch always has as many rows as there are slots: a matrix product may round differently with another number of rows, and then what one
+person is told would depend on who else is talking. Draws come from a generator for each request and transformers' own logits processors.
 
 transformers (5.17 to 5.23) has a continuous-batching manager, which cannot do this: it hands out tokens and never hidden states, so the
-heads would need a second pass; it draws every request from torch's one random state, so no seed could be kept; its settings for single
-requests know no min_p; prompts are packed and cut together with other requests', so their bits depend on those; and it runs a model as it
-stands, so that base and tuned would need two. For many users there is vLLM: docs/serving.md.
+strategy head would need a second pass over each; it draws every request from torch's one random state, so no seed could be kept; its
+settings for single requests know no min_p; prompts are packed and cut together with other requests', so their bits depend on those; and it
+runs a model as it stands, so that base and tuned would need two. For many users there is vLLM: docs/serving.md.
 """
 
 import threading
@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from warmline.companion import check_messages, take_reading
+from warmline.companion import Reader, check_messages
 from warmline.config import ModelConfig, TrainingConfig, load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.template import ChatTemplate, Message
@@ -129,7 +129,8 @@ class Engine:
         slots: int = 16,
         queue: int = 256,
     ) -> None:
-        self._backbone, self._heads, self._template, self._place = backbone, heads, template, place
+        self._backbone, self._template, self._place = backbone, template, place
+        self._reader = Reader(backbone, heads, template, place) if heads is not None else None
         self.name, self.base_model, self.context, self.slots = name, base_model, context, slots
         self.tuned_id = name if heads is not None else None
         self.base_id = f"{name}-base" if heads is not None else name
@@ -220,7 +221,7 @@ class Engine:
         settings = settings or Generation()
         settings.check()
         check_messages(messages)
-        making = self._make(messages, settings, base or self._heads is None, country, crisis_message == "inline")
+        making = self._make(messages, settings, base or self._reader is None, country, crisis_message == "inline")
         with self._changed:
             if self._closing:
                 raise ClosedError("the server is shutting down; try again later")
@@ -252,11 +253,13 @@ class Engine:
         generator = None
         if settings.seed is not None:
             generator = torch.Generator(self._place.device).manual_seed(settings.seed)
+        turn = None if base or self._reader is None else self._reader.last_turns([messages])
         stream = Stream(len(prompt), risk, message, self._notify)
         return Making(
             stream,
             base,
             prompt,
+            turn,
             limit,
             self._template.layout.end_of_turn,
             ReplyText(self._template.tokenizer, country, settings.stop),
@@ -322,8 +325,10 @@ class Engine:
             with self._place.autocast(), self._backbone.reference() if making.base else nullcontext():
                 states, cache = self._backbone.prefill(torch.tensor(making.prompt, device=self._place.device))
                 logits = self._backbone.logits(states.final[-1:])
-            heads = None if making.base else self._heads
-            making.begin(cache, take_reading(heads, states, making.prompt, self._template.layout) if heads is not None else None)
+            reading = None
+            if self._reader is not None and making.turn is not None:
+                reading = self._reader.read(making.turn, states, making.prompt)
+            making.begin(cache, reading)
             making.grow(logits[0])
         except Exception as error:
             making.leave(error)

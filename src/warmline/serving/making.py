@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList
 
 from warmline.companion import Reading
+from warmline.data.packing import Batch
 from warmline.model.generation import draw
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
@@ -20,6 +21,7 @@ class Making:
         stream: Where it goes.
         base: From the untuned model.
         prompt: Token ids.
+        turn: The last user turn alone, for the emotion head; None where nothing is read.
         limit: Longest reply, in tokens.
         end_of_turn: Token id that ends it.
         text: Turns its tokens into what is shown.
@@ -34,6 +36,7 @@ class Making:
     stream: Stream
     base: bool
     prompt: list[int]
+    turn: Batch | None
     limit: int
     end_of_turn: int
     text: ReplyText
