@@ -1,6 +1,8 @@
 """The saved heads' scores, worked out again by hand through the public way in."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,17 @@ import warmline
 from tests.conftest import ConfigFactory
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, perturb
-from warmline.companion import Companion
+from warmline.companion import Companion, Reader
 from warmline.config import dump_config, load_config
-from warmline.data.conversation import Conversation
+from warmline.data.conversation import Conversation, Turn
 from warmline.data.earlier import annotated, earlier_features
+from warmline.data.encoding import encode
 from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
+from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.sources import enabled_sources, load_source
-from warmline.data.template import ChatTemplate, as_messages
+from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
+from warmline.evaluation.context import behind_earlier_turns
 from warmline.evaluation.evaluate import HeldOut, score_heads
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import predict
@@ -133,26 +138,89 @@ def test_earlier_strategies_annotated_and_own(tiny_config: ConfigFactory, tmp_pa
             if turn.strategy is None:
                 continue
             before = as_messages(one)[:at]
-            if before and before[-1]["role"] == "user":
-                read = companion.read(before).strategy
-                own.append((at, one.id, turn.strategy, max(read, key=lambda name: read[name])))
+            if served := bool(before) and before[-1]["role"] == "user":
+                own.append((turn.strategy, likeliest(companion.read(before).strategy, STRATEGIES)))
             states = states_alone(model, torch.tensor(template.prompt_ids(before)))
             used.append(STRATEGIES.index(turn.strategy))
             earlier = earlier_features(annotated(np.array(used)))[-1:]  # which its own strategy does not enter
-            told.append((turn.strategy, STRATEGIES[int(model.heads.strategy.read(states[-1:], earlier).argmax())]))
-    assert scores["accuracy"] == pytest.approx(accuracy(told))
-    assert scores["macro_f1"] == pytest.approx(macro_f1(told, STRATEGIES))
-    held = HeldOut.of(FinishedRun.open(run.path))
-    said = predict(model, [held.encoded["esconv"]["test"]], CPU, 4096)
-    assert scores["own_choices"]["accuracy"] == pytest.approx(
-        float((said.strategy_by_own_choices.argmax(1) == said.strategy_targets).float().mean())
-    )
-    guesses = iter(said.strategy_by_own_choices.argmax(1).tolist())
-    rows = {
-        (one.id, at): next(guesses) for one in conversations(run, "esconv", "test") for at, turn in enumerate(one.turns) if turn.strategy
-    }
-    assert len(own) > 10
-    assert all(STRATEGIES[rows[conversation, at]] == guess for at, conversation, _, guess in own)
+            told.append(((turn.strategy, STRATEGIES[int(model.heads.strategy.read(states[-1:], earlier).argmax())]), served))
+    everywhere = [pair for pair, _ in told]
+    assert scores["accuracy"] == pytest.approx(accuracy(everywhere))
+    assert scores["macro_f1"] == pytest.approx(macro_f1(everywhere, STRATEGIES))
+    assert scores["own_choices"]["n"] == len(own) > 10
+    assert scores["own_choices"]["accuracy"] == pytest.approx(accuracy(own))
+    assert scores["own_choices"]["macro_f1"] == pytest.approx(macro_f1(own, STRATEGIES))
+    told_there = [pair for pair, served in told if served]
+    gain = scores["own_choices"]["head_minus_this"]
+    assert gain["accuracy"] == pytest.approx(accuracy(told_there) - accuracy(own))
+    assert gain["macro_f1"] == pytest.approx(macro_f1(told_there, STRATEGIES) - macro_f1(own, STRATEGIES))
+
+
+def test_a_strategy_is_served_only_after_a_users_turn(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """For a head that sees no earlier strategies too: those rows, through the public way in, and where the others went."""
+    run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"row_tokens": 4096})
+    scores, companion = heads_of(run)["strategy"], warmline.load(run.path)
+    pairs, left_out = [], Counter[str]()
+    for one in conversations(run, "esconv", "test"):
+        for at, turn in enumerate(one.turns):
+            if turn.strategy is None:
+                continue
+            if at and one.turns[at - 1].role == "user":
+                pairs.append((turn.strategy, likeliest(companion.read(as_messages(one)[:at]).strategy, STRATEGIES)))
+            else:
+                left_out["follow the supporter's own message" if at else "open a dialogue"] += 1
+    served = scores["own_choices"]
+    assert served["n"] == len(pairs)
+    assert served["left_out"] == {"follow the supporter's own message": 0, "open a dialogue": 0} | left_out
+    assert served["n"] + sum(left_out.values()) == scores["n"] > served["n"]
+    assert (served["accuracy"], served["macro_f1"]) == pytest.approx((accuracy(pairs), macro_f1(pairs, STRATEGIES)))
+    assert served["head_minus_this"]["accuracy"] == 0
+
+
+@pytest.mark.parametrize("labels", [27, 28])
+def test_an_emotion_in_context_is_the_emotion_alone(
+    labels: int, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what serves: let that read whole conversations, and evaluation sees the answers change."""
+    run = untrained(RunFolder(tmp_path / "run"), tiny_config, data={"sources": {"goemotions": {"labels": labels}}})
+    protocols = ("single_label_27", "multi_label_28") if labels == 28 else ("single_label_27",)
+    found = heads_of(run)["emotion"]
+    for name in protocols:
+        alone, there = found[name], found[name]["in_context"]
+        assert there["n"] == alone["n"]
+        assert there["changed"] == 0
+        assert (there["accuracy"], there["macro_f1"]) == (alone["accuracy"], alone["macro_f1"])
+        assert there["intervals"]["accuracy"] == alone["intervals"]["accuracy"]
+
+    def whole(reader: Reader, talks: Sequence[list[Message]]) -> Batch:
+        turns = [[Turn(one["role"], one["content"]) for one in talk] for talk in talks]
+        heard = [Conversation("", (*before, replace(last, emotions=("joy",)))) for *before, last in turns]
+        encoded = [encode("made", heard, ("emotion",), reader.template, 100_000)]
+        return collate(encoded, [tuple(all_draws(encoded))])
+
+    monkeypatch.setattr(Reader, "last_turns", whole)
+    changed = heads_of(run)["emotion"]
+    assert all(changed[name]["in_context"]["changed"] > 0.05 for name in protocols)
+    assert changed["single_label_27"]["accuracy"] == found["single_label_27"]["accuracy"]
+
+
+def test_a_context_ends_with_the_comment_behind_a_reply() -> None:
+    dialogue = Conversation("d", tuple(Turn("user" if at % 2 == 0 else "assistant", f"turn {at}") for at in range(8)))
+    silent = Conversation("s", (Turn("user", "nobody answers"),))
+    talks = behind_earlier_turns([f"comment {at}" for at in range(50)], [silent, dialogue], seed=13)
+    assert [talk[-1] for talk in talks] == [Message(role="user", content=f"comment {at}") for at in range(50)]
+    assert {len(talk) for talk in talks} == {3, 5, 7, 9}
+    assert all(talk[:-1] == as_messages(dialogue)[: len(talk) - 1] for talk in talks)
+    assert talks == behind_earlier_turns([f"comment {at}" for at in range(50)], [silent, dialogue], seed=13)
+    assert talks != behind_earlier_turns([f"comment {at}" for at in range(50)], [silent, dialogue], seed=14)
+
+
+def test_without_dialogues_there_is_no_context(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    sections = {"sources": {"empathetic_dialogues": {"enabled": False}, "esconv": {"enabled": False}}}
+    run = untrained(RunFolder(tmp_path / "run"), tiny_config, data=sections)
+    single = heads_of(run)["emotion"]["single_label_27"]
+    assert single["in_context"] is None
+    assert "no earlier turns" in single["absent"]["in_context"]
 
 
 def test_batch_size_does_not_matter(tiny_config: ConfigFactory, tmp_path: Path) -> None:

@@ -95,9 +95,13 @@ def test_everything_measured(measured: RunFolder) -> None:
         assert reason in missing
 
 
-def test_a_head_that_sees_earlier_strategies_is_shown_as_it_serves(measured: RunFolder) -> None:
+def test_a_strategy_head_is_shown_as_it_serves(measured: RunFolder) -> None:
     found = read_json(measured.evaluation)
-    found["heads"]["strategy"]["own_choices"] = {"protocol": "by itself", **results.baseline(0.287, 0.019, 0.01, 0.03)}
+    served = {"protocol": "by itself", **results.baseline(0.287, 0.019, 0.01, 0.03)}
+    found["heads"]["strategy"]["own_choices"] = served
+    write_json(measured.evaluation, found)
+    assert "Left out are" not in text_of(measured)  # as evaluations of before have it
+    served["left_out"] = {"follow the supporter's own message": 1506, "open a dialogue": 94}
     write_json(measured.evaluation, found)
     text = text_of(measured)
     (glance,) = [line for line in text.splitlines() if "strategy head, as when serving?" in line]
@@ -106,6 +110,24 @@ def test_a_head_that_sees_earlier_strategies_is_shown_as_it_serves(measured: Run
     assert "0.287" in row
     assert "higher by 0.019" in row
     assert "As when serving: by itself." in text
+    assert "Left out are those that follow the supporter's own message (1,506), and those that open a dialogue (94).\n" in text
+
+
+def test_an_emotion_head_is_shown_in_context(measured: RunFolder) -> None:
+    assert "in context" not in text_of(measured)  # evaluations of before do not have it
+    found = read_json(measured.evaluation)
+    there = {"protocol": "behind other turns", **results.baseline(0.1234, 0.0516, 0.01, 0.09), "changed": 0.4321}
+    there["intervals"]["changed"] = [0.4, 0.45]
+    found["heads"]["emotion"]["single_label_27"]["in_context"] = there
+    write_json(measured.evaluation, found)
+    text = text_of(measured)
+    (row,) = [line for line in text.splitlines() if line.startswith("| head, in context")]
+    assert "0.123" in row
+    assert "higher by 0.052" in row
+    assert "\nIn context: behind other turns; 43.2 % (40.0 % to 45.0 %) of the answers change.\n" in text
+    found["heads"]["emotion"]["multi_label_28"] = {"protocol": "28 labels", **results.scored(0.4, 0.5), "in_context": there}
+    write_json(measured.evaluation, found)
+    assert "of the answers change. Macro-F1 there:\n0.123" in text_of(measured)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from warmline.cli import app
 from warmline.errors import WarmlineError
-from warmline.reporting.headline import HEADLINE, ROWS
+from warmline.reporting.headline import HEADLINE, ROWS, table
 from warmline.reporting.summary import FIGURES, Measured, over_seeds, summarise, write_summary
 from warmline.runs import read_json, write_json
 
@@ -84,6 +84,17 @@ def test_every_figure_names_its_files(study: Path) -> None:
     assert figures["strategy_accuracy"]["seeds"] == [13, 14, 15]
     assert figures["emotion_28_macro_f1"]["source"][0] == "labels-28/seed-13.json"
     assert figures["strategy_accuracy"]["source"] == ["evaluation.json", "full/seed-14.json", "full/seed-15.json"]
+
+
+def test_seeds_that_count_other_rows_are_no_mean(study: Path) -> None:
+    """Evaluations of different versions, which score other rows as when serving."""
+    newer = evaluation(14, 0.0)
+    newer["heads"]["strategy"]["own_choices"]["n"] = 2295
+    write_json(study / "full" / "seed-14.json", newer)
+    found = summarise(study)
+    assert found["strategy_own_choices_accuracy"]["mean"] is None
+    assert "different test items" in table(found)
+    assert found["strategy_accuracy"]["mean"] is not None
 
 
 def test_interval_over_seeds_and_items(study: Path) -> None:

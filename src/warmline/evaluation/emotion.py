@@ -21,11 +21,13 @@ from warmline.evaluation.baselines import (
 from warmline.evaluation.calibration import calibration, fit_multilabel_temperature, fit_temperature, multilabel_calibration
 from warmline.evaluation.rows import EmotionRows
 from warmline.evaluation.scores import compared, confusion, multi_label_statistics, per_class, single_label_statistics, with_intervals
-from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray, Statistic
+from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray, Statistic, weighted_mean
 
 SINGLE = "27-way, rows whose only official label is an emotion"
 MULTI = "28 labels with neutral, all rows; each label's threshold has the highest F1 on validation"
 NO_MULTI = "the head has 27 outputs under one softmax; train with data.sources.goemotions.labels: 28 for this protocol"
+IN_CONTEXT = "the same rows as when serving: each the user's last turn behind turns of a held-out dialogue, drawn by the seed"
+NO_CONTEXT = "neither empathetic_dialogues nor esconv is enabled, so there are no earlier turns to stand before a comment"
 NO_CALIBRATION = "a head of 28 sigmoids gives no distribution over the 27; its calibration stands under multi_label_28"
 
 Rows = Mapping[Split, EmotionRows]
@@ -54,7 +56,7 @@ def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> tuple[Bas
     return {"linear_probe": single}, {"linear_probe": multi}
 
 
-def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int) -> dict[str, Any]:
+def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int, in_context: FloatArray | None = None) -> dict[str, Any]:
     """The 27-way protocol.
 
     Args:
@@ -62,6 +64,7 @@ def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int) ->
         logits: The head's on valid and test, [rows, 27 or 28]; with 28 the likeliest of the 27 emotions is the answer.
         baselines: Fitted on the single-label rows of train.
         seed: Of the bootstrap.
+        in_context: The head's on test behind earlier turns, [rows, 27 or 28]; None where there are none.
     """
     test = rows["test"]
     truth, unseen = _targets(test), ~test.seen(rows["train"])[test.single]
@@ -70,6 +73,13 @@ def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int) ->
     clusters = np.arange(len(truth))
     head = single_label_statistics(truth, own)
     found: dict[str, Any] = {"protocol": SINGLE, **_both(truth, own, unseen, seed)}
+    absent = {}
+    if in_context is not None:
+        served = in_context[test.single][:, : len(EMOTIONS)]
+        changed = served.argmax(axis=1) != guess
+        found["in_context"] = _in_context(head, single_label_statistics(truth, served), changed, seed)
+    else:
+        found["in_context"], absent["in_context"] = None, NO_CONTEXT
     majority = int(np.bincount(_targets(rows["train"]), minlength=len(EMOTIONS)).argmax())
     always = np.tile(np.arange(len(EMOTIONS)) == majority, (len(truth), 1)).astype(float)
     found["majority"] = {"label": EMOTIONS[majority], **_both(truth, always, unseen, seed)}
@@ -88,12 +98,12 @@ def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int) ->
         valid = rows["valid"]
         found["calibration"] = calibration(own, truth, fit_temperature(logits["valid"][valid.single], _targets(valid)))
     else:
-        found["calibration"], found["absent"] = None, {"calibration": NO_CALIBRATION}
-    return found
+        found["calibration"], absent["calibration"] = None, NO_CALIBRATION
+    return {**found, **({"absent": absent} if absent else {})}
 
 
-def score_multi(rows: Rows, logits: Logits, baselines: Baselines, seed: int) -> dict[str, Any]:
-    """The 28-label protocol; for a head with 27 outputs only the baselines, and why."""
+def score_multi(rows: Rows, logits: Logits, baselines: Baselines, seed: int, in_context: FloatArray | None = None) -> dict[str, Any]:
+    """The 28-label protocol, arguments as for `score_single`; for a head with 27 outputs only the baselines, and why."""
     test, valid = rows["test"], rows["valid"]
     truth, unseen = test.labels, ~test.seen(rows["train"])
     clusters = np.arange(len(truth))
@@ -110,6 +120,12 @@ def score_multi(rows: Rows, logits: Logits, baselines: Baselines, seed: int) -> 
         found["per_class"] = per_class(truth, guess, EMOTIONS_AND_NEUTRAL)
         thresholds = best_thresholds(expit(logits["valid"]), valid.labels)
         found["thresholds"] = dict(zip(EMOTIONS_AND_NEUTRAL, thresholds.tolist(), strict=True))
+        if in_context is not None:
+            served = expit(in_context) >= thresholds
+            changed = (served != guess).any(axis=1)
+            found["in_context"] = _in_context(head, multi_label_statistics(truth, served), changed, seed)
+        else:
+            found["in_context"], found["absent"] = None, {"in_context": NO_CONTEXT}
         temperature = fit_multilabel_temperature(logits["valid"], valid.labels)
         found["calibration"] = multilabel_calibration(logits["test"], truth, temperature)
     else:
@@ -137,6 +153,15 @@ def _both_multi(truth: BoolArray, guess: BoolArray, unseen: BoolArray, seed: int
     return {
         **with_intervals(multi_label_statistics(truth, guess), np.arange(len(truth)), seed),
         "without_seen_texts": {"left_out": int((~unseen).sum()), **kept},
+    }
+
+
+def _in_context(alone: Mapping[str, Statistic], served: Mapping[str, Statistic], changed: BoolArray, seed: int) -> dict[str, Any]:
+    clusters = np.arange(len(changed))
+    return {
+        "protocol": IN_CONTEXT,
+        **with_intervals({**served, "changed": weighted_mean(changed)}, clusters, seed),
+        "head_minus_this": compared(alone, served, clusters, seed),
     }
 
 

@@ -12,6 +12,7 @@ from warmline.data.encoding import EncodedSource, encode_source
 from warmline.data.sources import Source, data_checksums, enabled_sources, load_source
 from warmline.evaluation import emotion, strategy
 from warmline.evaluation.baselines import Fitted
+from warmline.evaluation.context import behind_earlier_turns, read_emotions
 from warmline.evaluation.figures import draw_confusion, draw_reliability
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import HeadPredictions, base_states, predict
@@ -145,10 +146,12 @@ def _emotion(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str,
         for one, several in (emotion.text_baselines(rows, _checksums(held, "goemotions")), emotion.probe_baselines(rows, states)):
             single |= one
             multi |= several
-    seed = finished.config.seed
+    seed, in_context = finished.config.seed, None
+    if dialogues := [one for name in REPLY_SOURCES if name in held.sources for one in held.conversations[name]["test"]]:
+        in_context = read_emotions(finished.reader, behind_earlier_turns(rows["test"].texts, dialogues, seed))
     return {
-        "single_label_27": emotion.score_single(rows, logits, single, seed),
-        "multi_label_28": emotion.score_multi(rows, logits, multi, seed),
+        "single_label_27": emotion.score_single(rows, logits, single, seed, in_context),
+        "multi_label_28": emotion.score_multi(rows, logits, multi, seed, in_context),
     }
 
 

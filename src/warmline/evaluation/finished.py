@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from warmline.companion import Companion
+from warmline.companion import Companion, Reader
 from warmline.config import RunConfig, load_config
 from warmline.data.sources import data_checksums
 from warmline.data.template import ChatTemplate
@@ -49,6 +49,11 @@ class FinishedRun(NamedTuple):
     def companion(self) -> Companion:
         """The same model, to read and reply with."""
         return Companion(self.model, self.template, self.place)
+
+    @property
+    def reader(self) -> Reader:
+        """What reads for a person, in every place that serves."""
+        return Reader(self.model.backbone, self.model.heads, self.template, self.place)
 
     def context(self) -> dict[str, Any]:
         """What stands at the head of every results file: the run, its base model, seed and data.

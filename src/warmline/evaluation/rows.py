@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from warmline.data.conversation import Conversation, Turn
+from warmline.data.conversation import Conversation, Role, Turn
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
 
@@ -53,6 +53,7 @@ class StrategyRows(NamedTuple):
     Attributes:
         targets: [rows], places in STRATEGIES.
         dialogues: [rows], which conversation a row belongs to.
+        after: [rows], who spoke last before the reply; None where it opens the dialogue.
         contexts: [rows], the last turns before the reply.
         replies: [rows], the reply itself: never an input of a strategy predictor.
         history: [rows, features], how often each strategy was used before, and the turn's position. No text.
@@ -61,6 +62,7 @@ class StrategyRows(NamedTuple):
 
     targets: IntArray
     dialogues: IntArray
+    after: list[Role | None]
     contexts: list[str]
     replies: list[str]
     history: FloatArray
@@ -69,13 +71,14 @@ class StrategyRows(NamedTuple):
 
 def strategy_rows(conversations: Sequence[Conversation]) -> StrategyRows:
     """One row for each labelled supporter turn."""
-    targets, dialogues, contexts, replies, history, in_order = [], [], [], [], [], []
+    targets, dialogues, after, contexts, replies, history, in_order = [], [], [], [], [], [], []
     for number, conversation in enumerate(conversations):
         used: list[int] = []
         for at, turn in enumerate(conversation.turns):
             if turn.strategy is None:
                 continue
             before = conversation.turns[:at]
+            after.append(before[-1].role if before else None)
             contexts.append(" ".join(one.text for one in before[-CONTEXT_TURNS:]))
             replies.append(turn.text)
             history.append(_history(used, at))
@@ -86,6 +89,7 @@ def strategy_rows(conversations: Sequence[Conversation]) -> StrategyRows:
     return StrategyRows(
         np.asarray(targets, dtype=np.int64),
         np.asarray(dialogues, dtype=np.int64),
+        after,
         contexts,
         replies,
         np.asarray(history),

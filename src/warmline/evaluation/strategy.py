@@ -17,7 +17,8 @@ from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
 
 PROTOCOL = "8-way, reply unseen; earlier strategies are an input of the history baselines only"
 WITH_EARLIER = "8-way, reply unseen; the head, too, sees the annotated strategies of earlier replies"
-OWN_CHOICES = "the same head with its own probabilities in place of annotated earlier strategies: all that is known when serving"
+AS_SERVED = "the same head on the replies to a user's turn, the only ones that serving can be asked for"
+OWN_CHOICES = f"{AS_SERVED}, with its own probabilities in place of annotated earlier strategies"
 NO_PREFERENCE = "its errors do not connect all strategies, so that no Bradley-Terry strengths follow from them"
 HISTORY = ("history", "history_in_order")
 
@@ -63,10 +64,12 @@ def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, 
         logits: The head's on valid and test, [rows, 8].
         baselines: Fitted on train.
         seed: Of the bootstrap.
-        by_own_choices: [test rows, 8], of a head that sees earlier strategies, with its own in place of the annotated.
+        by_own_choices: [test rows, 8], of a head that sees earlier strategies, with its own in place of the annotated; None for one that
+            sees none.
 
     Returns:
-        `leak_warnings` holds a line for each predictor whose accuracy is too good to be honest.
+        `own_choices` is the head as when serving, on the rows that serving can be asked for; `leak_warnings` holds a line for each
+        predictor whose accuracy is too good to be honest.
     """
     test = rows["test"]
     truth, own = test.targets, logits["test"]
@@ -77,13 +80,7 @@ def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, 
         "dialogues": len(np.unique(test.dialogues)),
         **with_intervals(head, test.dialogues, seed),
     }
-    if by_own_choices is not None:
-        own_choices = single_label_statistics(truth, by_own_choices)
-        found["own_choices"] = {
-            "protocol": OWN_CHOICES,
-            **with_intervals(own_choices, test.dialogues, seed),
-            "head_minus_this": compared(head, own_choices, test.dialogues, seed),
-        }
+    found["own_choices"] = _as_served(test, own, by_own_choices, seed)
     majority = int(np.bincount(rows["train"].targets, minlength=len(STRATEGIES)).argmax())
     always = np.tile(np.arange(len(STRATEGIES)) == majority, (len(truth), 1)).astype(float)
     found["majority"] = {"label": STRATEGIES[majority], **with_intervals(single_label_statistics(truth, always), test.dialogues, seed)}
@@ -103,6 +100,22 @@ def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, 
     found["calibration"] = calibration(own, truth, fit_temperature(logits["valid"], rows["valid"].targets))
     found["leak_warnings"] = leak_warnings(found)
     return found
+
+
+def _as_served(test: StrategyRows, annotated: FloatArray, by_own_choices: FloatArray | None, seed: int) -> dict[str, Any]:
+    """The head where a user has just spoken, and how many other rows there are; its gain from annotation on those same rows."""
+    asked = np.asarray([role == "user" for role in test.after])
+    dialogues, said = test.dialogues[asked], annotated if by_own_choices is None else by_own_choices
+    told, served = (single_label_statistics(test.targets[asked], logits[asked]) for logits in (annotated, said))
+    return {
+        "protocol": AS_SERVED if by_own_choices is None else OWN_CHOICES,
+        "left_out": {
+            "follow the supporter's own message": test.after.count("assistant"),
+            "open a dialogue": test.after.count(None),
+        },
+        **with_intervals(served, dialogues, seed),
+        "head_minus_this": compared(told, served, dialogues, seed),
+    }
 
 
 def leak_warnings(scores: dict[str, Any]) -> list[str]:

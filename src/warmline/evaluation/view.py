@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 _NAMES = {
+    "in_context": "in context",
     "own_choices": "as when serving",
     "majority": "majority class",
     "history": "history",
@@ -49,9 +50,10 @@ def _heads(heads: dict[str, Any]) -> Table:
         calibration = scores.get("calibration")
         ece = "" if calibration is None else f"{calibration['raw']['ece']:.3f}"
         table.add_row(Text(title, style="bold"), f"{scores['n']:,}", *_scores(scores), ece)
-        others = {**{name: scores[name] for name in ("own_choices", "majority") if name in scores}, **scores["baselines"]}
-        for name, baseline in others.items():
-            table.add_row(f"  {_NAMES[name]}", "", *_scores(baseline), "")
+        beside = {name: scores[name] for name in ("in_context", "own_choices", "majority") if scores.get(name)}
+        for name, other in {**beside, **scores["baselines"]}.items():
+            n = f"{other['n']:,}" if other["n"] != scores["n"] else ""
+            table.add_row(f"  {_NAMES[name]}", n, *_scores(other), "")
     return table
 
 

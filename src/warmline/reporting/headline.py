@@ -61,8 +61,8 @@ def table(summary: dict[str, Any]) -> str:
     lines = ["| on the test splits | tuned (95 %) | beside it | items | seeds | from |", "| --- | --- | --- | --- | --- | --- |"]
     for row in ROWS:
         one = summary.get(row.name)
-        if one is None or (one["mean"] is None and row.name.startswith("strategy_own_choices")):
-            continue  # a head that takes no earlier strategies scores the same with and without annotation
+        if one is None:
+            continue
         source = ", ".join(f"`{name}`" for name in one["source"])
         if one["mean"] is None:
             lines.append(f"| {row.label} | not measured: {one['absent']} | | | | {source} |")

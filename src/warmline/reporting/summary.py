@@ -183,6 +183,8 @@ def _over_seeds(kind: str, found: dict[str, dict[str, Any]], read: Read) -> dict
     if len(measured) < len(values):
         return _absent("not in every one of these files", *files)
     own = list(measured.values())
+    if len({one.n for one in own}) > 1:
+        return _absent("these files count different test items; evaluate the runs again with one version", *files)
     return {**over_seeds(own), "n": own[0].n, "seeds": list(measured), "source": files}
 
 
