@@ -297,7 +297,7 @@ def _results(
 
 def _clipped_share(one: StudyRun) -> float:
     """Share of steps whose gradient was scaled down: clipping is where the losses' sizes touch each other."""
-    norms = [line["grad_norm"] for line in read_metrics(_folder(one)) if line["kind"] == "train"]
+    norms = [line["grad_norm"] or 0.0 for line in read_metrics(_folder(one)) if line["kind"] == "train"]
     return float(sum(norm > one.config.training.max_grad_norm for norm in norms) / len(norms))
 
 

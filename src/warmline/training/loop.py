@@ -87,11 +87,11 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
 
 
 class StepResult(NamedTuple):
-    """What one optimiser step gave: sums over all ranks, and the gradient's norm before clipping."""
+    """What one optimiser step gave: sums over all ranks, and the gradient's norm before clipping, None where fp16 overflowed."""
 
     sums: dict[Objective, float]
     counts: dict[Objective, int]
-    grad_norm: float
+    grad_norm: float | None
 
 
 class _Training:
@@ -217,12 +217,14 @@ class _Training:
         self.optimizer.step(self.scaler)
         sums = self.accelerator.reduce(sums, "sum")
         values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
-        if not all(map(math.isfinite, values.values())):
-            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+        bad = [f"loss of {name}" for name, value in values.items() if not math.isfinite(value)]
+        if not self.scaler.is_enabled() and not math.isfinite(norm):  # a scaled gradient may overflow: the step is left out
+            bad.append("gradient")
+        if bad:
             raise WarmlineError(
-                f"step {self.progress.step + 1}: the loss of {bad} is not a number; lower training.learning_rate or use another precision"
+                f"step {self.progress.step + 1}: the {', '.join(bad)} is not a number; lower training.learning_rate or use another precision"
             )
-        return StepResult(values, denominators, float(norm))
+        return StepResult(values, denominators, float(norm) if math.isfinite(norm) else None)
 
     def _account(self, rows: list[Row]) -> int:
         drawn, tokens = tally(self.sources, rows)
