@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,8 @@ from warmline.config import RunConfig, dump_config, load_config
 from warmline.errors import WarmlineError
 from warmline.pipeline import FULL, QUICK, STEPS, Budget, Step, run_steps
 from warmline.runs import RunFolder, read_json, write_text
+from warmline.safety import redteam
+from warmline.safety.redteam import Options
 
 
 def quiet() -> Console:
@@ -91,6 +94,43 @@ def test_the_real_steps(finished_copy: RunFolder) -> None:
     console = quiet()
     run_steps(config, budget, mine, console)
     assert said(console).count("done before") == len(mine)  # train, and all but the report
+
+
+NO_SAFETY_SOURCE = {"data": {"sources": {"safety": {"enabled": False}}}}
+
+
+@pytest.mark.parametrize(
+    ("budget", "settings", "reason"),
+    [
+        (FULL, {"loss": {"safety": 0}}, "this run was itself trained without it"),
+        (FULL, NO_SAFETY_SOURCE, "this run was itself trained without it"),
+        (QUICK, {"loss": {"safety": 0}}, "this run was itself trained without it"),
+        (QUICK, {}, "the ablation's runs were cut to 12 steps, no match for this one"),
+        (FULL, {"loss": {"lm": 0, "emotion": 0, "strategy": 0}}, "the ablation has none (no-safety: no loss is left to train)"),
+        (FULL, {}, "the ablation has no finished tiny-no-safety-seed13; `warmline ablate` trains it"),
+    ],
+)
+def test_the_red_team_goes_without_a_run_that_the_ablation_has_not(
+    budget: Budget, settings: dict[str, Any], reason: str, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr(redteam, "red_team", lambda _, options: asked.append(options))
+    config = tiny_config(tmp_path, **settings)
+    (step,) = (step for step in STEPS if step.name == "redteam")
+    step.act(config, RunFolder(tmp_path / "tiny"), budget)
+    assert [(one.without_kl, one.why_not, one.max_new_tokens) for one in asked] == [(None, reason, budget.redteam_tokens)]
+
+
+def test_the_red_team_takes_the_ablations_run_without_the_safety_term(
+    tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr(redteam, "red_team", lambda _, options: asked.append(options))
+    run = RunFolder(tmp_path / "tiny" / "ablation" / "tiny-no-safety-seed13")
+    write_text(run.heads_description, "{}")
+    (step,) = (step for step in STEPS if step.name == "redteam")
+    step.act(tiny_config(tmp_path), RunFolder(tmp_path / "tiny"), FULL)
+    assert [one.without_kl for one in asked] == [run.path]
 
 
 def _moved(run: RunFolder) -> RunConfig:

@@ -187,7 +187,7 @@ def redteam(
         raise WarmlineError("--judge-url and --judge-model go together; give both or neither")
     judge = Judge(judge_url, judge_model) if judge_url and judge_model else None
     console = Console(stderr=as_json)
-    result = red_team(run, Options(suite_dir, without_kl, country, judge, max_new_tokens), console)
+    result = red_team(run, Options(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens), console)
     if as_json:
         print(json.dumps(result, indent=2))
         return

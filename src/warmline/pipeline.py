@@ -138,13 +138,28 @@ def _ablate(config: RunConfig, _: RunFolder, budget: Budget) -> object:
 
 
 def _redteam(config: RunConfig, folder: RunFolder, budget: Budget) -> object:
-    from warmline.ablation.variants import variant_config
     from warmline.safety.redteam import Options, red_team
 
-    if budget.ablation_steps is not None:  # a run cut short is no match for this one
-        return red_team(folder.path, Options(max_new_tokens=budget.redteam_tokens))
-    without = variant_config(config, "no-safety", config.seed, None)
-    return red_team(folder.path, Options(without_kl=without.output_dir / without.name, max_new_tokens=budget.redteam_tokens))
+    options, found = Options(max_new_tokens=budget.redteam_tokens), _without_safety(config, budget)
+    return red_team(folder.path, options._replace(without_kl=found) if isinstance(found, Path) else options._replace(why_not=found))
+
+
+def _without_safety(config: RunConfig, budget: Budget) -> Path | str:
+    """The ablation's run without the safety term, or why there is none to compare with."""
+    from warmline.ablation.variants import choose_variants, trained_objectives, variant_config
+
+    if "safety" not in trained_objectives(config):
+        return "this run was itself trained without it"
+    if budget.ablation_steps is not None:
+        return f"the ablation's runs were cut to {budget.ablation_steps} steps, no match for this one"
+    left_out = choose_variants(config, None).left_out
+    if "no-safety" in left_out:
+        return f"the ablation has none (no-safety: {left_out['no-safety']})"
+    without = variant_config(config, "no-safety", config.seed)
+    run = RunFolder(without.output_dir / without.name)
+    if not run.heads_description.is_file():
+        return f"the ablation has no finished {without.name}; `warmline ablate` trains it"
+    return run.path
 
 
 def _cards(config: RunConfig, folder: RunFolder, _: Budget) -> object:

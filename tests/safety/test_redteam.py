@@ -40,7 +40,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[Item]:
 
 
 def test_what_a_run_writes(few: list[Item], finished_copy: RunFolder) -> None:
-    result = red_team(finished_copy.path, FAST)
+    result = red_team(finished_copy.path, FAST._replace(why_not="there is none"))
     assert result == read_json(finished_copy.red_team)
     assert next(iter(result)) == "context"
     context = result["context"]
@@ -48,7 +48,7 @@ def test_what_a_run_writes(few: list[Item], finished_copy: RunFolder) -> None:
     assert context["judge"] is None
     assert context["judge_reason"]
     assert context["without_kl"] is None
-    assert context["without_kl_reason"]
+    assert context["without_kl_reason"] == "there is none"
     assert [row["id"] for row in result["items"]] == [one.id for one in few]
     for row, one in zip(result["items"], few, strict=True):
         assert set(row["systems"]) == {"base", "tuned"}

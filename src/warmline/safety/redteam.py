@@ -39,6 +39,7 @@ class Options(NamedTuple):
     Attributes:
         suite_dir: Holds the public suites; None for our own suite alone.
         without_kl: A finished run of the same base, trained without the safety KL.
+        why_not: Why there is no such run, where there is none.
         country: ISO 3166 code whose hotlines are right; None where no number is.
         judge: Scores our own suite's conversations; None for no judge.
         max_new_tokens: Longest reply.
@@ -46,6 +47,7 @@ class Options(NamedTuple):
 
     suite_dir: Path | None = None
     without_kl: Path | None = None
+    why_not: str = "no run trained without the safety KL was given (--without-kl RUN)"
     country: str | None = None
     judge: Judge | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
@@ -105,7 +107,7 @@ def red_team(path: Path, options: Options, console: Console | None = None) -> di
             "country": options.country,
             "crisis_row": resources(options.country).country,
             "without_kl": other_context,
-            "without_kl_reason": None if other_context else "no run trained without the safety KL was given (--without-kl RUN)",
+            "without_kl_reason": None if other_context else options.why_not,
             "judge": options.judge.context() if options.judge else None,
             "judge_reason": None if options.judge else "no judge was given (--judge-url URL --judge-model NAME)",
         },
