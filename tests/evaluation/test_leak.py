@@ -2,21 +2,35 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2Config
 
-from tests.tools import CPU, ESCONV, perturb
-from warmline.data.encoding import EncodedSource
+from tests.tools import CPU, ESCONV, architecture, perturb, write_architecture
+from warmline.config import TrainingConfig
+from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.labels import STRATEGIES
 from warmline.data.sources import sample_dir
 from warmline.data.sources.esconv import load
+from warmline.data.template import ChatTemplate
 from warmline.evaluation import strategy
 from warmline.evaluation.heads import predict
-from warmline.evaluation.leak import hidden_reply_agreement, leak_limit, leak_warning
+from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak_warning
 from warmline.evaluation.rows import StrategyRows, strategy_rows
 from warmline.evaluation.statistics import FloatArray
+from warmline.model.artifacts import build_model
+from warmline.model.backbone import States
+from warmline.model.multitask import MultiTaskModel
+from warmline.model.transformers_backbone import load_tokenizer
+from warmline.training.device import Place, choose_place
+
+
+class Asked(NamedTuple):
+    model: MultiTaskModel
+    source: EncodedSource
 
 
 def test_the_rule() -> None:
@@ -44,40 +58,80 @@ def test_evaluation_warns_of_a_leaked_probe() -> None:
     assert line.startswith("linear_probe")
 
 
-@torch.no_grad()
-def test_hiding_the_reply_unmasks_a_head_that_reads_it(tiny, sources: list[EncodedSource]) -> None:
-    model = tiny.model.eval()
-    perturb(model)
-    model.heads.strategy.layers[-1].weight.mul_(30)
-    source = replace(sources[ESCONV], **cut(sources[ESCONV], 12))
-    honest = predict(model, [source], CPU, 2048).strategy_logits.numpy()
-    same, asked = hidden_reply_agreement(model, source, honest, CPU, seed=1)
-    assert asked == 32
-    assert same >= 31  # a tie may break
-    ends = {int(first) - 1: int(end) - 1 for first, end in source.replies.tolist()}
-    assert set(source.strategy[:, 0].tolist()) <= set(ends)  # else the leak below is none
-    leaking = replace(source, strategy=reads_last_token(source))
-    leaked = predict(model, [leaking], CPU, 2048).strategy_logits.numpy()
-    same, asked = hidden_reply_agreement(model, leaking, leaked, CPU, seed=1)
-    assert same < 0.8 * asked
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def place(request: pytest.FixtureRequest) -> Place:
+    return choose_place(TrainingConfig(precision=request.param), CPU.device)
 
 
-def cut(source: EncodedSource, conversations: int) -> dict[str, np.ndarray]:
-    """The first conversations of a source."""
-    found = {"originals": source.originals[:conversations], "token_ends": source.token_ends[:conversations]}
-    found["tokens"] = source.tokens[: source.token_ends[conversations - 1]]
-    for name, ends in (("replies", "reply_ends"), ("emotion", "emotion_ends"), ("strategy", "strategy_ends")):
-        found[ends] = getattr(source, ends)[:conversations]
-        found[name] = getattr(source, name)[: getattr(source, ends)[conversations - 1]]
-    return found
+@pytest.fixture(scope="module", params=["nano", "qwen3", "qwen2"])
+def asked(request: pytest.FixtureRequest, tiny_config, place: Place, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """A model whose strategy head says something, and the sample's ESConv dialogues."""
+    folder = tmp_path_factory.mktemp(request.param)
+    base = {"name": "nano", "random_init_seed": None}
+    if request.param != "nano":
+        sizes = {"hidden_size": 64, "num_hidden_layers": 4}
+        made = (
+            architecture(**sizes) if request.param == "qwen3" else Qwen2Config(**{**architecture(**sizes).to_dict(), "model_type": "qwen2"})
+        )
+        base = {"name": str(write_architecture(folder / "model", made)), "random_init_seed": 0}
+    config = tiny_config(folder, model=base, data={"row_tokens": 2048})
+    model = build_model(config, place.device, place.dtype).eval()
+    perturb(model, 0.02)
+    torch.nn.init.normal_(model.heads.strategy.layers[-1].weight, generator=torch.Generator().manual_seed(0))
+    return Asked(model, encode_split("test", config.data, ChatTemplate(load_tokenizer(config.model)))[ESCONV])
 
 
-def reads_last_token(source: EncodedSource) -> np.ndarray:
-    """The strategy targets, read at the reply's end instead of before it."""
+def hidden(asked: Asked, place: Place, source: EncodedSource | None = None) -> HiddenReply:
+    """What `evaluate` does: score the split, then hide its replies."""
+    source = source or asked.source
+    scored = predict(asked.model, [source], place, 2048).strategy_logits.double().numpy()
+    return hide_replies(asked.model, source, scored, place, 2048, seed=1)
+
+
+def test_an_honest_head_is_never_accused(asked: Asked, place: Place) -> None:
+    """In bf16 too, where the reply's length alone moves logits by rounding, which breaks near ties."""
+    found = hidden(asked, place)
+    assert found == (len(asked.source), 0)
+    assert found.warning() is None
+
+
+def test_a_head_that_reads_the_replys_end(asked: Asked, place: Place) -> None:
+    found = hidden(asked, place, replace(asked.source, strategy=moved_positions(asked.source, to_end=True)))
+    assert found.moved == found.asked > 0
+    assert "it reads the reply it should predict" in str(found.warning())
+
+
+def test_a_head_that_reads_the_replys_first_token(asked: Asked, place: Place) -> None:
+    found = hidden(asked, place, replace(asked.source, strategy=moved_positions(asked.source, to_end=False)))
+    assert found.moved == found.asked > 0
+
+
+def test_attention_that_sees_the_reply(asked: Asked, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in asked.model.modules():
+        if hasattr(module, "is_causal"):
+            monkeypatch.setattr(module, "is_causal", False)
+    found = hidden(asked, place)
+    assert found.moved == found.asked > 0
+
+
+def test_a_trace_of_the_reply(asked: Asked, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundredth of the state that has read the reply's first token: too little to change most guesses."""
+    honest = asked.model.backbone.hidden
+
+    def leaking(*given: Any) -> States:
+        return States(*(one + 0.01 * one.roll(-1, 0) for one in honest(*given)))
+
+    monkeypatch.setattr(asked.model.backbone, "hidden", leaking)
+    found = hidden(asked, place)
+    assert found.moved == found.asked > 0
+
+
+def moved_positions(source: EncodedSource, to_end: bool) -> np.ndarray:
+    """The strategy targets, read at the end of their reply, or at its first token, instead of before it."""
     moved = []
     for index in range(len(source)):
         one = source[index]
         for position, label in one.strategy.tolist():
             (end,) = [end for first, end in one.replies.tolist() if first == position + 1]
-            moved.append((end - 1, label))
+            moved.append((end - 1 if to_end else position + 1, label))
     return np.asarray(moved, dtype=np.int32)

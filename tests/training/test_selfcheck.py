@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import Qwen3MoeConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tests.tools import CPU, GOEMOTIONS, Tiny
+from tests.conftest import ConfigFactory
+from tests.tools import CPU, ED, GOEMOTIONS, Tiny, architecture, write_architecture
 from warmline.config import TrainingConfig
 from warmline.data.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode
@@ -23,6 +26,8 @@ from warmline.training.device import choose_place
 from warmline.training.selfcheck import self_check
 
 Attention = Callable[..., tuple[Tensor, None]]
+SIZES = {name: value for name, value in architecture().to_dict().items() if name not in ("model_type", "layer_types")}
+"""The tiny model's, for another architecture."""
 
 
 @pytest.fixture
@@ -78,6 +83,30 @@ def test_weights_in_another_precision(tiny: Tiny, sources: list[EncodedSource]) 
     norm = tiny.model.backbone.decoder.norm
     norm.weight.data = norm.weight.data.bfloat16()
     assert "norm.weight is in bfloat16 and the run computes in float32" in failure(tiny, sources)
+
+
+def test_experts_round_with_the_number_of_their_tokens(tiny_config: ConfigFactory, sources: list[EncodedSource], tmp_path: Path) -> None:
+    """A changed token goes to other experts, whose products for everyone else then have other shapes."""
+    made = Qwen3MoeConfig(
+        **{**SIZES, "hidden_size": 256}, moe_intermediate_size=128, num_experts=32, num_experts_per_tok=4, decoder_sparse_step=1
+    )
+    folder = write_architecture(tmp_path / "experts", made)
+    config = tiny_config(tmp_path, model={"name": str(folder)}, lora={"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]})
+    model = build_model(config, CPU.device, CPU.dtype)
+    assert "isolated: packed neighbours stay the same up to rounding" in self_check(model, [sources[ED]], CPU)
+    assert "causal: a later token leaves earlier states the same up to rounding" in self_check(model, [sources[GOEMOTIONS]], CPU)
+
+
+@pytest.mark.parametrize(("broken", "said"), [("bidirectional", "not causal"), ("without_bounds", "packing leaks")])
+def test_experts_hide_no_fault(
+    broken: str, said: str, tiny_config: ConfigFactory, sources: list[EncodedSource], tmp_path: Path, attention: Callable[[Attention], None]
+) -> None:
+    made = Qwen3MoeConfig(**SIZES, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2, decoder_sparse_step=1)
+    config = tiny_config(tmp_path, model={"name": str(write_architecture(tmp_path / "experts", made))})
+    model = build_model(config, CPU.device, CPU.dtype)
+    attention({"bidirectional": bidirectional, "without_bounds": without_bounds}[broken])
+    with pytest.raises(WarmlineError, match=said):
+        self_check(model, sources, CPU)
 
 
 def test_one_source_is_enough(tiny: Tiny, sources: list[EncodedSource]) -> None:

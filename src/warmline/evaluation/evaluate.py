@@ -17,7 +17,7 @@ from warmline.evaluation.figures import draw_confusion, draw_reliability
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import HeadPredictions, base_states, predict
 from warmline.evaluation.language import reply_losses, score_language
-from warmline.evaluation.leak import hidden_reply_agreement
+from warmline.evaluation.leak import hide_replies
 from warmline.evaluation.replies import draw_prompts, generate, score_replies
 from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.evaluation.scores import METHOD
@@ -32,7 +32,6 @@ READ_FOR: dict[str, tuple[Objective, ...]] = {
 """What each source can be scored by, whatever the run trained on it."""
 
 REPLY_SOURCES = ("empathetic_dialogues", "esconv")
-AGREEMENT = 0.95
 
 
 class HeldOut(NamedTuple):
@@ -169,12 +168,13 @@ def _strategy(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str
         }
         fitted = {**strategy.text_baselines(rows, _checksums(held, "esconv")), **strategy.probe_baselines(rows, states)}
     scores = strategy.score_strategy(rows, logits, fitted, finished.config.seed, own)
-    same, asked = hidden_reply_agreement(finished.model, encoded["test"], logits["test"], finished.place, finished.config.seed)
-    scores["hidden_reply"] = {"asked": asked, "same_guess": same}
-    if same < AGREEMENT * asked:
-        scores["leak_warnings"].append(
-            f"strategy head: with the reply hidden, {asked - same} of {asked} guesses change; it reads the reply it should predict"
-        )
+    hidden = hide_replies(
+        finished.model, encoded["test"], logits["test"], finished.place, finished.config.pass_tokens, finished.config.seed
+    )
+    scores["hidden_reply"] = hidden._asdict()
+    warning = hidden.warning()
+    if warning is not None:
+        scores["leak_warnings"].append(warning)
     return scores
 
 

@@ -2,16 +2,20 @@
 
 The reply gives its strategy away: with it in the input a bag of words says 50 to 57 % of ESConv's strategies, without it about 30 %, and
 what honest models of these eight labels have published lies between 28 and 36 %. So a score far above what the earlier strategies tell is
-a reason to look for a leak, and a head can be asked directly: hide the reply and see whether it still says the same.
+a reason to look for a leak, and a head can be asked directly: hide the reply and see whether it still says the very same.
 """
+
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import EncodedSource
+from warmline.evaluation.heads import predict
 from warmline.evaluation.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
+from warmline.model.rounding import gap, tolerance
 from warmline.training.device import Place
 
 SUSPICIOUS = 0.45
@@ -45,40 +49,67 @@ def leak_warning(name: str, accuracy: float, history_accuracy: float) -> str | N
     )
 
 
-@torch.no_grad()
-def hidden_reply_agreement(
-    model: MultiTaskModel, source: EncodedSource, logits: FloatArray, place: Place, seed: int, turns: int = 32
-) -> tuple[int, int]:
-    """Ask the strategy head again with everything from the reply on cut off.
+class HiddenReply(NamedTuple):
+    """What became of a strategy head's answers when the replies were hidden.
+
+    Attributes:
+        asked: Turns, one of each conversation that has any.
+        moved: Of these, how many have other logits than before: none, for a head that reads before the reply.
+    """
+
+    asked: int
+    moved: int
+
+    def warning(self) -> str | None:
+        """A line that says so, or None."""
+        if not self.moved:
+            return None
+        return (
+            f"strategy head: with the reply hidden, what it says of {self.moved} of {self.asked} turns changes; it reads the reply it "
+            "should predict"
+        )
+
+
+def hide_replies(
+    model: MultiTaskModel, source: EncodedSource, logits: FloatArray, place: Place, pass_tokens: int, seed: int
+) -> HiddenReply:
+    """Score the split once more, in each conversation with one reply, and all that follows it, overwritten by other tokens.
+
+    Overwritten and not cut off: with as many tokens in the same places, what does not depend on them comes out the same to the last bit, in
+    any precision (`model/rounding.py`, which also knows the one exception). A reply that is cut off changes shapes and with them the
+    rounding, which in bf16 is enough to break a near tie; and how far a conversation alone is from itself in a batch does not measure
+    that: on a CPU it may be nothing at all. So a head that reads a reply is found by the smallest change. What the length of the reply
+    would tell it is not looked for.
 
     Args:
         model: In evaluation mode.
         source: ESConv's encoded test split, its replies with it (objective `lm`).
-        logits: [strategy rows, 8], what the head said when it was scored.
-        place: Device and precision.
+        logits: [strategy rows, 8], what the head said when the split was scored.
+        place: Device and precision, as when it was scored.
+        pass_tokens: Tokens of a forward pass, as when it was scored.
         seed: Of the turns that are asked.
-        turns: How many are asked, at most.
-
-    Returns:
-        How many of its guesses stay the same, and how many turns were asked. A head that reads before the reply keeps all, but for a
-        tie that rounding breaks.
     """
-    head, ends = model.heads.strategy, source.strategy_ends
-    chosen = np.random.default_rng(seed).permutation(len(logits))[:turns]
-    same = 0
-    for row in chosen.tolist():
-        conversation = int(np.searchsorted(ends, row, side="right"))
-        encoded = source[conversation]
-        own = row - int(ends[conversation] - len(encoded.strategy))
-        position = int(encoded.strategy[own, 0])
-        start = _reply_start(encoded.replies, position)
-        tokens = torch.from_numpy(encoded.tokens[:start].astype(np.int64)).to(model.backbone.device)
-        bounds = torch.tensor([0, start], dtype=torch.int32, device=tokens.device)
-        with place.autocast():
-            states = head.pick(model.backbone.hidden(tokens, torch.arange(start, device=tokens.device), bounds, start))
-        earlier = earlier_features(annotated(encoded.strategy[: own + 1, 1]))[-1:].to(states.device)
-        same += int(head.read(states[-1:], earlier).argmax()) == int(logits[row].argmax())
-    return same, len(chosen)
+    tokens, asked = _overwritten(source, seed)
+    hidden = replace(source, tokens=tokens)
+    again = predict(model, [hidden], place, pass_tokens).strategy_logits.double()
+    allowed, before = tolerance(model, place.dtype), torch.from_numpy(logits)
+    return HiddenReply(len(asked), sum(gap(before[row], again[row]) > allowed for row in asked))
+
+
+def _overwritten(source: EncodedSource, seed: int) -> tuple[np.ndarray, list[int]]:
+    """The split's tokens, [all tokens], with a header's last token in place of everything after it, and the strategy rows to ask."""
+    random = np.random.default_rng(seed)
+    tokens, asked = source.tokens.copy(), []
+    for index in range(len(source)):
+        encoded = source[index]
+        if not len(encoded.strategy):
+            continue
+        turn = int(random.integers(len(encoded.strategy)))
+        asked.append(int(source.strategy_ends[index]) - len(encoded.strategy) + turn)
+        end = int(source.token_ends[index])
+        start = end - len(encoded.tokens) + _reply_start(encoded.replies, int(encoded.strategy[turn, 0]))
+        tokens[start:end] = tokens[start - 1]
+    return tokens, asked
 
 
 def _reply_start(replies: np.ndarray, position: int) -> int:
