@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from accelerate import Accelerator
 from sklearn.metrics import accuracy_score
@@ -65,6 +66,8 @@ def test_results(done: tuple[RunConfig, dict[str, Any]]) -> None:
     off = {"full": [], "no-emotion": ["emotion"], "lm-only": ["emotion", "strategy"]}
     for name, row in rows.items():
         assert row["step"] == 2
+        assert np.mean(row["safety_kl"]) == pytest.approx(row["metrics"]["kl_safety"])
+        assert len(row["safety_kl"]) == context["n"]["safety_replies"]
         for head in ("emotion", "strategy"):
             absent = head in off[name]
             assert (row["metrics"][f"{head}_accuracy"] is None) == absent

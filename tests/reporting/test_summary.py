@@ -1,9 +1,13 @@
 """summary.json from made-up results: the arithmetic of its intervals, and what is said where something was not measured."""
 
 import math
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -40,8 +44,12 @@ def evaluation(seed: int, shift: float = 0.0, labels: int = 27) -> dict[str, Any
     }
 
 
-def ablation(drift: dict[tuple[str, int], float | None]) -> dict[str, Any]:
-    rows = [{"variant": name, "seed": seed, "metrics": {"kl_safety": value}} for (name, seed), value in drift.items()]
+def ablation(drift: dict[tuple[str, int], float | None], spread: Sequence[float] | None = (0.5, 1.0, 1.5)) -> dict[str, Any]:
+    """Runs whose conversations' KLs are so many times the mean; None for a file that does not have them."""
+    rows = []
+    for (name, seed), value in drift.items():
+        each = {} if spread is None else {"safety_kl": [value * times for times in spread] if value is not None else []}
+        rows.append({"variant": name, "seed": seed, "metrics": {"kl_safety": value}, **each})
     return {"context": {"seeds": sorted({seed for _, seed in drift}), "n": {"safety_replies": 30}}, "rows": rows}
 
 
@@ -120,8 +128,46 @@ def test_safety_ratio_is_of_the_same_seed(study: Path) -> None:
     found = summarise(study)["safety_kl_ratio"]
     assert found["mean"] == pytest.approx(math.sqrt(0.5 * 0.25))
     assert found["seeds"] == [13, 14]
-    assert found["low"] is None
-    assert "2 of 3 seeds" in found["interval"]
+    assert found["interval"] == "items"
+
+
+def test_safety_ratio_rests_on_seeds_and_conversations(study: Path) -> None:
+    """Each seed's half width over conversations and Student's over seeds, of the logarithm: 4.303 * sd / sqrt(3)."""
+    ratios, times = (0.2, 0.22, 0.25), (0.4, 1.0, 1.1, 1.5)
+    rows = [
+        {"variant": name, "seed": seed, "metrics": {"kl_safety": sum(each) / 4}, "safety_kl": each}
+        for seed, ratio in zip((13, 14, 15), ratios, strict=True)
+        for name, each in (("full", [ratio * part for part in times]), ("no-safety", [1.0] * 4))
+    ]
+    write_json(study / "ablation_results.json", {"context": {"seeds": [13, 14, 15], "n": {"safety_replies": 4}}, "rows": rows})
+    found = summarise(study)["safety_kl_ratio"]
+    of_seeds = 4.302653 * stdev(map(math.log, ratios)) / math.sqrt(3)
+    assert found["mean"] == pytest.approx(math.prod(ratios) ** (1 / 3))
+    draws = [sum(times[at] for at in draw) / 4 for draw in product(range(4), repeat=4)]
+    low, high = np.quantile(np.log(draws), [0.025, 0.975])  # of all 256 equally likely draws
+    reach = math.log(found["high"] / found["mean"])
+    assert reach == pytest.approx(math.hypot(of_seeds, (high - low) / 2), rel=0.1)
+    assert math.log(found["mean"] / found["low"]) == pytest.approx(reach)
+    assert found["interval"] == "seeds and items"
+
+
+def test_safety_ratio_without_its_conversations_has_no_interval(study: Path) -> None:
+    drift = {(name, seed): 0.1 * seed for name in ("full", "no-safety") for seed in (13, 14, 15)}
+    write_json(study / "ablation_results.json", ablation(drift, spread=None))
+    found = summarise(study)["safety_kl_ratio"]
+    assert (found["mean"], found["low"], found["high"]) == (pytest.approx(1.0), None, None)
+    assert found["interval"].startswith("none: ablation_results.json has no KL of each conversation")
+    write_summary(study)
+    (line,) = (line for line in (study / HEADLINE).read_text().splitlines() if "drift on safety" in line)
+    assert "| 1.000 (no interval: ablation_results.json has no KL of each conversation) |" in line
+
+
+def test_the_table_says_which_intervals_leave_the_items_out(study: Path) -> None:
+    write_summary(study)
+    lines = (study / HEADLINE).read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if "over seeds alone" in line] == [
+        "| calibration of the emotion head: ECE", "| calibration of the strategy head: ECE",
+    ]  # fmt: skip
 
 
 def test_what_is_missing_has_its_reason(study: Path) -> None:

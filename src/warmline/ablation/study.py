@@ -265,6 +265,7 @@ def _results(
                 "clipped_steps": _clipped_share(one),
                 "weights_sha256": scores["made_with"]["weights_sha256"],
                 "metrics": {metric: values[metric].value if metric in values else None for metric in METRICS},
+                "safety_kl": scores["safety"]["kl"],
                 "absent": scores["absent"],
             }
         )

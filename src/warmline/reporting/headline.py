@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from warmline.reporting.phrases import Format, number, percent, tenths, with_interval
+from warmline.reporting.phrases import Format, between, number, percent, tenths
 from warmline.runs import disk_errors
 
 HEADLINE, PICTURE = "headline.md", "summary.png"
@@ -67,13 +67,20 @@ def table(summary: dict[str, Any]) -> str:
         if one["mean"] is None:
             lines.append(f"| {row.label} | not measured: {one['absent']} | | | | {source} |")
             continue
-        interval = None if one["low"] is None else (one["low"], one["high"])
         beside = ", ".join(f"{BESIDE[name]} {row.form(value)}" for name, value in one.get("beside", {}).items())
         if one.get("parse_rate") is not None:
             beside = f"{percent(one['parse_rate'])} of the answers could be read"
         seeds = ", ".join(map(str, one["seeds"]))
-        lines.append(f"| {row.label} | {with_interval(one['mean'], interval, row.form)} | {beside} | {one['n']:,} | {seeds} | {source} |")
+        lines.append(f"| {row.label} | {_value(one, row.form)} | {beside} | {one['n']:,} | {seeds} | {source} |")
     return "\n".join(lines) + "\n"
+
+
+def _value(one: dict[str, Any], form: Format) -> str:
+    """The mean with its interval, and a word where that leaves out the test items; or why there is none."""
+    if one["low"] is None:
+        return f"{form(one['mean'])} (no interval{one['interval'].removeprefix('none')})"
+    alone = " over seeds alone" if one["interval"] == "seeds" else ""
+    return f"{form(one['mean'])} ({between((one['low'], one['high']), form)}{alone})"
 
 
 _TUNED, _BESIDE, _FAINT = "#c8553d", "#2a6f97", "#dddddd"

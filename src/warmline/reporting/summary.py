@@ -8,6 +8,7 @@ import numpy as np
 
 from warmline.ablation.summary import LEAST_SEEDS, spread
 from warmline.errors import WarmlineError
+from warmline.evaluation.statistics import cluster_bootstrap, weighted_ratio
 from warmline.reporting.headline import HEADLINE, PICTURE, draw_summary, table
 from warmline.runs import read_json, write_json, write_text
 
@@ -19,8 +20,8 @@ MAIN, ABLATION, EQ_BENCH, SUMMARY = "evaluation.json", "ablation_results.json", 
 INTERVALS = (
     "A figure's interval holds what is known to vary. `seeds and items`: half the width is the root of two squares, the mean half width "
     "of the seeds' own bootstrap intervals over test items (all seeds share the test split, so more seeds do not shrink it) and Student's "
-    "half width of the mean over seeds. `seeds`: Student's alone. `items`: the file's own bootstrap interval, of one run. What was not "
-    "measured has no numbers and says why."
+    "half width of the mean over seeds; of the drift's ratio, both of its logarithm. `seeds`: Student's alone. `items`: the file's own "
+    "bootstrap interval, of one run. What was not measured has no numbers and says why."
 )
 """What `summary.json` says of its own intervals."""
 
@@ -194,25 +195,37 @@ def _safety_ratio(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return _absent("the ablation was not run", ABLATION)
     result = read_json(path)
-    drift = {(row["variant"], row["seed"]): row["metrics"]["kl_safety"] for row in result["rows"]}
-    ratios = {
-        seed: drift["full", seed] / drift["no-safety", seed]
+    rows = {(row["variant"], row["seed"]): row for row in result["rows"] if row["metrics"]["kl_safety"]}
+    pairs = {
+        seed: (rows["full", seed], rows["no-safety", seed])
         for seed in result["context"]["seeds"]
-        if drift.get(("full", seed)) is not None and drift.get(("no-safety", seed))
+        if ("full", seed) in rows and ("no-safety", seed) in rows
     }
-    if not ratios:
+    if not pairs:
         return _absent("no seed has a run without the safety term", ABLATION)
-    over = spread([float(np.log(ratio)) for ratio in ratios.values()])
-    low, high = (None, None) if over.interval is None else (float(np.exp(end)) for end in over.interval)
+    own = [_log_ratio(full, without, seed) for seed, (full, without) in pairs.items()]
+    found = over_seeds(own)
+    if any(one.interval is None for one in own):
+        found |= {"low": None, "high": None, "interval": f"none: {ABLATION} has no KL of each conversation"}
+    else:
+        found |= {end: float(np.exp(found[end])) for end in ("low", "high")}
     return {
-        "mean": float(np.exp(over.mean)),
-        "low": low,
-        "high": high,
-        "interval": "seeds" if over.interval is not None else f"none: {len(ratios)} of {LEAST_SEEDS} seeds",
+        **found,
+        "mean": float(np.exp(found["mean"])),
         "n": result["context"]["n"]["safety_replies"],
-        "seeds": list(ratios),
+        "seeds": list(pairs),
         "source": [ABLATION],
     }
+
+
+def _log_ratio(full: dict[str, Any], without: dict[str, Any], seed: int) -> Measured:
+    """Of the mean KLs of two runs; with its interval over the conversations, drawn for both runs together, where the file has them."""
+    value = float(np.log(full["metrics"]["kl_safety"] / without["metrics"]["kl_safety"]))
+    ours, theirs = full.get("safety_kl", []), without.get("safety_kl", [])
+    if len(ours) < 2 or len(ours) != len(theirs):
+        return Measured(value, None, len(ours))
+    ratio = weighted_ratio(ours, theirs)
+    return Measured(value, cluster_bootstrap(lambda weights: np.log(ratio(weights)), range(len(ours)), seed), len(ours))
 
 
 def _eq_bench(folder: Path, model: str) -> dict[str, Any]:
