@@ -4,9 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import (
+    CLIPTextConfig,
+    DeepseekV3Config,
+    Gemma3Config,
+    GPT2Config,
+    LlavaConfig,
+    MambaConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    Qwen3NextConfig,
+    T5Config,
+)
 
 from tests.conftest import ConfigFactory
-from tests.tools import CPU, metrics, quiet_train
+from tests.tools import CPU, architecture, metrics, quiet_train, write_architecture
 from warmline.config import dump_config, load_config
 from warmline.data.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource
@@ -86,3 +98,30 @@ def test_split_conversations_are_counted(tiny_config: ConfigFactory, tmp_path: P
     assert short.split_conversations[1] > 0
     long = plan_run(tiny_config(tmp_path, data={"row_tokens": 4096}))
     assert long.split_conversations == [0, 0, 0, 0]
+
+
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+SIZES = {name: value for name, value in architecture().to_dict().items() if name not in ("model_type", "layer_types", "head_dim")}
+
+
+@pytest.mark.parametrize(
+    ("base", "what"),
+    [
+        (Gemma3Config(text_config=SIZES, vision_config=VISION), r"gemma3 has parts beside its text model \(text_config, vision_config\)"),
+        (LlavaConfig(), "llava has parts beside its text model"),
+        (T5Config(), "t5 has an encoder beside its decoder"),
+        (MambaConfig(num_hidden_layers=2), "mamba has no max_position_embeddings"),
+        (Qwen3NextConfig(**SIZES, num_experts=4), "qwen3_next has layers without attention, or projects queries"),
+        (GPT2Config(n_layer=1), "gpt2 has layers without attention, or projects queries"),
+        (Phi3Config(**SIZES), "phi3 has layers without attention, or projects queries"),
+        (DeepseekV3Config(num_hidden_layers=1), "deepseek_v3 has layers without attention, or projects queries"),
+        (CLIPTextConfig(), "clip_text_model is no causal language model to transformers"),
+    ],
+    ids=lambda value: value.model_type if isinstance(value, PreTrainedConfig) else "",
+)
+def test_a_base_of_another_kind_is_refused_in_a_line(base: PreTrainedConfig, what: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, model={"name": str(write_architecture(tmp_path / "base", base)), "template": "chatml"})
+    with pytest.raises(WarmlineError, match=rf"^model\.name: a model of type {what}[^\n]*; name a decoder of text alone [^\n]+$"):
+        plan_run(config)
+    with pytest.raises(WarmlineError, match=rf"^model\.name: a model of type {what}"):
+        quiet_train(config)

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -31,6 +32,8 @@ from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until
 
 NANO = "nano"
+_NEEDED = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+"""What is read from a configuration."""
 
 
 def model_path(config: ModelConfig) -> str:
@@ -55,13 +58,37 @@ def load_architecture(config: ModelConfig) -> PreTrainedConfig:
     """The base model's configuration, without weights.
 
     Raises:
-        WarmlineError: it cannot be found.
+        WarmlineError: it cannot be found, or is not that of a decoder of text alone.
     """
     try:
         architecture: PreTrainedConfig = AutoConfig.from_pretrained(model_path(config), revision=config.revision)
     except (OSError, ValueError) as error:
         raise not_found(config, error) from None
+    missing = [name for name in _NEEDED if getattr(architecture, name, None) is None]
+    if architecture.is_encoder_decoder:
+        raise unusual(architecture, "has an encoder beside its decoder")
+    if architecture.sub_configs:
+        # AutoModelForCausalLM builds the whole of Gemma 3 4B, and LoRA's names match its vision tower; the text model's own class would
+        # not find its weights in that checkpoint, and starts with random ones
+        raise unusual(architecture, f"has parts beside its text model ({', '.join(architecture.sub_configs)})")
+    if type(architecture) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise unusual(architecture, "is no causal language model to transformers")
+    if missing:
+        raise unusual(architecture, f"has no {missing[0]}")
     return architecture
+
+
+def unusual(architecture: PreTrainedConfig, what: str) -> WarmlineError:
+    """What to tell a person whose base model is of a kind that this package cannot train.
+
+    Args:
+        architecture: The base model's.
+        what: About the model, as `has ...`.
+    """
+    return WarmlineError(
+        f"model.name: a model of type {architecture.model_type} {what}; name a decoder of text alone with usual attention layers, such as "
+        "Qwen3, Llama, Mistral or Gemma 3 up to 1B (type gemma3_text)"
+    )
 
 
 class TransformersBackbone(nn.Module):

@@ -6,7 +6,7 @@ layer's attention, is listed in `values_a_token`. Against the peaks measured in 
 states of the safety set.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.losses import CHUNK_LOGITS
-from warmline.model.transformers_backbone import load_architecture
+from warmline.model.transformers_backbone import load_architecture, unusual
 
 NF4_BYTES = 0.516
 """Bytes a weight in NF4 with double quantisation: 4 bits, an 8-bit scale for each 64, a 32-bit one for each 256 of these."""
@@ -59,13 +59,21 @@ class Architecture(NamedTuple):
 
 
 def read_architecture(config: PreTrainedConfig) -> Architecture:
-    """Sizes of a model, from its configuration alone."""
+    """Sizes of a model, from its configuration alone.
+
+    Raises:
+        WarmlineError: its layers are not attention with separate projections and an MLP.
+    """
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
-    layers = skeleton.get_decoder().layers
-    attention = layers[0].self_attn
+    layers = getattr(skeleton.get_decoder(), "layers", None)
+    if not isinstance(layers, nn.ModuleList) or not all(map(_has_usual_attention, layers)):
+        raise unusual(config, "has layers without attention, or projects queries, keys and values in another way")
+    if not isinstance(getattr(config, "intermediate_size", None), int):
+        raise unusual(config, "has no intermediate_size")
+    attention: Any = layers[0].self_attn
     return Architecture(
         layers=len(layers),
         hidden=int(config.hidden_size),
@@ -82,6 +90,11 @@ def read_architecture(config: PreTrainedConfig) -> Architecture:
             if isinstance(module, nn.Linear)
         ),
     )
+
+
+def _has_usual_attention(layer: nn.Module) -> bool:
+    attention = getattr(layer, "self_attn", None)
+    return all(isinstance(getattr(attention, name, None), nn.Linear) for name in ("q_proj", "k_proj", "v_proj"))
 
 
 def trainable_parameters(config: RunConfig, sizes: Architecture) -> int:
