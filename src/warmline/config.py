@@ -126,6 +126,11 @@ class DataConfig(_Section):
     )
     sources: SourcesConfig = SourcesConfig()
     alpha: float = Field(0.5, gt=0, le=1, description="Mixture temperature: p_i = n_i^alpha / sum n_j^alpha. 1 keeps proportions.")
+    max_passes: Positive | None = Field(
+        None,
+        description="A source is drawn at most this many times its size, then leaves the mixture, and the others share on in their "
+        "proportions; the run stays as long while any source is left. null: as often as alpha and epochs come to; the plan says how often.",
+    )
     row_tokens: Annotated[int, Field(ge=16)] = Field(2048, description="Capacity of a packed row, in tokens.")
     lookahead: Count = Field(256, description="Drawn conversations among which the packer finds one that fills a gap.")
     system_prompt: str | None = Field(None, description="Put before every conversation, in training and when serving; null for none.")
@@ -227,7 +232,9 @@ class LossWeights(_Section):
 class TrainingConfig(_Section):
     """The optimisation."""
 
-    epochs: Positive = Field(2.0, description="Passes: draws = epochs x conversations over all sources.")
+    epochs: Positive = Field(
+        2.0, description="Draws = epochs x conversations over all sources; each source is passed so often only with data.alpha 1."
+    )
     max_steps: Count | None = Field(None, description="Stop after so many optimiser steps, whatever epochs says.")
     rows_per_micro_batch: Count = Field(2, description="Packed rows in one forward pass on one device.")
     accumulation: Count = Field(4, description="Micro-batches a device adds up before one optimiser step.")
@@ -246,7 +253,9 @@ class TrainingConfig(_Section):
         description="FSDP2: each GPU holds a part of every layer. auto: with several GPUs, a 16-bit base and adamw, when the model does "
         "not fit one of them. Without it every GPU holds the whole base (DDP), which is faster.",
     )
-    early_stop: Count | None = Field(None, description="Stop after so many validations without a better one; null never stops.")
+    early_stop: Count | None = Field(
+        None, description="Stop when so many validations in a row brought no lower validation.metric; null never stops."
+    )
 
 
 class ValidationConfig(_Section):

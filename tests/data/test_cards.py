@@ -69,6 +69,11 @@ def test_card_shows_its_share(folder, stats):
     assert f"{share:.1%} of the draws at alpha = 0.5" in (folder / "esconv.md").read_text(encoding="utf-8")
 
 
+def test_card_says_when_its_share_ends(tmp_path):
+    write_cards(DataConfig(dir="sample", max_passes=4), tmp_path)
+    assert "of the draws at alpha = 0.5, until it has been passed 4 times\n" in (tmp_path / "esconv.md").read_text(encoding="utf-8")
+
+
 def test_disabled_sources_get_no_card(tmp_path):
     off = {name: {"enabled": False} for name in NAMES[:3]}
     cards = write_cards(DataConfig.model_validate({"dir": "sample", "sources": off}), tmp_path)

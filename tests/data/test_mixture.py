@@ -120,6 +120,58 @@ def test_the_state_of_another_mixture_is_refused():
         MixtureSampler([30, 5], 0.5, seed=1).restore({"drawn": [1, 2, 3]})
 
 
+CAPS = st.floats(0.1, 3)
+
+
+def until_the_end(sampler):
+    drawn = []
+    while (draw := sampler.draw()) is not None:
+        drawn.append(draw)
+    return drawn
+
+
+@given(SMALL_SIZES, ALPHAS, st.integers(0, 2**32), CAPS)
+def test_a_cap_is_kept_to_the_draw_and_ends_the_stream(sizes, alpha, seed, cap):
+    sampler = MixtureSampler(sizes, alpha, seed, cap)
+    counts = Counter(draw.source for draw in until_the_end(sampler))
+    assert [counts[source] for source in range(len(sizes))] == [math.floor(cap * size) for size in sizes]
+    assert all(sampler.capped)
+    assert sampler.draw() is None
+    assert sampler.state()["drawn"] == [counts[source] for source in range(len(sizes))]
+
+
+@given(SMALL_SIZES, ALPHAS, st.integers(0, 2**32), st.floats(1, 3))
+def test_until_a_source_is_capped_the_draws_are_those_without_a_cap(sizes, alpha, seed, cap):
+    free, sampler = MixtureSampler(sizes, alpha, seed), MixtureSampler(sizes, alpha, seed, cap)
+    while not any(sampler.capped):
+        assert sampler.draw() == free.draw()
+
+
+@given(SMALL_SIZES, st.integers(0, 2**32), CAPS, st.data())
+def test_restore_continues_across_a_cap(sizes, seed, cap, data):
+    whole = until_the_end(MixtureSampler(sizes, 0.5, seed, cap))
+    before = data.draw(st.integers(0, len(whole)))
+    begun = MixtureSampler(sizes, 0.5, seed, cap)
+    for _ in range(before):
+        begun.draw()
+    resumed = MixtureSampler(sizes, 0.5, seed, cap)
+    resumed.restore(through_json(begun.state()))
+    assert until_the_end(resumed) == whole[before:]
+
+
+def test_after_a_cap_the_others_share_on_in_proportion():
+    sampler = MixtureSampler([20_000, 50, 30_000], 0.5, seed=13, max_passes=2)
+    while not any(sampler.capped):
+        sampler.draw()
+    assert sampler.capped == [False, True, False]
+    draws = 20_000
+    counts = Counter(sampler.draw().source for _ in range(draws))
+    first, _, third = sampler.probabilities
+    share = first / (first + third)
+    assert counts[1] == 0
+    assert abs(counts[0] - draws * share) <= 4 * math.sqrt(draws * share * (1 - share))
+
+
 def test_seeds_give_different_streams():
     def stream(seed: int) -> tuple[tuple[int, int], ...]:
         sampler = MixtureSampler([40, 40], 0.5, seed)

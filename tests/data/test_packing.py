@@ -20,8 +20,8 @@ from warmline.data.template import ChatTemplate
 LENGTHS = st.lists(st.lists(st.integers(1, 64), min_size=1, max_size=30), min_size=1, max_size=3)
 
 
-def packer_of(sources, row_tokens, lookahead, seed=13, alpha=0.5) -> RowPacker:
-    return RowPacker(sources, MixtureSampler([len(source) for source in sources], alpha, seed), row_tokens, lookahead)
+def packer_of(sources, row_tokens, lookahead, seed=13, alpha=0.5, max_passes=None) -> RowPacker:
+    return RowPacker(sources, MixtureSampler([len(source) for source in sources], alpha, seed, max_passes), row_tokens, lookahead)
 
 
 def tokens_in(sources, row) -> int:
@@ -117,6 +117,35 @@ def test_packed_shares_are_the_promised_ones(source_of, realistic):
 def test_a_row_of_exactly_its_capacity_is_full(source_of):
     sources = [source_of([50])]
     assert len(packer_of(sources, 100, 4).row()) == 2
+
+
+CAPPED = {"lengths": LENGTHS, "lookahead": st.integers(1, 40), "seed": st.integers(0, 99), "passes": st.integers(1, 3)}
+
+
+def rows_until_the_end(packer) -> list:
+    return list(iter(packer.row, ()))
+
+
+@given(**CAPPED)
+def test_a_cap_packs_every_conversation_so_often_and_then_nothing(source_of, lengths, lookahead, seed, passes):
+    """What waited in the lookahead comes too, so that whole passes are whole for every conversation."""
+    sources = [source_of(part) for part in lengths]
+    packer = packer_of(sources, 100, lookahead, seed, max_passes=passes)
+    packed = Counter(draw for row in rows_until_the_end(packer) for draw in row)
+    assert packed == {Draw(source, at): passes for source, part in enumerate(lengths) for at in range(len(part))}
+    assert packer.row() == ()
+
+
+@given(**CAPPED, data=st.data())
+def test_restore_continues_to_the_exact_row_across_a_cap(source_of, lengths, lookahead, seed, passes, data):
+    sources = [source_of(part) for part in lengths]
+    whole = rows_until_the_end(packer_of(sources, 100, lookahead, seed, max_passes=passes))
+    before = data.draw(st.integers(0, len(whole)))
+    begun, resumed = (packer_of(sources, 100, lookahead, seed, max_passes=passes) for _ in range(2))
+    for _ in range(before):
+        begun.row()
+    resumed.restore(json.loads(json.dumps(begun.state())))
+    assert rows_until_the_end(resumed) == whole[before:]
 
 
 # Fixed lists

@@ -1,9 +1,13 @@
 """The plan is what the run then does."""
 
+import io
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from transformers import (
     CLIPTextConfig,
     DeepseekV3Config,
@@ -21,13 +25,16 @@ from tests.conftest import ConfigFactory
 from tests.tools import CPU, architecture, metrics, quiet_train, write_architecture
 from warmline.config import dump_config, load_config
 from warmline.data.conversation import OBJECTIVES
-from warmline.data.encoding import EncodedSource
+from warmline.data.encoding import EncodedSource, encode_split
+from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
+from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_text
 from warmline.training.checkpoint import trainable_state
 from warmline.training.loop import train
-from warmline.training.plan import plan_run
+from warmline.training.plan import MANY_PASSES, Plan, make_packer, plan_run
+from warmline.training.view import plan_summary
 
 
 def test_plan_is_what_happened(finished: RunFolder) -> None:
@@ -40,6 +47,100 @@ def test_plan_is_what_happened(finished: RunFolder) -> None:
     assert plan.fill == pytest.approx(np.mean([line["fill"] for line in train]))
     assert plan.targets == {name: sum(line["counts"][name] for line in train) for name in OBJECTIVES}
     assert dict(zip(plan.sources, plan.realised, strict=True)) == train[-1]["shares"]
+    drawn = read_json(finished.checkpoint(12) / "state.json")["progress"]["drawn"]
+    assert plan.passes == [number / size for number, size in zip(drawn, plan.conversations, strict=True)]
+
+
+def test_target_shares_are_those_of_the_rows(finished: RunFolder) -> None:
+    config = load_config(finished.config)
+    plan = plan_run(config)
+    sources = encode_split("train", config.data, ChatTemplate(load_tokenizer(config.model)))
+    packer = make_packer(config, sources)
+    found = {name: [0] * len(sources) for name in OBJECTIVES}
+    for draw in (draw for _ in range(plan.steps * plan.rows_per_step) for draw in packer.row()):
+        source = sources[draw.source]
+        encoded = source[draw.conversation]
+        if "lm" in source.objectives:
+            found["lm"][draw.source] += sum(int(end - first) for first, end in encoded.replies)
+        found["emotion"][draw.source] += len(encoded.emotion)
+        found["strategy"][draw.source] += len(encoded.strategy)
+        found["safety"][draw.source] += "safety" in source.objectives
+    assert plan.targets == {name: sum(numbers) for name, numbers in found.items()}
+    for name, numbers in found.items():
+        assert plan.target_shares[name] == pytest.approx([number / sum(numbers) for number in numbers])
+
+
+def test_a_capped_run_is_as_planned_and_goes_on_across_the_cap(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """Every source leaves in turn, the run ends when none is left, and from any step on it can be resumed to the same draws."""
+    config = tiny_config(
+        tmp_path, data={"max_passes": 0.1}, training={"max_steps": None}, validation={"every": 100}, checkpoint={"every": 1, "keep": 100}
+    )
+    run, plan = quiet_train(config), plan_run(config)
+    lines, sizes = metrics(run), np.array(plan.conversations)
+    drawn = np.array([read_json(run.checkpoint(step) / "state.json")["progress"]["drawn"] for step in run.steps()])
+    assert plan.ends_by == "data.max_passes"
+    assert len(drawn) == plan.steps == metrics(run, "train")[-1]["step"]
+    assert plan.passes == (drawn[-1] / sizes).tolist()
+    assert (drawn[-1] <= sizes // 10).all()
+    assert plan.draws == drawn[-1].sum() >= (sizes // 10).sum() - 30  # less than a step is left over
+    assert plan.leaves_after == [int((own < own[-1]).sum()) + 1 for own in drawn.T]
+    first = min(step for step in plan.leaves_after if step is not None)
+    assert first < plan.steps - 2
+    for step in range(first - 1, plan.steps + 1):
+        shutil.rmtree(run.checkpoint(step))
+    run.heads_description.unlink()
+    assert metrics(quiet_train(config, resume=True)) == lines
+
+
+def test_a_cap_leaves_the_length_of_the_run(tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]) -> None:
+    free, capped = (
+        plan_run(tiny_config(tmp_path, data={"max_passes": cap}, training={"max_steps": None, "epochs": 1.0})) for cap in (None, 1.5)
+    )
+    wanted = sum(len(source) for source in sources)
+    assert wanted <= capped.draws < wanted + 60
+    assert (free.ends_by, free.leaves_after) == ("training.epochs", [None] * 4)
+    assert capped.ends_by == "training.epochs"
+    assert capped.passes[:2] == pytest.approx([1.5, 1.5], abs=0.01)
+    assert max(free.passes) > 1.5 >= max(capped.passes)
+    assert capped.leaves_after[2] is None
+    assert plan_run(tiny_config(tmp_path)).ends_by == "training.max_steps"
+
+
+def test_a_cap_that_leaves_nothing_is_refused(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    with pytest.raises(WarmlineError, match=r"^data\.max_passes: 0\.001 times the 160 conversations of empathetic_dialogues is "):
+        plan_run(tiny_config(tmp_path, data={"max_passes": 0.001}))
+    with pytest.raises(WarmlineError, match=r"^data\.max_passes: 0\.02 passes fill less than one step of 64 rows; raise it, or lower "):
+        plan_run(tiny_config(tmp_path, data={"max_passes": 0.02}, training={"accumulation": 64}))
+
+
+def shown(plan: Plan) -> list[str]:
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(plan_summary(plan))
+    return capture.get().splitlines()
+
+
+def test_the_summary_says_passes_and_shares_within_100_columns(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    data = {"alpha": 0.3, "max_passes": 4.2, "row_tokens": 256}
+    plan = plan_run(tiny_config(tmp_path, data=data, training={"max_steps": None, "epochs": 2}))
+    lines = shown(plan)
+    for at, name in enumerate(plan.sources):
+        (row,) = (line.split() for line in lines if line.startswith(f" {name} "))
+        shares = [plan.target_shares[objective][at] for objective in OBJECTIVES]
+        assert row[4:] == [f"{plan.passes[at]:.1f}", *(f"{share:.1%}" if share else "-" for share in shares)]
+    text = " ".join(" ".join(lines).split())
+    assert f"split to fit a row, and counted in parts: {plan.split_conversations[1]} of esconv" in text
+    leaving = [f"{name} after step {step}" for name, step in zip(plan.sources, plan.leaves_after, strict=True) if step]
+    assert f"leaves the mixture at data.max_passes: {', '.join(leaving)} " in text
+    often = re.findall(r"(\w+) ([\d.]+) times with ([\d.]+%) of the lm targets", text)
+    repeated = zip(plan.sources, plan.passes, plan.target_shares["lm"], strict=True)
+    assert often == [(name, f"{passes:.1f}", f"{share:.1%}") for name, passes, share in repeated if passes > MANY_PASSES]
+    assert "empathetic_dialogues" in {name for name, *_ in often}
+    assert "data.alpha nearer 1, data.max_passes, or fewer training.epochs" in text
+
+
+def test_few_passes_are_not_warned_of(finished: RunFolder) -> None:
+    assert "warning" not in " ".join(shown(plan_run(load_config(finished.config))))
 
 
 def test_plan_and_manifest_say_which_backend_and_why(finished: RunFolder) -> None:

@@ -131,6 +131,7 @@ def _card(name: str, facts: _Facts, splits: dict[str, Any], mixture: dict[str, A
     shown = [column for column in columns if any(splits[split][column] for split in SPLITS)]
     if name == "goemotions":
         shown.append("single_label")
+    cap = "" if mixture["max_passes"] is None else f", until it has been passed {mixture['max_passes']:g} times"
     lines = [
         f"# {facts.title}",
         "",
@@ -138,7 +139,7 @@ def _card(name: str, facts: _Facts, splits: dict[str, Any], mixture: dict[str, A
         "",
         f"- **Origin:** {facts.origin}",
         f"- **Licence:** {facts.licence}",
-        f"- **Share of the mixture:** {mixture['shares'][name]:.1%} of the draws at alpha = {mixture['alpha']}",
+        f"- **Share of the mixture:** {mixture['shares'][name]:.1%} of the draws at alpha = {mixture['alpha']}{cap}",
         "",
         "## Counts",
         "",

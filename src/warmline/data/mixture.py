@@ -1,6 +1,9 @@
 """Temperature sampling over sources: what is drawn next, and how a run picks up at the exact draw."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -57,30 +60,41 @@ def whole_percent(shares: Sequence[float]) -> list[int]:
 
 
 class MixtureSampler:
-    """An endless, seeded stream of draws.
+    """A seeded stream of draws, endless unless passes are capped.
 
     Each draw picks a source with `sample_probabilities`; within the source, conversations come in a shuffled order that is shuffled
-    anew after each pass, so that a small source repeats evenly. Draw t depends only on the seed and on what was drawn before, so the
-    state is one count for each source.
+    anew after each pass, so that a small source repeats evenly. A source that has been drawn as often as it may be leaves the mixture,
+    and the others share on in their proportions. Draw t depends only on the seed and on what was drawn before, so the state is one
+    count for each source.
 
     Args:
         sizes: Number of conversations in each source.
         alpha: Temperature exponent in (0, 1].
         seed: Of the whole stream.
+        max_passes: A source is drawn at most this many times its size, rounded down to a whole draw; None has no end.
     """
 
-    def __init__(self, sizes: Sequence[int], alpha: float, seed: int) -> None:
+    def __init__(self, sizes: Sequence[int], alpha: float, seed: int, max_passes: float | None = None) -> None:
         self.sizes = list(sizes)
         self.probabilities = sample_probabilities(sizes, alpha)
+        self._shares: list[float] = self.probabilities.tolist()
+        self._most = [math.inf if max_passes is None else math.floor(max_passes * size) for size in self.sizes]
         self._seed = seed
-        self._cumulative = np.cumsum(self.probabilities)
         self._drawn = [0] * len(self.sizes)
         self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
-        self._block: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._block: tuple[int, FloatArray] | None = None
 
-    def draw(self) -> Draw:
-        """The next example."""
-        source = self._source(sum(self._drawn))
+    @property
+    def capped(self) -> list[bool]:
+        """Whether each source has been drawn as often as it may be."""
+        return [drawn >= most for drawn, most in zip(self._drawn, self._most, strict=True)]
+
+    def draw(self) -> Draw | None:
+        """The next example; None when every source is capped."""
+        shares = [0.0 if capped else share for share, capped in zip(self._shares, self.capped, strict=True)]
+        if not any(shares):
+            return None
+        source = self._source(shares)
         place = self._drawn[source]
         self._drawn[source] += 1
         return Draw(source, self._conversation(source, place))
@@ -99,13 +113,12 @@ class MixtureSampler:
             raise ValueError(f"state of {len(state['drawn'])} sources, this mixture has {len(self.sizes)}")
         self._drawn = list(state["drawn"])
 
-    def _source(self, draw: int) -> int:
-        block, place = divmod(draw, _BLOCK)
+    def _source(self, shares: list[float]) -> int:
+        block, place = divmod(sum(self._drawn), _BLOCK)
         if self._block is None or self._block[0] != block:
-            uniform = np.random.default_rng([self._seed, _SOURCE_STREAM, block]).random(_BLOCK)
-            sources = np.searchsorted(self._cumulative, uniform, side="right")
-            self._block = block, np.minimum(sources, len(self.sizes) - 1)
-        return int(self._block[1][place])
+            self._block = block, np.random.default_rng([self._seed, _SOURCE_STREAM, block]).random(_BLOCK)
+        cumulative = list(accumulate(shares))  # flat at a capped source, which is therefore never hit
+        return bisect_right(cumulative, float(self._block[1][place]) * cumulative[-1])
 
     def _conversation(self, source: int, place: int) -> int:
         number, at = divmod(place, self.sizes[source])

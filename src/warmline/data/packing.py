@@ -30,30 +30,30 @@ class PackerState(TypedDict):
 
 
 class RowPacker:
-    """An endless stream of rows from a mixture.
+    """A stream of rows from a mixture, as long as its draws.
 
     Args:
         sources: In the sampler's order.
-        sampler: Draws conversations.
+        sampler: Draws conversations; what waits here counts as drawn.
         row_tokens: Capacity of a row.
         lookahead: Number of drawn conversations among which a gap's filler is looked for.
     """
 
     def __init__(self, sources: Sequence[EncodedSource], sampler: MixtureSampler, row_tokens: int, lookahead: int) -> None:
         self._lengths = [source.lengths for source in sources]
-        self._sampler = sampler
+        self.sampler = sampler
         self._row_tokens = row_tokens
         self._lookahead = lookahead
         self._waiting: list[Draw] = []
 
     def row(self) -> Row:
-        """The next row: at least one conversation, at most `row_tokens` tokens."""
+        """The next row: at least one conversation, at most `row_tokens` tokens; empty when the mixture has come to its end."""
         taken: list[Draw] = []
         room = self._row_tokens
         while True:
-            while len(self._waiting) < self._lookahead:
-                self._waiting.append(self._sampler.draw())
-            at = self._next(room)
+            while len(self._waiting) < self._lookahead and (drawn := self.sampler.draw()) is not None:
+                self._waiting.append(drawn)
+            at = self._next(room) if self._waiting else None
             if at is None:
                 return tuple(taken)
             draw = self._waiting.pop(at)
@@ -72,12 +72,12 @@ class RowPacker:
 
     def state(self) -> PackerState:
         """What `restore` needs, JSON-serialisable."""
-        return {"waiting": [(draw.source, draw.conversation) for draw in self._waiting], "sampler": self._sampler.state()}
+        return {"waiting": [(draw.source, draw.conversation) for draw in self._waiting], "sampler": self.sampler.state()}
 
     def restore(self, state: PackerState) -> None:
         """Go on exactly where `state` was taken."""
         self._waiting = [Draw(*pair) for pair in state["waiting"]]
-        self._sampler.restore(state["sampler"])
+        self.sampler.restore(state["sampler"])
 
 
 def all_draws(sources: Sequence[EncodedSource]) -> list[Draw]:

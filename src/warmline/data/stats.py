@@ -15,7 +15,7 @@ def data_stats(config: DataConfig) -> dict[str, Any]:
     Returns:
         `sources`: for each source and split `rows` of the official file, `conversations`, `utterances`, targets of each objective,
         `single_label` (rows whose only official label is an emotion), `left_out` by reason, and label counts. `mixture`:
-        alpha, training conversations, shares, and the shares in whole per cent.
+        alpha, max_passes, training conversations, shares (before any source has reached max_passes), and these in whole per cent.
 
     Raises:
         WarmlineError: bad or missing files.
@@ -30,6 +30,7 @@ def data_stats(config: DataConfig) -> dict[str, Any]:
         "sources": sources,
         "mixture": {
             "alpha": config.alpha,
+            "max_passes": config.max_passes,
             "conversations": sizes,
             "shares": dict(zip(sizes, shares, strict=True)),
             "percent": dict(zip(sizes, whole_percent(shares), strict=True)),

@@ -1,6 +1,7 @@
 """What a person sees while a run trains: a live table in a terminal, a line now and then elsewhere."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from warmline.data.conversation import OBJECTIVES
 from warmline.runs import RunFolder
-from warmline.training.plan import Plan
+from warmline.training.plan import MANY_PASSES, Plan
 
 _LINE_EVERY = 5.0
 """Seconds between lines when the output is no terminal."""
@@ -106,13 +107,14 @@ class View:
 def plan_summary(plan: Plan) -> Group:
     """The plan as a person reads it."""
     table = Table(title="plan", title_justify="left", box=None)
-    for column in ("source", "conversations", "share", "drawn"):
+    for column in ("source", "conversations", "share", "drawn", "passes", *(f"{name}\ntargets" for name in OBJECTIVES)):
         table.add_column(column, justify="left" if column == "source" else "right")
-    for name, size, split, share, realised in zip(
-        plan.sources, plan.conversations, plan.split_conversations, plan.probabilities, plan.realised, strict=True
-    ):
-        note = f" ({split} split to fit a row)" if split else ""
-        table.add_row(name, f"{size:,}{note}", f"{share:.1%}", f"{realised:.1%}")
+    for at, name in enumerate(plan.sources):
+        of_targets = (plan.target_shares[objective][at] for objective in OBJECTIVES)
+        table.add_row(
+            name, f"{plan.conversations[at]:,}", f"{plan.probabilities[at]:.1%}", f"{plan.realised[at]:.1%}", f"{plan.passes[at]:.1f}",
+            *(f"{share:.1%}" if share else "-" for share in of_targets),
+        )  # fmt: skip
     targets = ", ".join(f"{number:,} {name}" for name, number in plan.targets.items())
     memory = ", ".join(f"{name} {size:.2f}" for name, size in plan.memory_gib.items())
     text = (
@@ -123,7 +125,36 @@ def plan_summary(plan: Plan) -> Group:
         f"({memory}), checkpointing: {plan.checkpointing}\n"
         f"backend: {plan.backend} ({plan.backend_reason})"
     )
-    return Group(table, Text(text))
+    notes = [*_notes(plan), text]
+    warning = _warning(plan)
+    return Group(table, Text("\n".join(notes)), *([Text(warning, style="yellow")] if warning else []))
+
+
+def _notes(plan: Plan) -> Iterator[str]:
+    """What the table cannot say: which conversations are in parts, and which sources leave the mixture."""
+    split = [f"{number} of {name}" for name, number in zip(plan.sources, plan.split_conversations, strict=True) if number]
+    if split:
+        yield f"split to fit a row, and counted in parts: {', '.join(split)}"
+    leaving = [f"{name} after step {step}" for name, step in zip(plan.sources, plan.leaves_after, strict=True) if step is not None]
+    if leaving:
+        yield f"leaves the mixture at data.max_passes: {', '.join(leaving)}"
+    if plan.ends_by == "data.max_passes":
+        yield "then nothing is left, and the run ends before training.epochs is over"
+
+
+def _warning(plan: Plan) -> str | None:
+    """One line on the sources that are passed too often."""
+    often = [
+        f"{name} {passes:.1f} times with {share:.1%} of the lm targets"
+        for name, passes, share in zip(plan.sources, plan.passes, plan.target_shares["lm"], strict=True)
+        if passes > MANY_PASSES
+    ]
+    if not often:
+        return None
+    return (
+        f"warning: passed more than {MANY_PASSES} times, which was too often for ESConv (docs/study.md): {', '.join(often)}; "
+        "set data.alpha nearer 1, data.max_passes, or fewer training.epochs"
+    )
 
 
 def _as_text(line: dict[str, Any]) -> str:
