@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmline.config import RunConfig, StrategyHeadConfig, dump_config, load_config, parse_config
+from warmline.config import RunConfig, StrategyHeadConfig, _all_keys, dump_config, load_config, parse_config
 from warmline.errors import WarmlineError
 
 MINIMAL = "name: trial\nmodel:\n  name: nano\n"
@@ -135,6 +135,20 @@ def test_every_field_says_what_it_means():
     assert list(undocumented(RunConfig)) == []
 
 
+def test_the_recipe_holds_every_key():
+    recipe = next(path for path in CONFIGS if path.name == "training_config.yaml")
+    missing = [key for key in _all_keys() if not holds(yaml.safe_load(recipe.read_text(encoding="utf-8")), key)]
+    assert missing == []
+
+
+def holds(content, key):
+    for level in key.split("."):
+        if not isinstance(content, dict) or level not in content:
+            return False
+        content = content[level]
+    return True
+
+
 def test_missing_file_is_refused(tmp_path):
     assert str(tmp_path / "none.yaml") in refused(tmp_path / "none.yaml")
 
@@ -212,6 +226,8 @@ def test_a_key_that_is_no_text_is_refused(config_file):
         ("data.alpha=0", "data.alpha"),
         ("data.alpha=1.01", "data.alpha"),
         ("data.row_tokens=8", "data.row_tokens"),
+        ("data.max_passes=0", "data.max_passes"),
+        ("data.max_passes=-1", "data.max_passes"),
         ("loss.emotion=-0.1", "loss.emotion"),
         ("loss.lm=.nan", "loss.lm"),
         ("training.learning_rate=.inf", "training.learning_rate"),

@@ -194,7 +194,7 @@ def test_another_training_is_not_taken_over(finished: RunFolder, tiny_config: Co
     longer = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 13})})
     assert not same_training(main, variant_config(longer, "full", 13))
     for path, key, value in ((main.manifest, "dtype", "bfloat16"), (main.manifest, "ranks", 2), (main.manifest, "data_sha256", {}),
-                             (main.plan, "rows_per_step", 5), (main.plan, "steps", 13)):  # fmt: skip
+                             (main.plan, "rows_per_step", 5), (main.plan, "steps", 13)):  # stopped early  # fmt: skip
         saved = read_json(path)
         write_json(path, {**saved, key: value})
         assert not same_training(main, wanted)

@@ -54,6 +54,21 @@ def test_nothing_measured(finished_copy: RunFolder) -> None:
     assert "(results/training_curves.png)" in text
 
 
+def test_an_early_stop_and_a_cap_are_told(finished_copy: RunFolder) -> None:
+    text = text_of(finished_copy)
+    assert "stopped early" not in text
+    assert "times its size" not in text
+    write_json(finished_copy.plan, {**read_json(finished_copy.plan), "steps": 90})
+    lines = finished_copy.config.read_text().replace("early_stop: null\n", "early_stop: 5\n").replace("passes: null\n", "passes: 4\n")
+    finished_copy.config.write_text(lines)
+    text = text_of(finished_copy)
+    assert (
+        "| 12 of 90 planned, 2 rows of 2,048 tokens each; stopped early, since 5 validations in a row brought no lower `total` loss |"
+        in text
+    )
+    assert "with replacement over epochs, at most 4.0 times its size." in text
+
+
 def test_teachers_are_named(finished_copy: RunFolder) -> None:
     assert "teacher" not in text_of(finished_copy)
     lines = finished_copy.config.read_text().replace("  teachers: []\n", "  teachers: [runs/a, runs/b]\n")

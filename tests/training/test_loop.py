@@ -1,7 +1,9 @@
 """The loop: whole-step denominators however the step is cut, one forward a backward, what it refuses and how it ends."""
 
 import errno
+import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
+from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,7 +36,7 @@ from warmline.model.backbone import States
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json
-from warmline.training.loop import _Training
+from warmline.training.loop import _Training, train
 from warmline.training.plan import choose_way
 from warmline.training.schedule import rate_factor
 from warmline.training.validation import Validator
@@ -202,6 +205,28 @@ def test_stops_early_and_saves_the_best(tiny_config: ConfigFactory, tmp_path: Pa
     assert not all(torch.equal(tensor, newest[name]) for name, tensor in saved.items())
     again = quiet_train(config, resume=True)  # stays stopped
     assert metrics(again, "train")[-1]["step"] == 8
+
+
+@pytest.mark.slow
+def test_an_early_stop_is_said_and_comes_where_it_would_have_come_after_a_resume(
+    tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path, training={"max_steps": 40, "early_stop": 2}, validation={"every": 2}, checkpoint={"every": 1, "keep": 3})
+    scripted(monkeypatch, 9.0, 3.0, 4.0, 3.5)
+    run = quiet_train(config)
+    before = metrics(run)
+    assert run.steps() == [2, 4, 5, 6]
+    for step in (5, 6):
+        shutil.rmtree(run.checkpoint(step))
+    run.heads_description.unlink()
+    scripted(monkeypatch, 3.5)
+    console = Console(width=300, file=io.StringIO())
+    with console.capture() as capture:
+        train(config, resume=True, view=View(console=console))
+    assert metrics(run) == before
+    assert read_json(run.heads_description)["step"] == 2
+    said = "stopped early after step 6 of 40: 2 validations in a row brought no lower total loss; best validation at step 2"
+    assert f"done: {said}" in capture.get()
 
 
 def test_untrained_is_best(tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

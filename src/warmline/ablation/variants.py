@@ -36,8 +36,8 @@ def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: in
     """The configuration of one variant: the run's own but for its name, place, seed and loss weights.
 
     Sources, mixture, packing and steps stay, so that the data come in the same order. A conversation whose only loss is off still passes
-    through the model: that is the price of the same order. Nothing stops early, and the last step's weights are kept, since the best
-    validation's would be chosen by another measure in each variant.
+    through the model: that is the price of the same order. Nothing stops early, whatever the run's own `training.early_stop`, and the
+    last step's weights are kept: either choice would go by another sum of losses in each variant.
 
     Args:
         config: The run's.

@@ -54,7 +54,7 @@ class ShortView(View):
     def show_plan(self, plan: Plan) -> None:
         """Not shown."""
 
-    def done(self, run: RunFolder, best_step: int, steps: int) -> None:  # noqa: ARG002 - View's
+    def done(self, run: RunFolder, best_step: int, trained: str) -> None:  # noqa: ARG002 - View's
         """Leave the terminal as it was."""
         self.close()
 

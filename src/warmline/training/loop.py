@@ -146,7 +146,7 @@ class _Training:
             if self.accelerator.is_main_process:
                 save_artifact(self.run, self.model, self.config, self.template, kept)
                 draw_curves(self.run)
-                self.view.done(self.run, self.progress.best_step, self.progress.step)
+                self.view.done(self.run, self.progress.best_step, self._trained())
             self.accelerator.wait_for_everyone()
         return self.run
 
@@ -276,6 +276,13 @@ class _Training:
     def _stopped_early(self) -> bool:
         patience = self.config.training.early_stop
         return patience is not None and self.progress.validations_since_best >= patience
+
+    def _trained(self) -> str:
+        step, planned = self.progress.step, self.plan.steps
+        if step == planned:
+            return f"{step} steps"
+        validations, metric = self.progress.validations_since_best, self.config.validation.metric
+        return f"stopped early after step {step} of {planned}: {validations} validations in a row brought no lower {metric} loss"
 
     def _checkpoint(self) -> None:
         self.progress.packer = self.packer.state()

@@ -76,11 +76,11 @@ class View:
             self._last_line = time.monotonic()
             self._console.print(_as_text(line), highlight=False, soft_wrap=True)
 
-    def done(self, run: RunFolder, best_step: int, steps: int) -> None:
-        """The artefact is written."""
+    def done(self, run: RunFolder, best_step: int, trained: str) -> None:
+        """The artefact is written; `trained` says over how many steps, and why not over all."""
         self.close()
         if not self._quiet:
-            self._console.print(f"done: {steps} steps, best validation at step {best_step}; run folder {run.path}", highlight=False)
+            self._console.print(f"done: {trained}; best validation at step {best_step}; run folder {run.path}", highlight=False)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
