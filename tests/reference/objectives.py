@@ -24,6 +24,7 @@ def plain_terms(model: MultiTaskModel, sources: Sequence[EncodedSource], draws: 
         objectives, one = sources[draw.source].objectives, sources[draw.source][draw.conversation]
         tokens = torch.tensor(one.tokens.tolist())
         states = states_alone(model, tokens)
+        read = states / (states.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()  # by the heads
         replies = [at for first, end in one.replies.tolist() for at in range(first, end)]
         tuned = log_softmax(states @ model.backbone.unembedding.T, dim=1)
         if "lm" in objectives:
@@ -35,10 +36,10 @@ def plain_terms(model: MultiTaskModel, sources: Sequence[EncodedSource], draws: 
             found["safety"].append(torch.stack(drift).mean())
         for position, bits in one.emotion.tolist():
             labels = [label for label in range(27) if bits >> label & 1]
-            scores = log_softmax(model.heads.emotion(states[position : position + 1])[0], dim=0)
+            scores = log_softmax(model.heads.emotion(read[position : position + 1])[0], dim=0)
             found["emotion"].append(-scores[labels].mean())
         for position, label in one.strategy.tolist():
-            found["strategy"].append(-log_softmax(model.heads.strategy(states[position : position + 1])[0], dim=0)[label])
+            found["strategy"].append(-log_softmax(model.heads.strategy(read[position : position + 1])[0], dim=0)[label])
     return found
 
 

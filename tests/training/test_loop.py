@@ -89,6 +89,8 @@ def test_cut_of_the_step_does_not_matter(cut: Any) -> None:
             for name, parameter in training.model.backbone.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) / 10)
+            for parameter in training.model.heads.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) / 10)
         training.optimizer = Keeper(training.model)
         rows = [training.packer.row() for _ in range(training.plan.rows_per_step)]
         result = training._accumulate(rows)

@@ -222,7 +222,8 @@ class _Training:
             bad.append("gradient")
         if bad:
             raise WarmlineError(
-                f"step {self.progress.step + 1}: the {', '.join(bad)} is not a number; lower training.learning_rate or use another precision"
+                f"step {self.progress.step + 1}: the {', '.join(bad)} is not a number; lower training.learning_rate or use another "
+                "precision"
             )
         return StepResult(values, denominators, float(norm) if math.isfinite(norm) else None)
 
