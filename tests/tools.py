@@ -49,6 +49,17 @@ def architecture(**changes: Any) -> Qwen3Config:
     return Qwen3Config(**{**values, **changes})
 
 
+OWN_DEFAULTS: dict[str, Any] = {
+    "repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "min_new_tokens": 6, "min_length": 200, "max_length": 3, "top_k": 2, "top_p": 0.1,
+    "typical_p": 0.2, "min_p": 0.9, "top_h": 0.1, "epsilon_cutoff": 0.02, "eta_cutoff": 0.02, "num_beams": 3, "bad_words_ids": [[5]],
+    "suppress_tokens": [5, 6], "begin_suppress_tokens": [7], "forced_bos_token_id": 9, "forced_eos_token_id": 9, "guidance_scale": 3.0,
+    "sequence_bias": [[[11], 50.0]], "exponential_decay_length_penalty": (1, 9.0), "stop_strings": ["a"],
+    "penalty_alpha": 0.6, "prompt_lookup_num_tokens": 3, "return_dict_in_generate": True, "renormalize_logits": True,
+    "remove_invalid_values": True, "use_cache": False, "cache_implementation": "static", "encoder_repetition_penalty": 5.0,
+}  # fmt: skip
+"""Fields of a base's own `generation_config`, each with a value that changes replies or breaks `generate` where it is heeded."""
+
+
 def write_architecture(folder: Path, config: PreTrainedConfig | None = None, tokenizer: Path | None = None) -> Path:
     """A model folder without weights: a configuration and a tokenizer, nano's by default."""
     tokenizer = tokenizer or Path(str(resources.files("warmline") / "assets" / "nano"))

@@ -9,15 +9,30 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GenerationConfig, LlamaConfig, PreTrainedConfig
 
 from tests.reference.objectives import states_alone
-from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, SAFETY, Tiny, architecture, gradients, one_of_each, pack, perturb, stored_in_4bit
+from tests.tools import (
+    CPU,
+    ED,
+    ESCONV,
+    GOEMOTIONS,
+    OWN_DEFAULTS,
+    SAFETY,
+    Tiny,
+    architecture,
+    gradients,
+    one_of_each,
+    pack,
+    perturb,
+    stored_in_4bit,
+)
 from warmline.config import LoraSettings, ModelConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import collate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling, States
+from warmline.model.generation import until
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
 
@@ -41,6 +56,14 @@ ARCHITECTURES: dict[str, PreTrainedConfig] = {
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     ARCHITECTURES[request.param].save_pretrained(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> TransformersBackbone:
+    """A Qwen3 that tests only let speak."""
+    folder = tmp_path_factory.mktemp("small")
+    ARCHITECTURES["qwen3"].save_pretrained(folder)
+    return noisy(open_backbone(folder))
 
 
 def open_backbone(
@@ -220,6 +243,32 @@ def test_batched_replies_are_the_replies_alone(folder: Path) -> None:
     prompts = [part.tolist() for part in conversations()]
     alone = [backbone.generate([prompt], end_of_turn=299, sampling=GREEDY)[0] for prompt in prompts]
     assert backbone.generate(prompts, end_of_turn=299, sampling=GREEDY) == alone
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(12, 1.0, seed=3)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("name", OWN_DEFAULTS)
+def test_a_bases_own_generation_defaults_change_no_reply(name: str, sampling: Sampling, small: TransformersBackbone) -> None:
+    prompts = [part.tolist() for part in conversations()[2:4]]
+    small._causal.generation_config = GenerationConfig()
+    stop = small.generate(prompts, 299, sampling)[0][4]
+    expected = small.generate(prompts, stop, sampling)
+    own = small._causal.generation_config = GenerationConfig(**{name: OWN_DEFAULTS[name]})
+    assert small.generate(prompts, stop, sampling) == expected
+    assert small._causal.generation_config is own
+
+
+@torch.no_grad()
+def test_a_reply_is_what_the_serving_engine_steps_through(folder: Path) -> None:
+    """Whatever the base's own generation defaults say."""
+    backbone = noisy(open_backbone(folder))
+    prompt = conversations()[2].tolist()
+    backbone._causal.generation_config = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=12, top_k=2)
+    prefilled = backbone.prefill(torch.tensor(prompt))
+    stepped = [int(backbone.logits(prefilled.states.final[-1:]).argmax())]
+    while len(stepped) < GREEDY.max_new_tokens:
+        states = backbone.step(torch.tensor(stepped[-1:]), [prefilled.cache])
+        stepped.append(int(backbone.logits(states).argmax()))
+    assert backbone.generate([prompt], 299, GREEDY) == [until(stepped, 299)]
 
 
 def test_packing_works_after_generating(folder: Path) -> None:

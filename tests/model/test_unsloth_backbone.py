@@ -18,9 +18,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
-from tests.tools import CPU, architecture, perturb, write_architecture
+from tests.tools import CPU, OWN_DEFAULTS, architecture, perturb, write_architecture
 from warmline.config import LoraSettings, ModelConfig, parse_config
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
@@ -186,6 +186,15 @@ def test_environment_is_set_for_the_call_only(before: str | None, unsloth: Stand
     with pytest.raises(IndexError):
         backbone.hidden(torch.tensor([8192]), torch.tensor([0]), torch.tensor([0, 1], dtype=torch.int32), 1)
     assert os.environ.get("UNSLOTH_RETURN_HIDDEN_STATES") == before
+
+
+@pytest.mark.parametrize("name", OWN_DEFAULTS)
+def test_a_bases_own_generation_defaults_change_no_reply(name: str, unsloth: StandIn, folder: Path) -> None:
+    backbone, prompts = open_unsloth(folder), [[5, 6, 7, 8], [11, 12, 13]]
+    expected = backbone.generate(prompts, 7, GREEDY)
+    own = backbone._causal.generation_config = GenerationConfig(**{name: OWN_DEFAULTS[name]})
+    assert backbone.generate(prompts, 7, GREEDY) == expected
+    assert backbone._causal.generation_config is own
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,11 +1,19 @@
 """What generating a batch of replies needs, whoever runs the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LogitsProcessorList, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from warmline.model.backbone import Sampling
 
@@ -22,7 +30,7 @@ def pad_left(prompts: list[list[int]], padding: int, device: torch.device) -> tu
 
 
 def generation_settings(sampling: Sampling, end_of_turn: int) -> dict[str, Any]:
-    """Settings of transformers' `generate`: every one that a model's own defaults would change."""
+    """Settings of transformers' `generate`; what they leave out is off, as long as `without_own_defaults` holds."""
     settings: dict[str, Any] = {
         "max_new_tokens": sampling.max_new_tokens,
         "do_sample": sampling.temperature > 0,
@@ -32,6 +40,23 @@ def generation_settings(sampling: Sampling, end_of_turn: int) -> dict[str, Any]:
     if sampling.temperature > 0:
         settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "min_p": sampling.min_p, "top_k": 0}
     return settings
+
+
+@contextmanager
+def without_own_defaults(model: Any) -> Iterator[None]:
+    """Within it, `generate` follows the settings it is given and no others.
+
+    It takes whatever they leave out from the model's own `generation_config`: a Qwen2.5 brings a repetition penalty, others forced or
+    suppressed tokens or a least length. The serving engine and the losses know nothing of them.
+
+    Args:
+        model: A transformers model; its `generation_config` is the same again afterwards.
+    """
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def until(reply: list[int], end_of_turn: int) -> list[int]:

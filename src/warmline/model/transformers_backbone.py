@@ -29,7 +29,7 @@ from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
 from warmline.model.backbone import Prefill, Sampling, States
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
-from warmline.model.generation import RowCaches, generation_settings, pad_left, until
+from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
 
 NANO = "nano"
 _NEEDED = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
@@ -265,7 +265,8 @@ class TransformersBackbone(nn.Module):
         ids, mask = pad_left(prompts, end_of_turn, self.device)
         causal.set_attn_implementation("sdpa")  # the cache of `generate` is no flat sequence
         try:
-            output = causal.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+            with without_own_defaults(causal):
+                output = causal.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         finally:
             causal.set_attn_implementation(VARLEN)
         return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]

@@ -26,7 +26,7 @@ from warmline.config import LoraSettings, ModelConfig
 from warmline.model.backbone import Prefill, Sampling, States
 from warmline.model.choose import import_unsloth
 from warmline.model.fused_decoder import Checkpointing
-from warmline.model.generation import generation_settings, pad_left, until
+from warmline.model.generation import generation_settings, pad_left, until, without_own_defaults
 
 _RETURN_STATES = "UNSLOTH_RETURN_HIDDEN_STATES"
 _NO_CHAT = "Unsloth trains; load the run on transformers to read and to reply"
@@ -139,7 +139,8 @@ class UnslothBackbone(nn.Module):
         was_training = self.training
         ids, mask = pad_left(prompts, end_of_turn, self.device)
         try:
-            output = self._causal.generate(input_ids=ids, attention_mask=mask, **generation_settings(sampling, end_of_turn))
+            with without_own_defaults(self._causal):
+                output = self._causal.generate(input_ids=ids, attention_mask=mask, **generation_settings(sampling, end_of_turn))
         finally:
             self._arm(was_training)
         return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
