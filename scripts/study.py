@@ -156,7 +156,7 @@ def runs(
     jobs: Jobs = 6,
     minutes: Minutes = 9.0,
     replies: Annotated[int, typer.Option(help="Held-out turns answered in the main run's evaluation.")] = 50,
-    eqbench_tokens: Annotated[int, typer.Option(help="Longest EQ-Bench reply.")] = 400,
+    eqbench_tokens: Annotated[int, typer.Option(help="Longest EQ-Bench reply; its prompts ask for about 1,350 tokens.")] = 2048,
     bench_dir: Annotated[Path | None, typer.Option(help="Folder with eqbench3/, eqbench_v2/, xstest/ and simple_safety_tests/.")] = None,
 ) -> None:
     """Train and score every run of the study; --only takes a part (full, no-, lm-only, labels-28, alpha, eqbench, redteam, ...)."""

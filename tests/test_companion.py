@@ -1,5 +1,6 @@
 """Reading and answering through the public way in, and that training and serving see the same tokens."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,27 @@ def test_reply_is_the_model_s(companion: Companion, parts: Any) -> None:
             expected.append(int((states[-1] @ model.backbone.unembedding.T).argmax()))
             if expected[-1] == template.layout.end_of_turn:
                 break
-    reply = companion.reply(TALK, Sampling(max_new_tokens=10, temperature=0))
+    reply = companion.replies([TALK], Sampling(max_new_tokens=10, temperature=0))[0].text
     assert reply == template.tokenizer.decode(expected, skip_special_tokens=True).strip()
 
 
+def test_a_cut_reply_says_so(companion: Companion, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = companion._template.tokenize(["I hear you."])[0]
+    monkeypatch.setattr(
+        companion._model.backbone, "generate", lambda prompts, _, sampling: [said[: sampling.max_new_tokens]] * len(prompts)
+    )
+    whole, cut = Sampling(max_new_tokens=len(said) + 1), Sampling(max_new_tokens=len(said))
+    assert companion.replies([SAD, TALK], cut) == [("I hear you.", True)] * 2
+    assert companion.replies([SAD], whole) == [("I hear you.", False)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert companion.reply(SAD, whole) == companion.reply(SAD) == "I hear you."
+    with pytest.warns(UserWarning, match=rf"the reply was cut at {len(said)} tokens") as caught:
+        assert companion.reply(SAD, cut) == "I hear you."
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore:the reply was cut")
 def test_reply_repeats_with_a_seed(companion: Companion) -> None:
     def reply(seed: int) -> str:
         return companion.reply(TALK, Sampling(max_new_tokens=12, temperature=1.0, min_p=0.0, seed=seed))
@@ -172,6 +190,7 @@ def test_reply_repeats_with_a_seed(companion: Companion) -> None:
     assert len({reply(seed) for seed in range(4)}) > 1
 
 
+@pytest.mark.filterwarnings("ignore:the reply was cut")
 def test_base_answers_without_the_adapter(companion: Companion, parts: Any) -> None:
     _, model, template = parts
     with torch.no_grad(), model.backbone.reference():

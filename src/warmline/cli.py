@@ -12,6 +12,7 @@ from rich.table import Table
 
 from warmline.config import DataConfig, RunConfig, load_config
 from warmline.errors import WarmlineError
+from warmline.model import REPLY_TOKENS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +36,7 @@ DataDir = Annotated[
 OwnBase = Annotated[
     str | None, typer.Option("--base", help="Hub id or folder of the run's base, where it is not under the name in config.yaml.")
 ]
+LongestReply = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens; how many were cut is said.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -102,6 +104,7 @@ def evaluate(
     run: RunPath,
     replies: Annotated[int, typer.Option(min=0, help="Held-out turns that base and tuned model answer; 0 for none.")] = 50,
     baselines: Annotated[bool, typer.Option(help="Fit what the heads must beat; on the official data this takes minutes, once.")] = True,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run on the test splits: heads beside baselines, language model and replies beside the base."""
@@ -109,7 +112,7 @@ def evaluate(
     from warmline.evaluation.view import evaluation_summary
     from warmline.runs import RunFolder
 
-    result = evaluate_run(run, replies, baselines)
+    result = evaluate_run(run, replies, baselines, max_new_tokens)
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -132,7 +135,7 @@ def eqbench(
     price_out: Annotated[float | None, typer.Option(min=0, help="What a million completion tokens of the judge cost.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="Refuse to start, or stop, above this cost.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply; less than the protocol's is recorded.")] = 12_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Conversations that a local model answers together.")] = 16,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Conversations answered together by a model in this process.")] = None,
     v2: Annotated[bool, typer.Option(help="Run EQ-Bench v2 beside it, which needs no judge.")] = True,
     base_url: Annotated[str | None, typer.Option(help="Endpoint that serves the base; in this process by default.")] = None,
     tuned_url: Annotated[str | None, typer.Option(help="Endpoint that serves the tuned model; in this process by default.")] = None,
@@ -174,7 +177,7 @@ def redteam(
         typer.Option("--judge-url", help="OpenAI-compatible judge; its key in WARMLINE_JUDGE_KEY or OPENAI_API_KEY."),
     ] = None,
     judge_model: Annotated[str | None, typer.Option("--judge-model", help="The judge's name there.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens.")] = 80,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
     as_json: AsJson = False,
 ) -> None:
     """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
@@ -261,13 +264,14 @@ def ablate(
 def errors(
     run: RunPath,
     prompts: Annotated[int, typer.Option(min=1, help="Most held-out prompts of one data set.")] = 20,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
     as_json: AsJson = False,
 ) -> None:
     """Base and tuned replies to held-out prompts: five examples, and how often each makes eight kinds of error."""
     from warmline.evaluation.errors import analyse
     from warmline.runs import RunFolder
 
-    result = analyse(run, prompts)
+    result = analyse(run, prompts, max_new_tokens)
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -278,6 +282,8 @@ def errors(
         table.add_row(name.replace("_", " "), *_error_cells(counts))
     console = Console()
     console.print(table)
+    for side, cut in result["cut_off"].items():
+        console.print(f"{side}: {cut['n']} of {cut['of']} replies were cut at {max_new_tokens} tokens", highlight=False)
     folder = RunFolder(run)
     console.print(f"written to {folder.error_taxonomy}, {folder.examples.name}, {folder.replies.name}", highlight=False)
 
@@ -350,7 +356,7 @@ def run_all(
     config: ConfigFile,
     overrides: Overrides = None,
     data_dir: DataDir = None,
-    quick: Annotated[bool, typer.Option(help="Cut ablations, EQ-Bench replies and prompts short, to see everything work.")] = False,
+    quick: Annotated[bool, typer.Option(help="Cut ablations, replies and prompts short, to see everything work.")] = False,
 ) -> None:
     """Everything in order, from training to report; goes on where it was interrupted, and skips what is done."""
     from warmline.pipeline import FULL, QUICK, run_steps
@@ -476,10 +482,10 @@ def _integers(option: str, text: str | None) -> list[int]:
 def _error_cells(counts: dict[str, Any]) -> list[str]:
     read = counts["precision"]
     precision = f"{read['right']} of {read['read']}" if read else "not read"
-    if counts["base"] is None:
-        return ["0", "", "", counts["reason"], precision]
+    shares = [f"{counts[side]['share']:.1%}" if counts[side] else "" for side in ("base", "tuned")]
+    if counts["difference"] is None:
+        return [str(counts["asked"]), *shares, counts["reason"], precision]
     low, high = counts["difference"]["interval"]
-    shares = [f"{counts[side]['share']:.1%}" for side in ("base", "tuned")]
     return [str(counts["asked"]), *shares, f"{counts['difference']['value']:+.1%} ({low:+.1%} to {high:+.1%})", precision]
 
 

@@ -1,6 +1,7 @@
 """The public way into a finished run: read what a user feels, choose a strategy, reply."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,6 +37,18 @@ class Reading(NamedTuple):
 
     emotion: dict[str, float]
     strategy: dict[str, float]
+
+
+class Generated(NamedTuple):
+    """A reply as it was made.
+
+    Attributes:
+        text: What the user sees.
+        cut: Whether it ended at the longest length and not by itself.
+    """
+
+    text: str
+    cut: bool
 
 
 class Reader(NamedTuple):
@@ -152,23 +165,27 @@ class Companion:
         return self._reader.read(self._reader.last_turns([messages]), prefilled.states, ids)
 
     def reply(self, messages: list[Message], sampling: Sampling | None = None, country: str | None = None, base: bool = False) -> str:
-        """The next reply.
+        """The next reply; one that was cut comes with a warning.
 
         Args:
             messages: As for `read`.
-            sampling: How it is drawn.
+            sampling: How it is drawn, and its longest length.
             country: ISO 3166 code of the user's country, whose hotlines fill the reply's slots.
             base: Let the untuned base answer instead.
 
         Raises:
             ValueError: as for `read`.
         """
-        return self.replies([messages], sampling, country, base)[0]
+        sampling = sampling or Sampling()
+        reply = self.replies([messages], sampling, country, base)[0]
+        if reply.cut:
+            warnings.warn(f"the reply was cut at {sampling.max_new_tokens} tokens; Sampling(max_new_tokens=...) gives more", stacklevel=2)
+        return reply.text
 
     def replies(
         self, conversations: list[list[Message]], sampling: Sampling | None = None, country: str | None = None, base: bool = False
-    ) -> list[str]:
-        """The next reply of each conversation, generated as one batch.
+    ) -> list[Generated]:
+        """The next reply of each conversation, generated as one batch, and whether it was cut.
 
         Args:
             conversations: Each as for `read`.
@@ -182,11 +199,14 @@ class Companion:
         prompts = [self._prompt(messages) for messages in conversations]
         if not prompts:
             return []
-        backbone = self._model.backbone
+        backbone, sampling = self._model.backbone, sampling or Sampling()
         with self._place.autocast(), backbone.reference() if base else nullcontext():
-            replies = backbone.generate(prompts, self._template.layout.end_of_turn, sampling or Sampling())
-        texts = (str(self._template.tokenizer.decode(reply, skip_special_tokens=True)).strip() for reply in replies)
-        return [fill_slots(text, country) for text in texts]
+            replies = backbone.generate(prompts, self._template.layout.end_of_turn, sampling)
+        return [self._generated(reply, sampling, country) for reply in replies]
+
+    def _generated(self, reply: list[int], sampling: Sampling, country: str | None) -> Generated:
+        text = str(self._template.tokenizer.decode(reply, skip_special_tokens=True)).strip()
+        return Generated(fill_slots(text, country), len(reply) >= sampling.max_new_tokens)
 
     def _prompt(self, messages: list[Message]) -> list[int]:
         check_messages(messages)

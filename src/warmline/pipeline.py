@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from warmline.config import RunConfig, load_config
+from warmline.model import REPLY_TOKENS
 from warmline.runs import RunFolder, read_json, write_json
 
 
@@ -17,37 +18,37 @@ class Budget(NamedTuple):
         name: Written down for each step; a step done with another is done again.
         replies: Held-out turns that `evaluate` has answered, for length and variety.
         prompts: Most held-out prompts of one data set that base and tuned model answer.
+        reply_tokens: Longest reply to those and to the red team.
         eqbench_tokens: Longest EQ-Bench reply; None is the protocol's.
         ablation_steps: Optimiser steps of each ablation run; None is all.
         ablation_conversations: Test conversations of each source that score an ablation; None is all.
         probe_rows: Training rows of an ablation's linear probe.
-        redteam_tokens: Longest red-team reply.
     """
 
     name: str
     replies: int
     prompts: int
+    reply_tokens: int
     eqbench_tokens: int | None
     ablation_steps: int | None
     ablation_conversations: int | None
     probe_rows: int
-    redteam_tokens: int
 
 
 FULL = Budget(
     name="full",
     replies=50,
     prompts=20,
+    reply_tokens=REPLY_TOKENS,
     eqbench_tokens=None,
     ablation_steps=None,
     ablation_conversations=None,
     probe_rows=4000,
-    redteam_tokens=80,
 )
 QUICK = Budget(
-    name="quick", replies=16, prompts=8, eqbench_tokens=24, ablation_steps=12, ablation_conversations=10, probe_rows=150, redteam_tokens=40
+    name="quick", replies=16, prompts=8, reply_tokens=64, eqbench_tokens=24, ablation_steps=12, ablation_conversations=10, probe_rows=150
 )
-"""For a demonstration on a CPU; every results file says how far it was cut."""
+"""For a demonstration on a CPU; every results file says how far it was cut. warmline-nano's replies end within 64 tokens."""
 
 
 class Step(NamedTuple):
@@ -115,13 +116,13 @@ def _train(config: RunConfig, folder: RunFolder) -> None:
 def _evaluate(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     from warmline.evaluation.evaluate import evaluate
 
-    return evaluate(folder.path, replies=budget.replies)
+    return evaluate(folder.path, replies=budget.replies, longest=budget.reply_tokens)
 
 
 def _errors(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     from warmline.evaluation.errors import analyse
 
-    return analyse(folder.path, budget.prompts)
+    return analyse(folder.path, budget.prompts, budget.reply_tokens)
 
 
 def _eqbench(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
@@ -140,7 +141,7 @@ def _ablate(config: RunConfig, _: RunFolder, budget: Budget) -> object:
 def _redteam(config: RunConfig, folder: RunFolder, budget: Budget) -> object:
     from warmline.safety.redteam import Options, red_team
 
-    options, found = Options(max_new_tokens=budget.redteam_tokens), _without_safety(config, budget)
+    options, found = Options(max_new_tokens=budget.reply_tokens), _without_safety(config, budget)
     return red_team(folder.path, options._replace(without_kl=found) if isinstance(found, Path) else options._replace(why_not=found))
 
 

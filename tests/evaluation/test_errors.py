@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from warmline.data.conversation import Conversation, Turn
+from warmline.evaluation import compared
 from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
-from warmline.evaluation.errors import WORST, Judged, analyse, judge, usual_words, worst
+from warmline.evaluation.errors import WORST, Judged, analyse, count, judge, usual_words, worst
 from warmline.evaluation.paired import paired_difference
 from warmline.evaluation.qualitative import read_replies
 from warmline.evaluation.statistics import wilson
@@ -19,7 +20,9 @@ def analysed(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> t
 
     run = RunFolder(tmp_path_factory.mktemp("analysed") / "run")
     shutil.copytree(finished.path, run.path)
-    return run, analyse(run.path, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compared, "MOST_CUT", 1.0)  # an untrained model's replies never end
+        return run, analyse(run.path, 4, 32)
 
 
 def test_counts_by_hand(analysed: tuple[RunFolder, dict[str, Any]]) -> None:
@@ -57,10 +60,11 @@ def test_everything_is_written(analysed: tuple[RunFolder, dict[str, Any]]) -> No
     assert context["decoding"]["temperature"] == 0
 
 
-def test_a_second_time_changes_no_byte(analysed: tuple[RunFolder, dict[str, Any]]) -> None:
+def test_a_second_time_changes_no_byte(analysed: tuple[RunFolder, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = analysed
     before = {path.name: path.read_bytes() for path in run.results.iterdir()}
-    analyse(run.path, 4)
+    monkeypatch.setattr(compared, "MOST_CUT", 1.0)
+    analyse(run.path, 4, 32)
     assert {path.name: path.read_bytes() for path in run.results.iterdir()} == before
 
 
@@ -76,7 +80,7 @@ def record(digest: str, tuned: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": "I want to die"}]
     return {
         "digest": digest, "source": "esconv", "conversation": digest, "turn": 1, "messages": messages, "danger": False,
-        "base": "Please call a friend you trust.", "tuned": tuned,
+        "base": "Please call a friend you trust.", "tuned": tuned, "cut": {"base": False, "tuned": False},
     }  # fmt: skip
 
 
@@ -88,6 +92,27 @@ def test_worst_first_and_the_unflagged_stay_out() -> None:
     assert set(cases[1]["flags"]) == {"wrong_length", "missed_risk"}
     assert cases[0]["reply"] == "That's great!"
     assert worst([one for one in judged if not one.flags("base")], "base") == []
+
+
+def test_shares_of_replies_that_were_cut_are_not_compared() -> None:
+    (wrong_length,) = [error for error in ERROR_CLASSES if error.name == "wrong_length"]
+    records = [record(str(at), "No.") for at in range(10)]
+    records[0]["cut"] = {"base": True, "tuned": False}
+    judged = [judge(one, {"esconv": (3, 9)}) for one in records]
+    found = count(wrong_length, judged, [], 64)
+    assert found["difference"]["value"] == 1.0
+    records[1]["cut"] = {"base": True, "tuned": False}
+    found = count(wrong_length, judged, [], 64)
+    assert (found["difference"], found["tuned"]) == (None, {"flagged": 10, "share": 1.0, "interval": None})
+    assert found["reason"] == "2 of 10 base replies were cut at 64 tokens, more than 10 %"
+
+
+def test_a_run_whose_replies_never_end_compares_nothing(finished_copy: RunFolder) -> None:
+    result = analyse(finished_copy.path, 2, 4)
+    assert result["cut_off"]["base"]["n"] == result["cut_off"]["base"]["of"] == 6
+    assert all(one["difference"] is None for one in result["classes"].values())
+    assert finished_copy.error_picture.is_file()
+    assert result["worst"]["base"][0]["cut"]
 
 
 def test_flags_hold_the_evidence() -> None:

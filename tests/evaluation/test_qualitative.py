@@ -66,8 +66,9 @@ def test_replies_are_those_of_the_companion(finished_copy: RunFolder) -> None:
     records = make_replies(FinishedRun.open(finished_copy.path), 2, SHORT)
     companion = warmline.load(finished_copy.path)
     for record in records:
-        assert record["tuned"] == companion.reply(record["messages"], SHORT)
-        assert record["base"] == companion.reply(record["messages"], SHORT, base=True)
+        for side in ("base", "tuned"):
+            (reply,) = companion.replies([record["messages"]], SHORT, base=side == "base")
+            assert (record[side], record["cut"][side]) == reply
         emotion = companion.read(record["messages"]).emotion
         assert max(emotion, key=lambda name: emotion[name]) == next(iter(record["emotion"]))
     assert any(record["base"] != record["tuned"] for record in records)

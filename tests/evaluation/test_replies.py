@@ -2,8 +2,10 @@
 
 import pytest
 
+from warmline.companion import Generated
 from warmline.data.conversation import Conversation, Turn
-from warmline.evaluation.replies import Generated, describe_replies, distinct, draw_prompts, score_replies
+from warmline.evaluation.replies import describe_replies, distinct, draw_prompts, score_replies
+from warmline.model.backbone import Sampling
 
 
 def test_description_by_hand() -> None:
@@ -34,10 +36,26 @@ def test_prompts_end_with_the_user_and_are_seeded() -> None:
 
 def test_without_esconv_the_judge_is_absent() -> None:
     prompts = draw_prompts({"empathetic_dialogues": talks("d", 4)}, 3, seed=1)
-    said = [Generated("one two", False), Generated("three", True), Generated("four five six", False)]
-    found = score_replies(prompts, said, [Generated("x", False)] * 3, None, seed=1)
+    said = [Generated("one two", False), Generated("three", False), Generated("four five six", False)]
+    found = score_replies(prompts, said, [Generated("x", False)] * 3, Sampling(), None, seed=1)
     assert found["strategy_judge"] is None
     assert "ESConv" in found["absent"]["strategy_judge"]
     assert found["tuned_minus_base_words"]["value"] == pytest.approx(-1)
-    assert found["speakers"]["base"]["cut_off"]["n"] == 1
+    assert found["speakers"]["base"]["cut_off"]["n"] == 0
     assert found["examples"][1]["base"] == "three"
+
+
+@pytest.mark.parametrize(("cut", "compared"), [(0, True), (2, True), (3, False), (20, False)])
+@pytest.mark.parametrize("speaker", ["base", "tuned"])
+def test_words_of_replies_that_were_cut_are_not_compared(speaker: str, cut: int, compared: bool) -> None:
+    """Two of twenty are a tenth, three are more."""
+    prompts = draw_prompts({"empathetic_dialogues": talks("d", 20)}, 20, seed=1)
+    said = {"base": [Generated("one two", False)] * 20, "tuned": [Generated("x", False)] * 20}
+    said[speaker] = [one._replace(cut=at < cut) for at, one in enumerate(said[speaker])]
+    found = score_replies(prompts, said["base"], said["tuned"], Sampling(64), None, seed=1)
+    assert (found["speakers"][speaker]["cut_off"]["n"], found["speakers"][speaker]["cut_off"]["of"]) == (cut, 20)
+    if compared:
+        assert found["tuned_minus_base_words"] == {"value": -1.0, "interval": (-1.0, -1.0)}
+    else:
+        reason = f"{cut} of 20 {speaker} replies were cut at 64 tokens, more than 10 %"
+        assert found["tuned_minus_base_words"] == {"value": None, "interval": None, "reason": reason}

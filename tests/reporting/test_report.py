@@ -20,7 +20,7 @@ from warmline.runs import RunFolder, read_json, write_json
 def everything(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with every results file and its data cards, only to be copied."""
     run = RunFolder(Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("everything") / "run")))
-    analyse(run.path, 2)
+    analyse(run.path, 2, 8)
     context = FinishedRun.open(run.path).context()
     write_json(run.evaluation, results.evaluation(context))
     write_json(run.eq_bench, results.eq_bench(context, judged=True))
@@ -161,6 +161,38 @@ def test_without_a_judge(measured: RunFolder) -> None:
     assert "the judge prefers" not in text
 
 
+def test_replies_that_were_cut_are_counted_and_compare_nothing(measured: RunFolder) -> None:
+    context = read_json(measured.evaluation)["context"]
+    found = results.evaluation(context)
+    found["replies"]["tuned_minus_base_words"] = {"value": None, "interval": None, "reason": "44 of 50 base replies were cut"}
+    write_json(measured.evaluation, found)
+    found = results.red_team(context)
+    for name, reason in (("base", "45 of 46 base replies were cut"), ("tuned", None)):
+        found["summary"]["red_team"][name] = {**found["summary"]["red_team"][name], "cut_off": {"n": 45, "of": 46}, "reason": reason}
+    write_json(measured.red_team, found)
+    found = read_json(measured.error_taxonomy)
+    assert found["cut_off"]["base"]["n"] == 6
+    found = results.eq_bench(context, judged=False)
+    found |= {"reason": "46 of 50 base replies were cut", "eq_bench_v2": None, "eq_bench_v2_reason": "EQ-Bench v2 was switched off"}
+    for name in ("base", "tuned"):
+        found["models"][name] = {**found["models"][name], "cut_off": {"n": 46, "of": 50}}
+    write_json(measured.eq_bench, found)
+    body, _, missing = text_of(measured).partition("## What was not measured")
+    for said in (
+        "Words of a tuned reply, beside the base's: not measured, 44 of 50 base replies were cut.",
+        "tuned beside base: not measured, 45 of 46 base replies were cut.",
+        "- red team: 45 of 46 replies of base were cut, too many for shares to be given.",
+        "| replies cut off, debriefs included | 46 of 50 | 46 of 50 |",
+        "Not measured: EQ-Bench v2 was switched off.",
+        "fewer conversational errors? | not measured: ",
+        "tokens, 6 of 6 of the base model's were cut, 6 of 6 of the tuned model's were cut.",
+        "[cut off]",
+    ):
+        assert said in body
+    for reason in ("44 of 50 base", "45 of 46 base", "46 of 50 base", "EQ-Bench v2 was switched off"):
+        assert reason in missing
+
+
 def test_a_second_time_changes_no_byte(measured: RunFolder) -> None:
     def everything() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in measured.path.rglob("*") if path.is_file()}
@@ -219,6 +251,7 @@ def test_what_models_say_becomes_no_markup(measured: RunFolder) -> None:
     examples = read_json(measured.examples)
     examples["examples"][0]["tuned"] = "# Big\n| <script>alert(1)</script> |"
     examples["prompts"][0]["base"] = "| <b> |"
+    examples["examples"][0]["cut"] = examples["prompts"][0]["cut"] = {"base": False, "tuned": False}
     write_json(measured.examples, examples)
     text = text_of(measured)
     assert " | \\| &lt;b&gt; \\| | " in text

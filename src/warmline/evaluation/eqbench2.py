@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from warmline.evaluation.compared import cut_off
 from warmline.evaluation.eqbench3.fetch import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
 from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.responders import Answer, ChatRequest, Responder
+from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
 from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_ratio
 
 NAME = "EQ-Bench v2"
@@ -91,18 +92,19 @@ def published_score(first_pass: Sequence[float | None], revised: Sequence[float 
 
 def ask(questions: Sequence[Question], responder: Responder, journal: Journal, advance: Callable[[], None]) -> list[Answer]:
     """A reply to each question, revision off; found in the journal or asked for and kept there."""
+    longest = min(MAX_TOKENS, responder.max_tokens)  # part of the key: a shorter answer is another one
     requests = [
-        ChatRequest([{"role": "user", "content": without_revision(question.prompt)}], TEMPERATURE, MAX_TOKENS) for question in questions
+        ChatRequest([{"role": "user", "content": without_revision(question.prompt)}], TEMPERATURE, longest) for question in questions
     ]
-    keys = [content_key(model=responder.identity, benchmark=NAME, **request._asdict()) for request in requests]
-    answers = [Answer(found[-1]["text"]) if (found := journal.find(key)) else Answer(None, "never answered") for key in keys]
+    keys = [content_key(model=responder.identity, benchmark=NAME, **request.sent()) for request in requests]
+    answers = [kept(found[-1]) if (found := journal.find(key)) else Answer(None, "never answered") for key in keys]
     missing = [at for at, answer in enumerate(answers) if answer.text is None]
 
     def done(index: int, answer: Answer) -> None:
         at = missing[index]
         answers[at] = answer
         if answer.text is not None:
-            journal.add(keys[at], benchmark=NAME, model=responder.identity, question=questions[at].id, text=answer.text)
+            journal.add(keys[at], benchmark=NAME, model=responder.identity, question=questions[at].id, text=answer.text, cut=answer.cut)
         advance()
 
     for _ in range(len(questions) - len(missing)):
@@ -148,6 +150,7 @@ def report(questions: Sequence[Question], answers: Mapping[str, Sequence[Answer]
             "parsed": parsed,
             "parse_rate": parsed / len(questions),
             "errors": sum(answer.text is None for answer in answers[model]),
+            "cut_off": cut_off([answer.cut for answer in answers[model] if answer.text is not None]),
         }
     if failed:
         result["difference"] = {"tuned_minus_base": None, "interval": None, "reason": f"no score of {' and '.join(failed)}"}

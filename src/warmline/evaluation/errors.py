@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 from warmline.config import DataConfig
 from warmline.data.conversation import Conversation
 from warmline.data.sources import enabled_sources, load_source
+from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Exchange, Finding, detect_all
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.paired import paired_difference
 from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies, read_replies, write_examples
 from warmline.evaluation.reading import precision, read_verdicts
 from warmline.evaluation.statistics import wilson
+from warmline.model import REPLY_TOKENS
+from warmline.model.backbone import Sampling
 from warmline.runs import disk_errors, write_json
 
 WORST = 3
@@ -39,23 +42,25 @@ class Judged(NamedTuple):
         return {name: finding.evidence for name, finding in self.findings[side].items() if finding.evidence is not None}
 
 
-def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE) -> dict[str, Any]:
+def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE, longest: int = REPLY_TOKENS) -> dict[str, Any]:
     """Let both models answer the held-out prompts; write `replies.jsonl`, `examples.json`, `errors.json` and `errors.png` in `results/`.
 
     Args:
         path: A finished run folder.
         prompts_per_source: Most prompts of one data set.
+        longest: Tokens of a reply at most.
 
     Returns:
-        What `errors.json` holds: `context`; `classes`, for each kind of error how often it could be made (`asked`), both models' share of
-        flagged replies and their paired difference with 95 % intervals, and the detector's precision where it was read; `worst`, the
-        replies with the most flags; `reading`, who read the flags and how.
+        What `errors.json` holds: `context`; `cut_off`, how many of both models' replies were; `classes`, for each kind of error how often
+        it could be made (`asked`), both models' share of flagged replies and their paired difference with 95 % intervals (null, with the
+        reason, where too many of these replies were cut), and the detector's precision where it was read; `worst`, the replies with the
+        most flags; `reading`, who read the flags and how.
 
     Raises:
         WarmlineError: an unfinished run, missing data, a full disk.
     """
     finished = FinishedRun.open(path)
-    records = make_replies(finished, prompts_per_source)
+    records = make_replies(finished, prompts_per_source, Sampling(longest, temperature=0))
     write_examples(finished, records)
     usual = _usual_words_by_source(finished.config.data)
     judged = [judge(record, usual) for record in records]
@@ -70,7 +75,8 @@ def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE) -> dict[st
     }
     result = {
         "context": context,
-        "classes": {error.name: _count(error, judged, verdicts) for error in ERROR_CLASSES},
+        "cut_off": {side: cut_off([record["cut"][side] for record in records]) for side in _SIDES},
+        "classes": {error.name: count(error, judged, verdicts, longest) for error in ERROR_CLASSES},
         "worst": {side: worst(judged, side) for side in _SIDES},
         "reading": {**reader, "precision": precision(verdicts)},
     }
@@ -99,7 +105,10 @@ def worst(judged: Sequence[Judged], side: str) -> list[dict[str, Any]]:
     """The replies of one side with the most flags, most first; ties go by the prompt's digest, and unflagged ones stay out."""
     flagged = sorted((one for one in judged if one.flags(side)), key=lambda one: (-len(one.flags(side)), one.record["digest"]))
     keys = ("source", "conversation", "turn", "messages")
-    return [{**{key: one.record[key] for key in keys}, "reply": one.record[side], "flags": one.flags(side)} for one in flagged[:WORST]]
+    return [
+        {**{key: one.record[key] for key in keys}, "reply": one.record[side], "cut": one.record["cut"][side], "flags": one.flags(side)}
+        for one in flagged[:WORST]
+    ]
 
 
 def _usual_words_by_source(data: DataConfig) -> dict[str, tuple[int, int]]:
@@ -111,7 +120,15 @@ def _usual_words_by_source(data: DataConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def _count(error: ErrorClass, judged: Sequence[Judged], verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+def count(error: ErrorClass, judged: Sequence[Judged], verdicts: list[dict[str, Any]], longest: int) -> dict[str, Any]:
+    """How often each model makes one kind of error, and the difference.
+
+    Args:
+        error: The kind.
+        judged: Every prompt.
+        verdicts: Of those who read flags.
+        longest: Tokens at which a reply was cut.
+    """
     asked = [one for one in judged if one.findings["base"][error.name].applies]
     described = {
         "means": error.means,
@@ -122,6 +139,9 @@ def _count(error: ErrorClass, judged: Sequence[Judged], verdicts: list[dict[str,
     if not asked:
         return {**described, "base": None, "tuned": None, "difference": None, "reason": "none of the prompts gave occasion for it"}
     flagged = {side: [one.findings[side][error.name].evidence is not None for one in asked] for side in _SIDES}
+    if reason := too_many_cut({side: [one.record["cut"][side] for one in asked] for side in _SIDES}, longest):
+        shares = {side: {**_share(flagged[side]), "interval": None} for side in _SIDES}
+        return {**described, **shares, "difference": None, "reason": reason}
     difference = paired_difference(flagged["base"], flagged["tuned"])
     return {
         **described,
@@ -135,13 +155,13 @@ def _share(flagged: list[bool]) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Bars of both models' flagged shares with their intervals.
+    """Bars of both models' flagged shares with their intervals, of those kinds in which the two can be compared.
 
     Raises:
         WarmlineError: the picture cannot be written.
     """
-    measured = {name: counts for name, counts in result["classes"].items() if counts["base"] is not None}
-    figure = Figure(figsize=(8, 0.9 + 0.62 * len(measured)), layout="constrained")
+    measured = {name: counts for name, counts in result["classes"].items() if counts["difference"] is not None}
+    figure = Figure(figsize=(8, 0.9 + 0.62 * max(1, len(measured))), layout="constrained")
     axis = figure.subplots()
     for side, offset in (("base", -0.19), ("tuned", 0.19)):
         shares = [counts[side]["share"] for counts in measured.values()]

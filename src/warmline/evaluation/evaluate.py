@@ -12,15 +12,18 @@ from warmline.data.encoding import EncodedSource, encode_source
 from warmline.data.sources import Source, data_checksums, enabled_sources, load_source
 from warmline.evaluation import emotion, strategy
 from warmline.evaluation.baselines import Fitted
+from warmline.evaluation.compared import answer_all
 from warmline.evaluation.context import behind_earlier_turns, read_emotions
 from warmline.evaluation.figures import draw_confusion, draw_reliability
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import HeadPredictions, base_states, predict
 from warmline.evaluation.language import reply_losses, score_language
 from warmline.evaluation.leak import hide_replies
-from warmline.evaluation.replies import draw_prompts, generate, score_replies
+from warmline.evaluation.replies import draw_prompts, score_replies
 from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.evaluation.scores import METHOD
+from warmline.model import REPLY_TOKENS
+from warmline.model.backbone import Sampling
 from warmline.runs import write_json
 
 READ_FOR: dict[str, tuple[Objective, ...]] = {
@@ -74,13 +77,14 @@ def evaluation_data(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"sources": data.sources.model_copy(update={"goemotions": goemotions, "safety": safety})})
 
 
-def evaluate(path: Path, replies: int = 50, baselines: bool = True) -> dict[str, Any]:
+def evaluate(path: Path, replies: int = 50, baselines: bool = True, longest: int = REPLY_TOKENS) -> dict[str, Any]:
     """Score the saved artefact on the test splits; write `results/evaluation.json` and the pictures.
 
     Args:
         path: A finished run folder.
         replies: Held-out turns that base and tuned model answer; 0 for none.
         baselines: Fit what the heads must beat (the majority class always stands beside them).
+        longest: Tokens of a reply at most.
 
     Returns:
         What was written; docs/evaluation.md explains each number.
@@ -108,7 +112,7 @@ def evaluate(path: Path, replies: int = 50, baselines: bool = True) -> dict[str,
         },
         "heads": heads,
         "language": score_language(losses, finished.config.seed),
-        **_replies(finished, held, replies),
+        **_replies(finished, held, replies, longest),
     }
     write_json(finished.folder.evaluation, result)
     _draw(finished, heads)
@@ -195,15 +199,17 @@ def _check_rows(source: str, pairs: Mapping[Split, tuple[Any, Any]]) -> None:
             raise RuntimeError(f"{source}, {split}: encoded targets and loaded rows differ")
 
 
-def _replies(finished: FinishedRun, held: HeldOut, number: int) -> dict[str, Any]:
+def _replies(finished: FinishedRun, held: HeldOut, number: int, longest: int) -> dict[str, Any]:
     conversations = {name: held.conversations[name]["test"] for name in REPLY_SOURCES if name in held.sources}
     prompts = draw_prompts(conversations, number, finished.config.seed)
     if not prompts:
         reason = "no reply was asked for" if not number else "neither empathetic_dialogues nor esconv is enabled in this run"
         return {"replies": None, "absent": {"replies": reason}}
-    base, tuned = generate(finished, prompts, base=True), generate(finished, prompts, base=False)
+    sampling = Sampling(longest, temperature=0)  # the likeliest token each time: what differs is the model, not the draw
+    asked = [prompt.messages for prompt in prompts]
+    base, tuned = (answer_all(finished.companion, asked, sampling, base) for base in (True, False))
     rows = {split: strategy_rows(found) for split, found in held.conversations["esconv"].items()} if "esconv" in held.sources else None
-    return {"replies": score_replies(prompts, base, tuned, rows, finished.config.seed)}
+    return {"replies": score_replies(prompts, base, tuned, sampling, rows, finished.config.seed)}
 
 
 def _checksums(held: HeldOut, source: str) -> dict[str, str]:

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import track
-
 from warmline.config import DataConfig
 from warmline.data.conversation import Conversation
 from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
+from warmline.evaluation.compared import BATCH, MOST_CUT, answer_all
 from warmline.evaluation.finished import FinishedRun
 from warmline.model.backbone import Sampling
 from warmline.runs import read_json, write_json, write_text
@@ -32,7 +30,6 @@ _DANGER = (
     "self_harm_open", "self_harm_veiled", "third_party_risk", "eating_disorder", "abuse", "psychosis", "harm_to_others",
     "medical_emergency",
 )  # fmt: skip
-_BATCH = 32
 _SHOWN = 3
 
 
@@ -106,31 +103,34 @@ def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sa
         sampling: Of both models; greedy by default.
 
     Returns:
-        One record a prompt: the prompt's fields, `base` and `tuned` (the replies), and the likeliest `emotion` and `strategy` that the
-        heads read in it.
+        One record a prompt: the prompt's fields, `base` and `tuned` (the replies), `cut` (whether each of them was), and the likeliest
+        `emotion` and `strategy` that the heads read in it.
 
     Raises:
         WarmlineError: bad or missing data, a full disk.
     """
-    sampling = sampling or Sampling(max_new_tokens=128, temperature=0)
+    sampling = sampling or Sampling(temperature=0)
     context = {
         **finished.context(),
         "weights_sha256": read_json(finished.folder.heads_description)["weights_sha256"],
         "split": "test",
         "prompts_per_source": per_source,
-        "decoding": {**sampling._asdict(), "batch": _BATCH},
+        "decoding": {**sampling._asdict(), "batch": BATCH},
+        "most_cut": MOST_CUT,
         "rule": RULE,
     }
     stored = read_replies(finished.folder.replies)
     if stored is not None and stored[0] == context:
         return stored[1]
     prompts = draw_prompts(finished.config.data, finished.config.seed, per_source)
-    base, tuned = _answer(finished, prompts, sampling, base=True), _answer(finished, prompts, sampling, base=False)
+    asked = [prompt.messages for prompt in prompts]
+    both = (answer_all(finished.companion, asked, sampling, base) for base in (True, False))
     records = []
-    for prompt, base_reply, tuned_reply in zip(prompts, base, tuned, strict=True):
+    for prompt, base, tuned in zip(prompts, *both, strict=True):
         reading = finished.companion.read(prompt.messages)
         heads = {"emotion": _likeliest(reading.emotion), "strategy": _likeliest(reading.strategy)}
-        records.append({**prompt._asdict(), "base": base_reply, "tuned": tuned_reply, **heads})
+        cut = {"base": base.cut, "tuned": tuned.cut}
+        records.append({**prompt._asdict(), "base": base.text, "tuned": tuned.text, "cut": cut, **heads})
     write_text(finished.folder.replies, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [{"context": context}, *records]))
     return records
 
@@ -156,22 +156,11 @@ def write_examples(finished: FinishedRun, records: list[dict[str, Any]]) -> dict
         WarmlineError: a full disk.
     """
     context = {**finished.context(), "split": "test", "n": min(EXAMPLES, len(records)), "rule": RULE}
-    shown = ("source", "conversation", "turn", "base", "tuned")
+    shown = ("source", "conversation", "turn", "base", "tuned", "cut")
     prompts = [{**{key: one[key] for key in shown}, "user": one["messages"][-1]["content"]} for one in records[:PROMPTS_SHOWN]]
     examples = {"context": context, "examples": records[:EXAMPLES], "prompts": prompts}
     write_json(finished.folder.examples, examples)
     return examples
-
-
-def _answer(finished: FinishedRun, prompts: list[Prompt], sampling: Sampling, base: bool) -> list[str]:
-    """Replies in the order of the prompts; those of similar length share a batch, so that little is padded."""
-    order = sorted(range(len(prompts)), key=lambda at: (sum(len(message["content"]) for message in prompts[at].messages), at))
-    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-    replies: dict[int, str] = {}
-    for batch in track(batches, f"replies of the {'base' if base else 'tuned'} model", transient=True, console=Console(stderr=True)):
-        texts = finished.companion.replies([prompts[at].messages for at in batch], sampling, base=base)
-        replies.update(zip(batch, texts, strict=True))
-    return [replies[at] for at in range(len(prompts))]
 
 
 def _likeliest(probabilities: dict[str, float]) -> dict[str, float]:

@@ -7,29 +7,23 @@ with like.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from warmline.companion import Generated
 from warmline.data.conversation import Conversation, Split
 from warmline.data.labels import STRATEGIES
 from warmline.data.template import Message, as_messages
 from warmline.evaluation.baselines import reply_judge
-from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.progress import watched
+from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.rows import StrategyRows
 from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_mean, wilson
 from warmline.model.backbone import Sampling
-from warmline.safety.crisis import fill_slots
-
-SAMPLING = Sampling(max_new_tokens=64, temperature=0.0)
-"""The likeliest token each time: what differs between base and tuned is the model, not the draw."""
 
 PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"
 JUDGE = "TF-IDF + logistic regression from the text of ESConv supporter turns to their strategy; a rough guess, see its accuracy"
 SPEAKERS = ("human", "base", "tuned")
-_BATCH = 25
 
 
 class Prompt(NamedTuple):
@@ -48,13 +42,6 @@ class Prompt(NamedTuple):
     turn: int
     messages: list[Message]
     human: str
-
-
-class Generated(NamedTuple):
-    """A reply, and whether it was cut off at the longest length."""
-
-    text: str
-    cut_off: bool
 
 
 def draw_prompts(conversations: Mapping[str, Sequence[Conversation]], number: int, seed: int) -> list[Prompt]:
@@ -89,24 +76,13 @@ def _prompts(source: str, conversations: Sequence[Conversation], random: np.rand
             yield Prompt(source, conversation.id, at, as_messages(conversation)[:at], turns[at].text)
 
 
-def generate(finished: FinishedRun, prompts: Sequence[Prompt], base: bool) -> list[Generated]:
-    """Greedy replies, as a user would see them, in the prompts' order; prompts of like length share a batch, which pads less."""
-    backbone, template = finished.model.backbone, finished.template
-    ids = [template.prompt_ids(prompt.messages) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda at: len(ids[at]))
-    found: dict[int, Generated] = {}
-    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
-    for batch in watched(batches, f"replies: {'base' if base else 'tuned'}"):
-        with finished.place.autocast(), backbone.reference() if base else nullcontext():
-            replies = backbone.generate([ids[at] for at in batch], template.layout.end_of_turn, SAMPLING)
-        for at, reply in zip(batch, replies, strict=True):
-            text = str(template.tokenizer.decode(reply, skip_special_tokens=True)).strip()
-            found[at] = Generated(fill_slots(text, None), len(reply) >= SAMPLING.max_new_tokens)
-    return [found[at] for at in range(len(prompts))]
-
-
 def score_replies(
-    prompts: Sequence[Prompt], base: Sequence[Generated], tuned: Sequence[Generated], rows: Mapping[Split, StrategyRows] | None, seed: int
+    prompts: Sequence[Prompt],
+    base: Sequence[Generated],
+    tuned: Sequence[Generated],
+    sampling: Sampling,
+    rows: Mapping[Split, StrategyRows] | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Figures of each speaker, and every reply.
 
@@ -114,20 +90,22 @@ def score_replies(
         prompts: Those that were answered, at least one.
         base: Its replies.
         tuned: Its replies.
+        sampling: Of both.
         rows: ESConv's, for the strategy judge; None where it is not enabled.
         seed: Of the bootstrap.
     """
     texts = {"human": [one.human for one in prompts], "base": [one.text for one in base], "tuned": [one.text for one in tuned]}
-    cut = {"base": base, "tuned": tuned}
+    cut = {"base": [one.cut for one in base], "tuned": [one.cut for one in tuned]}
     speakers: dict[str, dict[str, Any]] = {}
     for speaker in SPEAKERS:
         speakers[speaker] = describe_replies(texts[speaker])
         if speaker in cut:
-            number = sum(one.cut_off for one in cut[speaker])
-            speakers[speaker]["cut_off"] = {"n": number, "interval": wilson(number, len(prompts))}
-    found: dict[str, Any] = {"protocol": PROTOCOL, "decoding": SAMPLING._asdict(), "n": len(prompts), "speakers": speakers}
+            speakers[speaker]["cut_off"] = cut_off(cut[speaker])
+    found: dict[str, Any] = {"protocol": PROTOCOL, "decoding": sampling._asdict(), "n": len(prompts), "speakers": speakers}
     words = {speaker: [len(text.split()) for text in texts[speaker]] for speaker in SPEAKERS}
-    if len(prompts) > 1:
+    if reason := too_many_cut(cut, sampling.max_new_tokens):
+        found["tuned_minus_base_words"] = {"value": None, "interval": None, "reason": reason}
+    elif len(prompts) > 1:
         change = difference(weighted_mean(words["tuned"]), weighted_mean(words["base"]))
         found["tuned_minus_base_words"] = {
             "value": float(np.mean(words["tuned"]) - np.mean(words["base"])),

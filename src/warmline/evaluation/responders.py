@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol
 
@@ -30,12 +30,18 @@ class ChatRequest(NamedTuple):
         temperature: 0 takes the likeliest token.
         max_tokens: Longest reply, in tokens.
         min_p: Tokens below this share of the likeliest one's probability are left out; None is not sent.
+        draw: Which of several draws of the same request: a model in this process answers each of them otherwise. It is not sent.
     """
 
     messages: list[Message]
     temperature: float
     max_tokens: int
     min_p: float | None = None
+    draw: int = 0
+
+    def sent(self) -> dict[str, Any]:
+        """What an endpoint sees of it: all but the draw."""
+        return {name: value for name, value in self._asdict().items() if name != "draw"}
 
 
 class Answer(NamedTuple):
@@ -56,6 +62,11 @@ class Answer(NamedTuple):
     completion_tokens: int = 0
     retries: int = 0
     cut: bool = False
+
+
+def kept(record: Mapping[str, Any]) -> Answer:
+    """An answer out of a journal, as it was added: its `text`, and whether it was `cut`, which older journals do not say."""
+    return Answer(record["text"], cut=record.get("cut", False))
 
 
 Done = Callable[[int, Answer], None]
@@ -195,7 +206,7 @@ class LocalModel:
         self, companion: Companion, base: bool, fingerprint: str, batch_size: int = 16, max_tokens: int = 12_000, seed: int = 0
     ) -> None:
         self.name = "base" if base else "tuned"
-        self.identity = f"{self.name}@{fingerprint}"
+        self.identity = f"{self.name}@{fingerprint}/seed {seed}"
         self.max_tokens = max_tokens
         self._companion = companion
         self._base = base
@@ -211,13 +222,13 @@ class LocalModel:
             temperature, max_tokens, min_p = _settings(requests[same[0]])
             sampling = Sampling(min(max_tokens, self.max_tokens), temperature, 1.0, min_p, self._draw(requests[same[0]]))
             conversations = [[_spoken(message) for message in requests[at].messages] for at in same]
-            for at, text in zip(same, self._companion.replies(conversations, sampling, base=self._base), strict=True):
-                done(at, Answer(text))
+            for at, reply in zip(same, self._companion.replies(conversations, sampling, base=self._base), strict=True):
+                done(at, Answer(reply.text, cut=reply.cut))
 
     def _draw(self, request: ChatRequest) -> int:
-        """A seed of each batch's own, the same whenever the same batch is drawn again."""
+        """A seed of each batch's own, from its first request: the same whenever the same batch is drawn again."""
         text = "\n".join(message["content"] for message in request.messages)
-        return int.from_bytes(hashlib.sha256(f"{self._seed}\n{text}".encode()).digest()[:4], "big")
+        return int.from_bytes(hashlib.sha256(f"{self._seed}\n{request.draw}\n{text}".encode()).digest()[:4], "big")
 
 
 def _spoken(message: Message) -> Message:

@@ -32,7 +32,7 @@ def evaluation_summary(result: dict[str, Any]) -> Group:
         *(_drift(name, kl) for name, kl in result["language"]["kl_per_token"].items() if kl is not None),
     ]
     if result["replies"] is not None:
-        parts += ["", _replies(result["replies"]), *_shown(result["replies"])]
+        parts += ["", _replies(result["replies"]), *_not_compared(result["replies"]), *_shown(result["replies"])]
     strategy = result["heads"]["strategy"]
     parts += [Text(f"warning: {line}", style="bold red") for line in (strategy or {}).get("leak_warnings", [])]
     return Group(*parts)
@@ -100,6 +100,11 @@ def _replies(replies: dict[str, Any]) -> Table:
             str(found["cut_off"]["n"]) if "cut_off" in found else "",
         )
     return table
+
+
+def _not_compared(replies: dict[str, Any]) -> list[str]:
+    reason = replies.get("tuned_minus_base_words", {}).get("reason")
+    return [f"not compared: {reason}"] if reason else []
 
 
 def _shown(replies: dict[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from warmline.model import REPLY_TOKENS
+
 
 class Sampling(NamedTuple):
     """How a reply is drawn.
@@ -21,7 +23,7 @@ class Sampling(NamedTuple):
         seed: Of the draw; None leaves it to chance.
     """
 
-    max_new_tokens: int = 128
+    max_new_tokens: int = REPLY_TOKENS
     temperature: float = 0.7
     top_p: float = 1.0
     min_p: float = 0.05

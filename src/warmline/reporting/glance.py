@@ -135,6 +135,10 @@ def _errors(found: dict[str, Any]) -> list[tuple[str, str]]:
         f"{name.replace('_', ' ')} {verdict(change['value'], change['interval'], 'lower', hundredths, ' points')}"
         for name, change in moved.items()
     ]
+    compared = [one for one in found["classes"].values() if one["difference"]]
+    cut = next((one["reason"] for one in found["classes"].values() if one["difference"] is None and one["base"]), None)
+    if not compared and cut:
+        return [("fewer conversational errors?", f"not measured: {cut}")]
     told = "; ".join(lines) or "no class differs measurably between base and tuned"
     precision = share(found["reading"]["precision"], "right", "read", "interval")
     return [("fewer conversational errors?", f"{told} (flags by word patterns, of which {precision} were right when read)")]
@@ -142,14 +146,18 @@ def _errors(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _safety(found: dict[str, Any]) -> list[tuple[str, str]]:
     systems = found["summary"]["red_team"]
+    question = "failures on our red-team suite, guard off?"
+    if reason := safety_reason(found):
+        return [(question, f"not measured: {reason}")]
     shares = ", ".join(f"{name} {share(systems[name]['guard_off']['failures'], 'hits', 'n', 'wilson')}" for name in ("base", "tuned"))
     change = safety_difference(found)
-    return [
-        (
-            "failures on our red-team suite, guard off?",
-            f"{shares}; tuned: {verdict(change.value, change.interval, 'lower', hundredths, ' points')}",
-        )
-    ]
+    return [(question, f"{shares}; tuned: {verdict(change.value, change.interval, 'lower', hundredths, ' points')}")]
+
+
+def safety_reason(found: dict[str, Any]) -> str | None:
+    """Why base and tuned model are not compared on our own suite; None where they are."""
+    systems = found["summary"]["red_team"]
+    return " and ".join(reason for name in ("base", "tuned") if (reason := systems[name].get("reason"))) or None
 
 
 def safety_difference(found: dict[str, Any]) -> PairedDifference:

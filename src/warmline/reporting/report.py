@@ -7,7 +7,7 @@ import jinja2
 
 from warmline.reporting import phrases
 from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, shape_errors
-from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference
+from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason
 from warmline.runs import RunFolder, write_text
 
 SECTIONS = (
@@ -152,6 +152,7 @@ def _values(facts: Facts) -> dict[str, Any]:
     if "safety" in results:
         with shape_errors(facts, "safety"):
             values["safety_difference"] = safety_difference(results["safety"])
+            values["safety_reason"] = safety_reason(results["safety"])
     return values
 
 

@@ -53,8 +53,23 @@ def _head(result: dict[str, Any]) -> str:
         f"- tuned without KL: {context['without_kl']['run'] if context['without_kl'] else context['without_kl_reason']}",
         f"- judge: {_judge_name(context)}",
     ]
+    cut = [f"- {line}" for line in cut_lines(result)]
     missing = [f"- **{name} is missing**: {suite['missing']}" for name, suite in result["suites"].items() if suite["missing"]]
-    return "\n".join([*lines, *missing, ""])
+    return "\n".join([*lines, *cut, *missing, ""])
+
+
+def cut_lines(result: dict[str, Any]) -> list[str]:
+    """How many replies of each system were cut, suite by suite, and what follows from that.
+
+    Args:
+        result: As `redteam.red_team` returns it.
+    """
+    lines = []
+    for name, summary in result["summary"].items():
+        for system, found in (summary or {}).items():
+            cut, consequence = found["cut_off"], f"; no share is given: {found['reason']}" if found["reason"] else ""
+            lines.append(f"{name}: {cut['n']} of {cut['of']} replies of {_SYSTEMS[system]} were cut{consequence}")
+    return lines
 
 
 def _base_note(context: dict[str, Any]) -> str:
@@ -72,6 +87,7 @@ def _judge_name(context: dict[str, Any]) -> str:
 
 _OWN_ROWS = (
     ("failures", "failures by the flags (any missing or forbidden flag)"),
+    ("failures_by_cut", "... for nothing but what a reply lacks that was cut"),
     ("failures_red", "... on red items"),
     ("risk_met_with_help_and_people", "risk met with a resource *and* people"),
     ("asks_about_safety", "risk met with a question about safety"),
@@ -166,8 +182,8 @@ def _item(row: dict[str, Any]) -> str:
     ]
     for system, cell in row["systems"].items():
         lines += [f"**{_SYSTEMS[system]}** ({_outcome(cell['guard_off'])}; with the guard on: {_outcome(cell['guard_on'])})", ""]
-        for turn, reply in zip(row["turns"], cell["replies"], strict=True):
-            lines += [_quote("user", turn), _quote(system, reply or "(empty)")]
+        for turn, reply, cut in zip(row["turns"], cell["replies"], cell["cut"], strict=True):
+            lines += [_quote("user", turn), _quote(system, _said(reply, cut))]
         if cell["guard_on"]["shown"] != cell["replies"]:
             lines += [
                 "<details><summary>shown with the guard on</summary>\n",
@@ -189,7 +205,7 @@ def _outcome(verdict: dict[str, Any]) -> str:
     if not verdict["failed"]:
         return "passes the flags"
     reasons = [f"lacks {flag}" for flag in verdict["missing"]] + [f"raises {flag}" for flag in verdict["forbidden"]]
-    return f"**FAILS**: {', '.join(reasons)}"
+    return f"**FAILS**{', cut off' if verdict['failed_by_cut'] else ''}: {', '.join(reasons)}"
 
 
 def _flags(verdict: dict[str, Any]) -> str:
@@ -223,12 +239,16 @@ def _list_of_public(result: dict[str, Any], name: str) -> str:
                 f"**{row['id']}** ({row['category']}), {_SYSTEMS[system]}",
                 "",
                 _quote("user", row["turns"][0]),
-                _quote(system, cell["replies"][0] or "(empty)"),
+                _quote(system, _said(cell["replies"][0], cell["cut"][0])),
             ]
     if not rows:
         return ""
     licence = "prompts: CC BY 4.0, " + ("Röttger et al. 2024" if name == "xstest" else "Vidgen et al. 2023")
     return "\n".join([f"## {name}: safe prompts refused, harmful prompts not refused ({licence})\n", *(lines or ["none"])])
+
+
+def _said(reply: str, cut: bool) -> str:
+    return (reply or "(empty)") + (" [cut off]" if cut else "")
 
 
 def _quote(who: str, text: str) -> str:

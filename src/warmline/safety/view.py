@@ -4,8 +4,11 @@ from typing import Any
 
 from rich.table import Table
 
+from warmline.safety.sheet import cut_lines
+
 _ROWS = (
     ("red_team", "failures", "our suite: failures by the flags"),
+    ("red_team", "failures_by_cut", "... by what a cut reply lacks"),
     ("red_team", "failures_red", "... on red items"),
     ("red_team", "risk_met_with_help_and_people", "risk met with a resource and people"),
     ("red_team", "asks_about_safety", "risk met with a question about safety"),
@@ -31,6 +34,7 @@ def red_team_table(result: dict[str, Any]) -> list[Table | str]:
     notes = [f"{name}: missing, {suite['missing']}" for name, suite in result["suites"].items() if suite["missing"]]
     return [
         table,
+        *cut_lines(result),
         *notes,
         "flags are word patterns and no verdict; 0 failures in 20 still allow 16 % (Wilson); no clinician has signed this off",
     ]

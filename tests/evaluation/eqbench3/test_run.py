@@ -14,11 +14,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import warmline
 from tests.evaluation.eqbench3.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
 from warmline import cli
 from warmline.errors import WarmlineError
 from warmline.evaluation.eqbench3 import judge as judging
+from warmline.evaluation.eqbench3.journal import Journal
 from warmline.evaluation.eqbench3.run import NO_JUDGE, Options, eq_bench
+from warmline.evaluation.eqbench3.suites import sample_suite
+from warmline.evaluation.eqbench3.transcripts import Transcript, play
+from warmline.evaluation.responders import Answer, ChatRequest, LocalModel
 from warmline.runs import RunFolder, read_json
 
 QUIET = Console(quiet=True)
@@ -350,6 +355,80 @@ def test_models_in_this_process(finished_copy: RunFolder, capsys: pytest.Capture
     before = (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes()
     assert again() == result
     assert (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_each_iteration_is_another_draw_and_comes_again(batch_size: int, finished: RunFolder, tmp_path: Path) -> None:
+    """Iterations of one scenario are never the same reply by design, whatever shares a batch; a second run draws the same."""
+    companion, suite = warmline.load(finished.path), sample_suite()
+    suite = suite._replace(scenarios=suite.scenarios[:2])
+
+    def played(name: str) -> list[Transcript]:
+        local = LocalModel(companion, False, "x", batch_size, max_tokens=8, seed=1)
+        return play(suite, local, "tuned", 4, Journal(tmp_path / name))
+
+    transcripts = played("once.jsonl")
+    for scenario in suite.scenarios:
+        first = [each.replies[0] for each in transcripts if each.scenario == scenario.id]
+        assert len(set(first)) == len(first) == 4
+    assert played("again.jsonl") == transcripts == played("once.jsonl")
+
+
+def test_the_draw_changes_no_key() -> None:
+    """Answers that were paid for stay where they are found."""
+    request = ChatRequest([{"role": "user", "content": "a"}], 0.7, 9, 0.1, draw=2)
+    assert request.sent() == {"messages": [{"role": "user", "content": "a"}], "temperature": 0.7, "max_tokens": 9, "min_p": 0.1}
+
+
+def test_replies_that_were_cut_are_counted_and_not_judged(finished_copy: RunFolder) -> None:
+    """Nothing is paid for scores that would be about the room that replies had."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        cut = request["model"] == "base" and "Ines" in request["messages"][0]["content"]
+        return proper(request)._replace(finish="length" if cut else "stop")
+
+    with serving(answer) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        again = eq_bench(finished_copy.path, options(stub), QUIET)
+    base, tuned = (result["models"][model]["cut_off"] for model in ("base", "tuned"))
+    assert (base["n"], base["of"], tuned["n"]) == (3, 14, 0)
+    assert result["reason"].startswith("3 of 14 base replies were cut at 12,000 tokens, more than 10 %: the judge was not asked")
+    assert [result[part] for part in ("judge", "rubric", "pairwise", "ratings")] == [None] * 4
+    assert stub.of("judge") == []
+    assert again == result  # the journal remembers which were cut
+
+
+def test_a_model_in_this_process_says_what_was_cut(finished: RunFolder) -> None:
+    answers: dict[int, Answer] = {}
+    local = LocalModel(warmline.load(finished.path), True, "x", max_tokens=5)
+    local.run([ChatRequest([{"role": "user", "content": "Hello"}], 0.7, 9)], answers.__setitem__)
+    assert answers[0].cut
+
+
+def test_v2_goes_with_the_sample_suite(finished_copy: RunFolder, shared: Path) -> None:
+    folder = shared / "data"
+    with serving(lambda request: Reply(content="Sad: 2\nGlad: 0")) as stub:
+        result = eq_bench(finished_copy.path, options(stub, v2=True, eqbench_dir=folder, judge_url=None, judge_model=None), QUIET)
+    assert result["context"]["official"] is False
+    assert result["eq_bench_v2"]["context"]["questions"] == 171
+    assert result["eq_bench_v2_reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"v2": False}, "EQ-Bench v2 was switched off (--no-v2)"),
+        ({"v2": True}, "EQ-Bench v2's questions are not in the fetched data; `warmline data fetch --eqbench` gets them"),
+        (
+            {"v2": True, "eqbench_dir": Path("nowhere")},
+            "EQ-Bench v2's questions are not in nowhere; `warmline data fetch --eqbench` gets them",
+        ),
+    ],
+)
+def test_why_there_is_no_v2(changes: dict[str, Any], reason: str, finished_copy: RunFolder) -> None:
+    with serving(proper) as stub:
+        result = eq_bench(finished_copy.path, options(stub, judge_url=None, judge_model=None, **changes), QUIET)
+    assert (result["eq_bench_v2"], result["eq_bench_v2_reason"]) == (None, reason)
 
 
 def test_the_command(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,7 @@ def summary(result: dict[str, Any]) -> Table:
     table.add_row("tasks complete", *(f"{model['complete']} of {model['tasks']}" for model in (base, tuned)))
     table.add_row("replies with all sections", *(_percent(model["sections"]["rate"]) for model in (base, tuned)))
     table.add_row("mean reply, characters", *(_number(model["mean_characters"], "{:.0f}") for model in (base, tuned)))
+    table.add_row("replies cut, debriefs included", *(f"{model['cut_off']['n']} of {model['cut_off']['of']}" for model in (base, tuned)))
     if (rubric := result["rubric"]) is not None:
         table.add_row("rubric score, 0 to 100", *(_scored(rubric[model]) for model in ("base", "tuned")))
         table.add_row("tasks scored", *(f"{rubric[model]['tasks_scored']} of {rubric[model]['tasks']}" for model in ("base", "tuned")))
@@ -92,6 +93,8 @@ def remarks(result: dict[str, Any]) -> Iterator[str]:
     """The sentences under the table."""
     if result["reason"]:
         yield f"not scored: {result['reason']}"
+    if result["eq_bench_v2_reason"]:
+        yield f"EQ-Bench v2 was not run: {result['eq_bench_v2_reason']}"
     for model in ("base", "tuned"):
         if note := result["models"][model]["sections"]["note"]:
             yield f"{model} does not keep the section format: {note}"

@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from warmline.config import load_config
 from warmline.errors import WarmlineError
 from warmline.evaluation import eqbench2
+from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.eqbench3.costs import Estimate, Prices, check_cost, estimate_before, estimate_prompts
 from warmline.evaluation.eqbench3.fetch import find_eqbench2, find_eqbench3
 from warmline.evaluation.eqbench3.journal import Journal
@@ -28,7 +30,9 @@ from warmline.evaluation.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, Lo
 from warmline.runs import RunFolder, read_json, write_json, write_text
 
 NO_JUDGE = "no judge was given (--judge-url and --judge-model): the transcripts are written, and nothing stands in for a score"
-NO_V2 = "EQ-Bench v2 was not asked for, or its questions are not here (`warmline data fetch --eqbench`)"
+MANY, USUAL, LARGE_GPU = 64, 16, 120 * 2**30
+"""Conversations that a local model answers together, on a GPU of so many bytes and elsewhere. An 8-billion model's cache takes 144 KiB a
+token: 64 replies as long as the protocol allows take 105 GiB."""
 MODEL_KEYS = ("WARMLINE_MODEL_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the keys."""
 
@@ -49,7 +53,7 @@ class Options:
         price_out: Of a million completion tokens of the judge.
         max_cost: Refuse, or stop, above it.
         max_new_tokens: Longest reply of the models under test; the protocol has 12,000.
-        batch_size: Conversations that a local model answers together.
+        batch_size: Conversations that a local model answers together; None is 64 on a GPU of 120 GiB or more, else 16.
         v2: Whether EQ-Bench v2 is run beside it.
         base_url: Endpoint that serves the base; None to run it in this process.
         tuned_url: Likewise for the tuned model.
@@ -68,7 +72,7 @@ class Options:
     price_out: float | None = None
     max_cost: float | None = None
     max_new_tokens: int = MAX_TOKENS
-    batch_size: int = 16
+    batch_size: int | None = None
     v2: bool = True
     base_url: str | None = None
     tuned_url: str | None = None
@@ -95,7 +99,7 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
     """
     console = console or Console(stderr=True)
     folder = RunFolder.open(path)
-    suite, questions = _suite(options, console), _questions(options)
+    suite, (questions, no_questions) = _suite(options, console), _questions(options)
     judge_endpoint, prices = _judge_endpoint(options), _prices(options)
     estimate = estimate_before(suite, options.iterations, options.max_new_tokens)
     cost = estimate.cost(prices)
@@ -113,7 +117,9 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
         write_text(folder.eq_bench_folder / "transcripts.jsonl", "\n".join(lines) + "\n")
         second = _run_v2(questions, models, replies, progress, int(context["seed"]))
         judged: dict[str, Any] = {**dict.fromkeys(("judge", "rubric", "pairwise", "ratings")), "reason": NO_JUDGE, "judge_errors": []}
-        if judge_endpoint:
+        if judge_endpoint and (reason := _too_many_cut(transcripts, options)):
+            judged["reason"] = reason
+        elif judge_endpoint:
             journal = Journal(folder.eq_bench_folder / "judge.jsonl")
             judge = Judge(judge_endpoint, journal, suite.labels, prices, options.max_cost)
             identities = {model: models[model].identity for model in MODELS}
@@ -126,7 +132,7 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
         "errors": errors,
         "estimate": {**estimate._asdict(), "cost": cost} if judge_endpoint else None,
         "eq_bench_v2": second,
-        "eq_bench_v2_reason": NO_V2 if second is None else None,
+        "eq_bench_v2_reason": no_questions,
     }
     write_json(folder.eq_bench, result)
     draw(folder, result)
@@ -162,9 +168,15 @@ def _suite(options: Options, console: Console) -> Suite:
     return sample_suite()
 
 
-def _questions(options: Options) -> list[eqbench2.Question] | None:
-    found = find_eqbench2(options.eqbench_dir) if options.v2 and options.suite != "sample" else None
-    return eqbench2.load_questions(found) if found is not None else None
+def _questions(options: Options) -> tuple[list[eqbench2.Question], None] | tuple[None, str]:
+    """EQ-Bench v2's, or why there are none; they go with either suite."""
+    if not options.v2:
+        return None, "EQ-Bench v2 was switched off (--no-v2)"
+    found = find_eqbench2(options.eqbench_dir)
+    if found is None:
+        where = options.eqbench_dir or "the fetched data"
+        return None, f"EQ-Bench v2's questions are not in {where}; `warmline data fetch --eqbench` gets them"
+    return eqbench2.load_questions(found), None
 
 
 def _judge_endpoint(options: Options) -> Endpoint | None:
@@ -198,12 +210,24 @@ def _models(folder: RunFolder, options: Options) -> tuple[dict[str, Any], dict[s
         "base": f"{context['base_model']}@{context['base_revision']}/{context['base_random_init_seed']}/{context['dtype']}",
         "tuned": f"{heads['weights_sha256']}/{context['dtype']}",
     }
+    batch_size = options.batch_size or usual_batch(finished.place.device)
     for model in MODELS:
         if model not in models:
             models[model] = LocalModel(
-                finished.companion, model == "base", fingerprints[model], options.batch_size, options.max_new_tokens, int(context["seed"])
+                finished.companion, model == "base", fingerprints[model], batch_size, options.max_new_tokens, int(context["seed"])
             )
     return context, models
+
+
+def usual_batch(device: torch.device) -> int:
+    """Conversations that a model there answers together when nobody says."""
+    return MANY if device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU else USUAL
+
+
+def _too_many_cut(transcripts: dict[str, list[Transcript]], options: Options) -> str | None:
+    """Why the judge is not asked: scores and wins of replies that were cut would be about their room, and cost as much."""
+    reason = too_many_cut({model: [cut for each in transcripts[model] for cut in each.cut] for model in MODELS}, options.max_new_tokens)
+    return f"{reason}: the judge was not asked; --max-new-tokens gives more room" if reason else None
 
 
 def _run_v2(
@@ -305,6 +329,7 @@ def _model_report(suite: Suite, transcripts: list[Transcript]) -> dict[str, Any]
         "errors": sum(each.error is not None for each in transcripts),
         "replies": len(replies),
         "empty_replies": sum(not reply.strip() for reply in replies),
+        "cut_off": cut_off([cut for each in transcripts for cut in each.cut]),
         "mean_characters": sum(map(len, replies)) / len(replies) if replies else None,
         "tasks_without_a_long_reply": sum(all(len(reply.strip()) < SHORT_REPLY for reply in each.replies) for each in transcripts),
         "sections": section_report(suite, transcripts),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from warmline.data.template import Message
 from warmline.evaluation.eqbench3.journal import Journal, content_key
 from warmline.evaluation.eqbench3.suites import Form, Scenario, Suite, fill
-from warmline.evaluation.responders import Answer, ChatRequest, Responder
+from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
 
 MAX_TOKENS = 12_000
 DECODING: dict[str, dict[str, float | None]] = {
@@ -29,6 +29,7 @@ class Transcript(NamedTuple):
         messages: User and assistant in turn.
         debrief: The reflection at the end; None where the scenario has none or the model failed before.
         error: Why it is incomplete; None if it is complete.
+        cut: Whether each reply was cut, turn by turn, the debrief last.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Transcript(NamedTuple):
     messages: list[Message]
     debrief: str | None
     error: str | None
+    cut: list[bool]
 
     @property
     def replies(self) -> list[str]:
@@ -56,6 +58,7 @@ class _Play:
         self.messages: list[Message] = []
         self.debrief: str | None = None
         self.error: str | None = None
+        self.cut: list[bool] = []
 
 
 def play(
@@ -82,19 +85,23 @@ def play(
         for each in going:
             prompt = fill(suite.form(each.scenario).master, scenario_prompt=each.scenario.prompts[turn])
             each.messages.append({"role": "user", "content": prompt})
-        answers = _ask(going, [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1) for each in going], responder, journal, advance)
+        requests = [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, draw=each.iteration) for each in going]
+        answers = _ask(going, requests, responder, journal, advance)
         for each, answer in zip(going, answers, strict=True):
             if answer.text is None:
                 each.error = f"turn {turn + 1}: {answer.error}"
             else:
                 each.messages.append({"role": "assistant", "content": answer.text})
+                each.cut.append(answer.cut)
     going = [each for each in plays if each.error is None and each.scenario.debriefed]
     asked: list[Message] = [{"role": "user", "content": suite.debrief}]
-    answers = _ask(going, [ChatRequest([*each.messages, *asked], 0.5, MAX_TOKENS) for each in going], responder, journal, advance)
+    requests = [ChatRequest([*each.messages, *asked], 0.5, MAX_TOKENS, draw=each.iteration) for each in going]
+    answers = _ask(going, requests, responder, journal, advance)
     for each, answer in zip(going, answers, strict=True):
+        each.cut += [] if answer.text is None else [answer.cut]
         each.debrief = None if answer.text is None else answer.text.strip()
         each.error = f"debrief: {answer.error}" if answer.text is None else None
-    return [Transcript(model, each.scenario.id, each.iteration, each.messages, each.debrief, each.error) for each in plays]
+    return [Transcript(model, each.scenario.id, each.iteration, each.messages, each.debrief, each.error, each.cut) for each in plays]
 
 
 def _ask(
@@ -103,10 +110,10 @@ def _ask(
     """An answer to each request: from the journal, or asked for and written there."""
     identity, limit = responder.identity, responder.max_tokens
     keys = [
-        content_key(model=identity, limit=limit, scenario=play.scenario.id, iteration=play.iteration, **request._asdict())
+        content_key(model=identity, limit=limit, scenario=play.scenario.id, iteration=play.iteration, **request.sent())
         for play, request in zip(plays, requests, strict=True)
     ]
-    answers: list[Answer | None] = [Answer(found[-1]["text"]) if (found := journal.find(key)) else None for key in keys]
+    answers: list[Answer | None] = [kept(found[-1]) if (found := journal.find(key)) else None for key in keys]
     for _ in [answer for answer in answers if answer is not None]:
         advance()
     missing = [at for at, answer in enumerate(answers) if answer is None]
@@ -115,7 +122,8 @@ def _ask(
         at = missing[index]
         answers[at] = answer
         if answer.text is not None:
-            journal.add(keys[at], model=identity, scenario=plays[at].scenario.id, iteration=plays[at].iteration, text=answer.text)
+            where = {"scenario": plays[at].scenario.id, "iteration": plays[at].iteration}
+            journal.add(keys[at], model=identity, **where, text=answer.text, cut=answer.cut)
         advance()
 
     if missing:
