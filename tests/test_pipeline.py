@@ -118,7 +118,7 @@ def test_the_red_team_goes_without_a_run_that_the_ablation_has_not(
     config = tiny_config(tmp_path, **settings)
     (step,) = (step for step in STEPS if step.name == "redteam")
     step.act(config, RunFolder(tmp_path / "tiny"), budget)
-    assert [(one.without_kl, one.why_not, one.max_new_tokens) for one in asked] == [(None, reason, budget.redteam_tokens)]
+    assert [(one.without_kl, one.why_not, one.max_new_tokens) for one in asked] == [(None, reason, budget.reply_tokens)]
 
 
 def test_the_red_team_takes_the_ablations_run_without_the_safety_term(

@@ -80,10 +80,10 @@ def stored_in_4bit(folder: Path) -> Path:
 
 
 def perturb(model: MultiTaskModel, scale: float = 0.1) -> None:
-    """Noise on everything that is tuned: a fresh adapter changes nothing."""
+    """Noise on everything that is tuned: a fresh adapter changes nothing, and a fresh head says nothing."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.backbone.parameters():
+        for parameter in (*model.backbone.parameters(), *model.heads.parameters()):
             if parameter.requires_grad:
                 parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
 

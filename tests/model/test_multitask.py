@@ -91,6 +91,7 @@ def test_reading_places(tiny: Tiny) -> None:
 
 @torch.no_grad()
 def test_heads_do_see_the_user(tiny: Tiny) -> None:
+    perturb(tiny.model)
     model = tiny.model.eval()
     encoded = with_reply(REPLY, tiny)
     batch = pack(encoded, [Draw(0, 0)])
