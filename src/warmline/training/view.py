@@ -106,8 +106,8 @@ class View:
 
 def plan_summary(plan: Plan) -> Group:
     """The plan as a person reads it."""
-    table = Table(title="plan", title_justify="left", box=None)
-    for column in ("source", "conversations", "share", "drawn", "passes", *(f"{name}\ntargets" for name in OBJECTIVES)):
+    table = Table(title="plan", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns with what follows
+    for column in ("source", "conver-\nsations", "share", "drawn", "passes", *(f"{name}\ntargets" for name in OBJECTIVES)):
         table.add_column(column, justify="left" if column == "source" else "right")
     for at, name in enumerate(plan.sources):
         of_targets = (plan.target_shares[objective][at] for objective in OBJECTIVES)
