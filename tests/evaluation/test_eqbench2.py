@@ -125,6 +125,23 @@ def test_base_and_tuned_are_compared_in_pairs(tmp_path: Path) -> None:
     assert result["context"]["benchmark"] == "EQ-Bench v2"
 
 
+def test_a_shorter_answer_is_another_one(tmp_path: Path) -> None:
+    """What was cut at fewer tokens than the protocol's is not found again when there is more room; both say whether they were cut."""
+
+    class Local(Scripted):
+        def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
+            for at, request in enumerate(requests):
+                done(at, Answer(GOOD, cut=request.max_tokens < 60))
+
+    journal, questions, local = Journal(tmp_path / "replies.jsonl"), made(3), Local([])
+    for room, cut in ((24, True), (60, False), (12_000, False), (24, True)):
+        local.max_tokens = room
+        assert [answer.cut for answer in ask(questions, local, journal, lambda: None)] == [cut] * 3
+    assert len(journal.path.read_text(encoding="utf-8").splitlines()) == 6
+    result = report(questions, dict.fromkeys(("base", "tuned"), [Answer(GOOD, cut=True)] * 3), seed=1)
+    assert (result["base"]["cut_off"]["n"], result["base"]["score"]) == (3, 100.0)  # the protocol's own length: for information
+
+
 def test_too_few_parseable_answers_are_no_score() -> None:
     """24 of 29 are 82.8 %, 25 of 30 are 83.33 %."""
     failed = report(made(29), {"base": [Answer(GOOD)] * 29, "tuned": [Answer(GOOD)] * 24 + [Answer(None, "gone")] * 5}, seed=1)

@@ -13,10 +13,12 @@ from rich.console import Console
 from tests.conftest import ConfigFactory
 from tests.evaluation.test_heads import untrained
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.evaluation.compared import answer_all
 from warmline.evaluation.evaluate import HeldOut, evaluate
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.replies import draw_prompts, generate
+from warmline.evaluation.replies import draw_prompts
 from warmline.evaluation.view import evaluation_summary
+from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
 
 
@@ -28,7 +30,7 @@ def evaluated(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def result(evaluated: RunFolder) -> dict[str, Any]:
-    return evaluate(evaluated.path, replies=3)
+    return evaluate(evaluated.path, replies=3, longest=16)
 
 
 def test_numbers_carry_their_context(result: dict[str, Any], evaluated: RunFolder) -> None:
@@ -93,6 +95,7 @@ def test_language_and_replies(result: dict[str, Any]) -> None:
     assert language["kl_per_token"]["task"]["value"] > 0
     replies = result["replies"]
     assert replies["n"] == len(replies["examples"]) == 3
+    assert replies["decoding"]["max_new_tokens"] == 16
     assert set(replies["speakers"]["human"]["strategies_shown"]) == set(STRATEGIES)
     assert replies["strategy_judge"]["n"] == result["heads"]["strategy"]["n"]
 
@@ -124,9 +127,10 @@ def test_pictures_and_table(result: dict[str, Any], evaluated: RunFolder) -> Non
 def test_replies_stand_beside_their_own_prompts(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are sorted by length, the replies are not: a backbone that answers with the prompt's length shows whose they are."""
     run = FinishedRun.open(finished.path)
-    monkeypatch.setattr("warmline.evaluation.replies._BATCH", 2)
+    monkeypatch.setattr("warmline.evaluation.compared.BATCH", 2)
     monkeypatch.setattr(type(run.model.backbone), "generate", lambda self, prompts, *_: [[len(prompt)] for prompt in prompts])
     prompts = draw_prompts({"esconv": HeldOut.of(run).conversations["esconv"]["test"]}, 5, seed=1)
     lengths = [len(run.template.prompt_ids(one.messages)) for one in prompts]
     assert lengths != sorted(lengths)
-    assert [one.text for one in generate(run, prompts, base=False)] == [run.template.tokenizer.decode([one]).strip() for one in lengths]
+    found = answer_all(run.companion, [prompt.messages for prompt in prompts], Sampling())
+    assert [one.text for one in found] == [run.template.tokenizer.decode([one]).strip() for one in lengths]
