@@ -1,6 +1,7 @@
 """Every command: parse, call, print. No logic."""
 
 import json
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -43,6 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def main() -> None:
     """Run the command line; bad input ends with one line on standard error and status 2."""
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it asks for a kernel that is not needed
     try:
         status = app(standalone_mode=False)
     except WarmlineError as error:
