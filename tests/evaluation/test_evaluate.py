@@ -60,7 +60,7 @@ def test_every_head_stands_beside_its_baselines(result: dict[str, Any]) -> None:
         assert baseline["head_minus_this"]["accuracy"] == pytest.approx(strategy["accuracy"] - baseline["accuracy"])
     assert np.sum(strategy["confusion"]) == strategy["n"] == sum(one["n"] for one in strategy["per_class"])
     assert strategy["top_3"] >= strategy["accuracy"]
-    assert strategy["hidden_reply"] == {"asked": 10, "moved": 0}
+    assert strategy["hidden_reply"]["asked"] > strategy["hidden_reply"]["moved"] == 0
     assert strategy["leak_warnings"] == []
 
 

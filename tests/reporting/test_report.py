@@ -105,7 +105,7 @@ def test_everything_measured(measured: RunFolder) -> None:
     assert "- no-strategy: LM loss lower by 0.040" in body
     assert "no-safety: strategy macro-F1" not in body  # its interval holds 0
     assert "lower by 100.0 points" in body  # 20 of 20 failed in the base, none in the tuned
-    assert "31 of 32 guesses stayed the same" in body
+    assert "what the head says of 32 of 32 turns stayed the same" in body
     for reason in ("the head has 27 outputs", "no judge", "no other run", "the file is not there", "no source with replies is enabled"):
         assert reason in missing
 
