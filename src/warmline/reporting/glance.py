@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from warmline.evaluation.paired import PairedDifference, paired_difference
 from warmline.reporting.facts import Absent, Facts, shape_errors
-from warmline.reporting.phrases import differs, hundredths, number, percent, ratio_verdict, share, verdict, with_interval
+from warmline.reporting.phrases import differs, hundredths, number, percent, ratio_verdict, share, tenths, verdict, with_interval
 
 BASELINES = {
     "majority": "majority class",
@@ -60,11 +60,27 @@ def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("strategy head, as when serving?", _figures(strategy["own_choices"])))
     for source, losses in found["language"]["sources"].items():
         ratio = losses["perplexity_ratio"]
-        lines.append((f"perplexity of {source} replies, beside the base?", ratio_verdict(ratio["value"], ratio["interval"], "lower")))
+        lines.append((f"perplexity of people's replies in {source}, beside the base?", ratio_verdict(ratio["value"], ratio["interval"])))
         if told := losses.get("bits_ratio_to_lines"):
-            question = f"bits per byte of {source} replies, beside the base told in plain lines?"
-            lines.append((question, ratio_verdict(told["value"], told["interval"], "lower")))
+            question = f"bits per byte of people's replies in {source}, beside the base told in plain lines?"
+            lines.append((question, ratio_verdict(told["value"], told["interval"])))
+    drift = found["language"]["kl_per_token"]["task"]
+    if drift is not None:
+        nats = with_interval(drift["value"], drift["interval"], number)
+        lines.append(("drift from the base on ordinary replies?", f"{nats} nats a token"))
+    if replies := found["replies"]:
+        lines.append(("length of a reply?", _words(replies)))
     return lines
+
+
+def _words(replies: dict[str, Any]) -> str:
+    """Mean words of each speaker's replies to the same turns; no judge says here which length is better."""
+    spoken = ", ".join(f"{speaker} {number(one['words_mean'], 1)}" for speaker, one in replies["speakers"].items())
+    change = replies.get("tuned_minus_base_words")
+    if change is None:
+        return f"words, mean: {spoken}"
+    said = change.get("reason") or verdict(change["value"], change["interval"], form=tenths)
+    return f"words, mean: {spoken}; tuned beside base: {said}"
 
 
 def _figures(scores: dict[str, Any]) -> str:
@@ -94,6 +110,9 @@ def _eq_bench(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['pairwise']['claim']}; win rate {with_interval(found['pairwise']['win_rate'], found['pairwise']['interval'], percent)}"
         )
     lines = [(f"{label}?", answer)]
+    kept = {name: model["sections"]["rate"] for name, model in found["models"].items()}
+    if None not in kept.values():
+        lines.append((f"{label}: replies with all sections?", ", ".join(f"{name} {percent(rate)}" for name, rate in kept.items())))
     second = found["eq_bench_v2"]
     if second is not None:
         gain = second["difference"]
