@@ -207,12 +207,15 @@ def test_the_first_table_says_what_perplexity_does_not(measured: RunFolder) -> N
     """A model that fits people's replies better may still answer in a third of the words."""
     content = read_json(measured.evaluation)
     like, words = content["replies"]["speakers"]["tuned"], {"human": 17.9, "base": 37.6, "tuned": 11.8}
-    content["replies"]["speakers"] = {name: {**like, "words_mean": mean} for name, mean in words.items()}
+    content["replies"]["speakers"] = {name: {**like, "words_mean": mean, "cut_off": {"n": 5}} for name, mean in words.items()}
     content["replies"]["tuned_minus_base_words"] = {"value": -25.8, "interval": [-36.3, -18.2]}
     write_json(measured.evaluation, content)
     said = "human 17.9, base 37.6, tuned 11.8; tuned beside base: lower by 25.8 (95 % interval 18.2 to 36.3)"
     assert f"| length of a reply? | words, mean: {said} |" in text_of(measured)
     assert "| EQ-Bench 3: replies with all sections? | base " in text_of(measured)
+    content["replies"]["speakers"]["base"]["cut_off"]["n"] = 6
+    write_json(measured.evaluation, content)
+    assert text_of(measured).count("not compared, since 6 of 50 base replies were cut at 96 tokens") == 2
 
 
 def test_words_follow_the_interval(measured: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from warmline.evaluation.compared import MOST_CUT
 from warmline.evaluation.paired import PairedDifference, paired_difference
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.phrases import differs, hundredths, number, percent, ratio_verdict, share, tenths, verdict, with_interval
@@ -76,11 +77,19 @@ def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _words(replies: dict[str, Any]) -> str:
     """Mean words of each speaker's replies to the same turns; no judge says here which length is better."""
     spoken = ", ".join(f"{speaker} {number(one['words_mean'], 1)}" for speaker, one in replies["speakers"].items())
+    return f"words, mean: {spoken}; tuned beside base: {words_difference(replies)}"
+
+
+def words_difference(replies: dict[str, Any]) -> str:
+    """How much longer the tuned model's replies are than the base's, or why that is not said; files of earlier runs leave it to us."""
     change = replies.get("tuned_minus_base_words")
-    if change is None:
-        return f"words, mean: {spoken}"
-    said = change.get("reason") or verdict(change["value"], change["interval"], form=tenths)
-    return f"words, mean: {spoken}; tuned beside base: {said}"
+    if change is None or "reason" in change:
+        return f"not measured, {change['reason']}" if change else "not measured"
+    cut = {speaker: one["cut_off"]["n"] for speaker, one in replies["speakers"].items() if one.get("cut_off")}
+    many = [f"{n} of {replies['n']} {speaker} replies" for speaker, n in cut.items() if n > MOST_CUT * replies["n"]]
+    if many:
+        return f"not compared, since {' and '.join(many)} were cut at {replies['decoding']['max_new_tokens']} tokens"
+    return verdict(change["value"], change["interval"], form=tenths)
 
 
 def _figures(scores: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import jinja2
 
 from warmline.reporting import phrases
 from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, shape_errors
-from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason
+from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
 from warmline.runs import RunFolder, write_text
 
 SECTIONS = (
@@ -116,6 +116,7 @@ def environment() -> jinja2.Environment:
         "tenths": phrases.tenths,
     }
     made.globals["whole"] = phrases.whole
+    made.globals["words_difference"] = words_difference
     return made
 
 
