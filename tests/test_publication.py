@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from warmline.config import load_config
+from warmline.config import differing_keys, load_config
 from warmline.model.artifacts import verify
 from warmline.reporting.report import write_report
 from warmline.reporting.summary import write_summary
@@ -22,6 +22,16 @@ def test_the_report_is_made_again(tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, again / name)
     shutil.copytree(ROOT / "results" / "run", again, dirs_exist_ok=True)
     assert write_report(again).read_bytes() == (ROOT / "report.md").read_bytes()
+
+
+def test_the_recipe_on_a_real_qwen_is_the_recipe(tmp_path: Path) -> None:
+    """The brief's own file with another base, and a report that follows from what lies beside it."""
+    published = ROOT / "results" / "recipe"
+    today = load_config(ROOT / "configs" / "training_config.yaml")
+    assert differing_keys(load_config(published / "config.yaml"), today) == ["model.name"]
+    again = Path(shutil.copytree(published, tmp_path / "again"))
+    assert write_report(again).read_bytes() == (published / "report.md").read_bytes()
+    assert sum(path.stat().st_size for path in published.rglob("*") if path.is_file()) < 3e6
 
 
 def test_the_figures_are_made_again(tmp_path: Path) -> None:
