@@ -5,7 +5,9 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, Qwen3Config
+
+from warmline.model.transformers_backbone import nf4
 
 QWEN3_8B = {
     "vocab_size": 151936,
@@ -55,10 +57,7 @@ def store_in_4bit(folder: str) -> None:
     Args:
         folder: Of the model.
     """
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-    )
     place = {"": 0 if torch.cuda.is_available() else "cpu"}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=nf4, device_map=place)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=nf4(torch.bfloat16), device_map=place)
     model.save_pretrained(in_4bit(folder))
     AutoTokenizer.from_pretrained(folder).save_pretrained(in_4bit(folder))

@@ -309,7 +309,7 @@ def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
             dtype=dtype,
             attn_implementation=VARLEN,
             device_map={"": device},
-            **({"quantization_config": _nf4(dtype)} if config.load_in_4bit and not stored else {}),  # None would hide the stored one
+            **({"quantization_config": nf4(dtype)} if config.load_in_4bit and not stored else {}),  # None would hide the stored one
         )
     except (OSError, ValueError) as error:
         raise not_found(config, error) from None
@@ -362,7 +362,8 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How a 16-bit base is quantised: NF4, the scales quantised too, computing in `dtype`."""
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
 
 
