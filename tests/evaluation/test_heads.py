@@ -42,8 +42,8 @@ def untrained(run: RunFolder, config_factory: ConfigFactory, **sections: object)
     model = build_model(config, CPU.device, CPU.dtype)
     perturb(model)
     with torch.no_grad():  # a head that says more than one thing
-        model.heads.emotion.layers[-1].weight.mul_(30)
-        model.heads.strategy.layers[-1].weight.mul_(30)
+        model.heads.emotion.layers[-1].weight.mul_(6)
+        model.heads.strategy.layers[-1].weight.mul_(6)
         if model.heads.strategy.earlier is not None:
             torch.nn.init.normal_(model.heads.strategy.earlier.weight)
     write_text(run.config, dump_config(config))

@@ -54,6 +54,7 @@ def test_states_are_those_the_heads_read(base: bool, tiny: Tiny, sources: list) 
                         states = states_alone(tiny.model, torch.from_numpy(one.tokens.astype(np.int64)))
                 else:
                     states = states_alone(tiny.model, torch.from_numpy(one.tokens.astype(np.int64)))
+                states = states / (states.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
                 expected.append(states[torch.from_numpy(at.astype(np.int64))])
                 labels += known[known >= 0].tolist()
         if base:

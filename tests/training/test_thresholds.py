@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from tests.conftest import ConfigFactory
-from tests.tools import CPU, quiet_train
+from tests.tools import CPU, perturb, quiet_train
 from warmline.data.encoding import EncodedSource
 from warmline.errors import WarmlineError
 from warmline.evaluation.heads import predict
@@ -52,6 +52,7 @@ def test_the_seed_decides() -> None:
 def test_only_the_bias_moves_and_by_what_is_said(tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]) -> None:
     config = tiny_config(tmp_path, heads=HEADS)
     model = build_model(config, CPU.device, CPU.dtype)
+    perturb(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     said = predict(model.eval(), sources, CPU, config.pass_tokens).strategy_logits
     moved = move_thresholds(model.train(), sources, CPU, config, print)

@@ -25,7 +25,7 @@ WON: dict[str, Any] = dict.fromkeys(ROLE_PLAY.pairwise_criteria, "P2+++")
 
 def transcript(reply: str, debrief: str | None = "a debrief") -> Transcript:
     messages: list[Message] = [{"role": "user", "content": "*hello* #1"}, {"role": "assistant", "content": reply}]
-    return Transcript("base", "w1", 1, messages, debrief, None)
+    return Transcript("base", "w1", 1, messages, debrief, None, [])
 
 
 @pytest.mark.parametrize(
