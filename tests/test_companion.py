@@ -176,7 +176,7 @@ def test_a_cut_reply_says_so(companion: Companion, monkeypatch: pytest.MonkeyPat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert companion.reply(SAD, whole) == companion.reply(SAD) == "I hear you."
-    with pytest.warns(UserWarning, match=rf"the reply was cut at {len(said)} tokens") as caught:
+    with pytest.warns(UserWarning, match="the reply was cut") as caught:
         assert companion.reply(SAD, cut) == "I hear you."
     assert caught[0].filename == __file__
 

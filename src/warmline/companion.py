@@ -16,6 +16,7 @@ from warmline.data.encoding import encode
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL, STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Layout, Message
+from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling, States
 from warmline.model.heads import Heads
@@ -157,7 +158,8 @@ class Companion:
             messages: `{"role", "content"}` dictionaries, ending with a user's.
 
         Raises:
-            ValueError: no message, an unknown role, empty content, or the last message is not the user's.
+            ValueError: no message, an unknown role, content that is no text, the last message is not the user's, or the conversation is
+                longer than the model's context.
         """
         ids = self._prompt(messages)
         with self._place.autocast():
@@ -179,7 +181,7 @@ class Companion:
         sampling = sampling or Sampling()
         reply = self.replies([messages], sampling, country, base)[0]
         if reply.cut:
-            warnings.warn(f"the reply was cut at {sampling.max_new_tokens} tokens; Sampling(max_new_tokens=...) gives more", stacklevel=2)
+            warnings.warn("the reply was cut; Sampling(max_new_tokens=...) gives more, up to the model's context", stacklevel=2)
         return reply.text
 
     def replies(
@@ -189,7 +191,8 @@ class Companion:
 
         Args:
             conversations: Each as for `read`.
-            sampling: How they are drawn; a drawn reply depends on its seed and on the whole batch.
+            sampling: How they are drawn; a drawn reply depends on its seed and on the whole batch. No reply is longer than what the
+                longest conversation leaves of the context.
             country: As for `reply`.
             base: As for `reply`.
 
@@ -200,6 +203,8 @@ class Companion:
         if not prompts:
             return []
         backbone, sampling = self._model.backbone, sampling or Sampling()
+        room = backbone.context - max(map(len, prompts))
+        sampling = sampling._replace(max_new_tokens=min(sampling.max_new_tokens, room))
         with self._place.autocast(), backbone.reference() if base else nullcontext():
             replies = backbone.generate(prompts, self._template.layout.end_of_turn, sampling)
         return [self._generated(reply, sampling, country) for reply in replies]
@@ -210,14 +215,18 @@ class Companion:
 
     def _prompt(self, messages: list[Message]) -> list[int]:
         check_messages(messages)
-        return self._template.prompt_ids(messages)
+        ids = self._template.prompt_ids(messages)
+        context = self._model.backbone.context
+        if len(ids) >= context:
+            raise ValueError(f"the conversation has {len(ids)} tokens, and the model's context is {context}; leave out its oldest turns")
+        return ids
 
 
 def check_messages(messages: Sequence[Message]) -> None:
     """Refuse what cannot be read and answered.
 
     Raises:
-        ValueError: no message, an unknown role, empty content, or the last message is not the user's.
+        ValueError: no message, an unknown role, content that is empty or no text, or the last message is not the user's.
     """
     for at, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
@@ -225,6 +234,8 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"message {at}: content is empty or no text")
+        if any("\ud800" <= character <= "\udfff" for character in content):
+            raise ValueError(f"message {at}: content holds half a surrogate pair, which is no text")
     if not messages or messages[-1]["role"] != "user":
         raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 
@@ -246,4 +257,6 @@ def emotion_probabilities(logits: Tensor) -> Tensor:
 
 
 def _distribution(probabilities: Tensor, labels: tuple[str, ...]) -> dict[str, float]:
+    if not probabilities.isfinite().all():
+        raise WarmlineError("the heads' probabilities are not numbers (NaN): the weights are damaged; train the run again")
     return dict(zip(labels, probabilities.tolist(), strict=False))

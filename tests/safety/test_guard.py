@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.safety.plain_words import LOOKALIKES, RISKS
 from warmline.safety import guard
 from warmline.safety.crisis import COUNTRIES, numbers, resources
-from warmline.safety.guard import CATEGORIES, LEVELS, Risk, assess, assess_turns, crisis_message, guarded
+from warmline.safety.guard import CATEGORIES, LEVELS, Heard, Risk, assess, assess_turns, crisis_message, guarded, hear
 from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
 from warmline.safety.reading import normalise
 
@@ -223,16 +223,19 @@ def test_no_message_begins_a_sentence_with_a_lower_case_letter() -> None:
 
 def test_no_risk_no_message() -> None:
     calm = Risk("none", (), ())
-    assert guarded("Hello.", calm) == "Hello."
+    assert hear(["What a day."]) == Heard(calm, None, False)
+    assert guarded("Hello.", hear(["What a day."])) == "Hello."
     with pytest.raises(ValueError, match="no risk"):
         crisis_message(calm)
 
 
-def test_red_comes_first_yellow_after_and_the_reply_is_kept_word_for_word() -> None:
-    red, yellow = Risk("red", ("self_harm",), ()), Risk("yellow", ("self_harm",), ())
-    assert guarded("My reply.", red, "GB") == f"{crisis_message(red, 'GB')}\n\nMy reply."
-    assert guarded("My reply.", yellow, "GB") == f"My reply.\n\n{crisis_message(yellow, 'GB')}"
-    assert guarded("", red, "GB") == crisis_message(red, "GB")
+def test_red_is_the_reply_an_earlier_red_comes_first_and_yellow_after() -> None:
+    red, yellow = "I want to kill myself tonight.", "Sometimes I hurt myself to feel something."
+    message = crisis_message(assess(red), "GB")
+    assert guarded("My reply.", hear(["Hi.", red], "GB")) == message
+    assert guarded("My reply.", hear([red, "I don't know."], "GB")) == f"{message}\n\nMy reply."
+    assert guarded("", hear([red, "I don't know."], "GB")) == message
+    assert guarded("My reply.", hear(["Hi.", yellow], "GB")) == f"My reply.\n\n{crisis_message(assess(yellow), 'GB')}"
 
 
 def test_a_long_text_is_read_in_a_moment() -> None:

@@ -19,8 +19,8 @@ from warmline.errors import WarmlineError
 from warmline.evaluation import compared
 from warmline.evaluation.statistics import wilson
 from warmline.runs import RunFolder, read_json
-from warmline.safety import redteam, suites
-from warmline.safety.guard import crisis_message, guarded
+from warmline.safety import suites
+from warmline.safety.guard import guarded, hear
 from warmline.safety.judge import CRITERIA, Judge, judge_prompt, parse_verdict
 from warmline.safety.redteam import Options, converse, red_team, summarise, verdict
 from warmline.safety.suites import Item, load_red_team
@@ -253,9 +253,9 @@ def test_a_few_cut_replies_leave_the_shares_and_are_named(
 def test_the_guards_message_meets_what_red_items_expect() -> None:
     """With the guard on, an empty reply to a heard red risk of self-harm lacks nothing that is expected."""
     for one in load_red_team().items:
-        risk = redteam.assess_turns(one.turns)
-        if one.category in ("explicit_self_harm", "veiled_risk") and risk.level == "red":
-            assert verdict(one, [*["I hear you."] * (len(one.turns) - 1), guarded("I hear you.", risk, "GB")], "GB")["missing"] == []
+        heard = hear(one.turns, "GB")
+        if one.category in ("explicit_self_harm", "veiled_risk") and heard.risk.level == "red":
+            assert verdict(one, [*["I hear you."] * (len(one.turns) - 1), guarded("", heard)], "GB")["missing"] == []
 
 
 def test_a_missing_suite_has_no_summary() -> None:
@@ -340,7 +340,5 @@ def test_a_verdict_that_is_none(answer: str) -> None:
 
 
 def test_messages_of_the_guard_differ_by_kind() -> None:
-    kinds = {
-        crisis_message(redteam.assess_turns(one.turns)) for one in load_red_team().items if redteam.assess_turns(one.turns).level != "none"
-    }
+    kinds = {heard.message for one in load_red_team().items if (heard := hear(one.turns)).message}
     assert len(kinds) >= 6

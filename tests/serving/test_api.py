@@ -28,6 +28,7 @@ from warmline.serving.about import COUNTRY_NAMES, Limits
 from warmline.serving.engine import Engine, Generation
 
 SAD: Any = [{"role": "user", "content": "My dog died and I feel so alone."}]
+YELLOW: Any = [{"role": "user", "content": "Sometimes I hurt myself to feel something."}]
 RED: Any = [{"role": "user", "content": "I want to kill myself tonight."}]
 CHAT = "/v1/chat/completions"
 
@@ -110,11 +111,11 @@ def test_the_reading_is_load_and_read_to_the_bit(client: OpenAI, companion: Comp
 def test_the_base_answers_under_its_own_id_without_a_reading(client: OpenAI, companion: Companion) -> None:
     assert [model.id for model in client.models.list()] == ["tiny", "tiny-base"]
     assert client.models.retrieve("tiny-base").id == "tiny-base"
-    answer: Any = client.chat.completions.create(model="tiny-base", messages=RED, temperature=0, max_tokens=20, extra_body=card("GB"))
-    assert answer.choices[0].message.content == companion.reply(RED, Sampling(20, 0), "GB", base=True)
+    answer: Any = client.chat.completions.create(model="tiny-base", messages=YELLOW, temperature=0, max_tokens=20, extra_body=card("GB"))
+    assert answer.choices[0].message.content == companion.reply(YELLOW, Sampling(20, 0), "GB", base=True)
     assert answer.warmline["emotion"] is None
     assert answer.warmline["strategy"] is None
-    assert answer.warmline["risk"]["level"] == "red"
+    assert answer.warmline["risk"]["level"] == "yellow"
 
 
 def card(country: str) -> dict[str, Any]:
@@ -126,10 +127,10 @@ def test_the_guards_message_is_in_the_content_or_in_the_field(client: OpenAI) ->
     asked: Any = {"model": "tiny", "messages": RED, "temperature": 0, "max_tokens": 20}
     inline: Any = client.chat.completions.create(**asked, extra_body={"warmline": {"country": "gb"}})
     apart: Any = client.chat.completions.create(**asked, extra_body=card("GB"))
-    assert inline.choices[0].message.content == f"{message}\n\n{apart.choices[0].message.content}"
+    assert (inline.choices[0].message.content, apart.choices[0].message.content) == (message, "")
     for answer in (inline, apart):
         assert answer.warmline["risk"] == {
-            "level": "red", "categories": ["self_harm"], "message": message, "country": "GB",
+            "level": "red", "categories": ["self_harm"], "message": message, "alone": True, "country": "GB",
             "crisis_line": resources("GB").crisis_line, "emergency_number": "999",
         }  # fmt: skip
 
@@ -296,7 +297,8 @@ def test_a_model_that_fails_is_a_500_and_an_event(fresh: Callable[..., Engine], 
     monkeypatch.setattr(engine._backbone, "step", fail)
     assert "out of memory" in error_of(ask(url, {"messages": SAD}), 500)
     lines = [line for line in ask(url, {"messages": SAD, "stream": True}).text.splitlines() if line]
-    assert "out of memory" in json.loads(lines[-1].removeprefix("data: "))["error"]["message"]
+    assert "out of memory" in json.loads(lines[-2].removeprefix("data: "))["error"]["message"]
+    assert lines[-1] == "data: [DONE]"
 
 
 # those who go

@@ -16,7 +16,7 @@ from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder
 from warmline.safety.crisis import resources
-from warmline.safety.guard import assess, crisis_message, guarded
+from warmline.safety.guard import assess, guarded, hear
 from warmline.serving import making
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, TooLongError
 from warmline.serving.stream import Stream
@@ -138,21 +138,69 @@ def test_hotlines_come_from_the_table(engine: Engine, monkeypatch: pytest.Monkey
     assert line in shown
 
 
-@pytest.mark.parametrize("messages", [RED, YELLOW, SAD])
+CALM_AGAIN = [*RED, Message(role="assistant", content="I'm here."), Message(role="user", content="I don't know.")]
+
+
+@pytest.mark.parametrize("messages", [RED, CALM_AGAIN, YELLOW, SAD])
 @pytest.mark.parametrize("reply", ["I hear you.", ""])
 def test_the_guards_message_stands_where_guarded_puts_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, messages: list[Message], reply: str
 ) -> None:
-    risk = assess(messages[0]["content"])
+    heard = hear([message["content"] for message in messages if message["role"] == "user"], "GB")
     for base in (False, True):
         script(monkeypatch, engine, reply)
         inline = engine.start(messages, base=base, country="GB")
-        assert text(inline) == guarded(reply, risk, "GB")
-        assert inline.risk == risk
+        assert text(inline) == guarded(reply, heard)
+        assert inline.heard == heard
         script(monkeypatch, engine, reply)
         card = engine.start(messages, base=base, country="GB", crisis_message="card")
-        assert text(card) == reply
-        assert card.message == inline.message == (crisis_message(risk, "GB") if risk.level != "none" else None)
+        assert text(card) == ("" if heard.alone else reply)
+        assert card.message == inline.message == heard.message
+
+
+def test_red_asks_no_model_and_waits_for_none(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless(monkeypatch)
+    engine = fresh(slots=1, queue=0)
+    busy = engine.start(SAD, Generation(max_tokens=3000))
+    for messages in (RED, [*TALK, *RED], [Message(role="user", content=f"{'word ' * 9000} {RED[0]['content']}")]):
+        stream = engine.start(messages, country="GB")
+        assert (text(stream), stream.finish_reason, stream.reading) == (stream.message, "stop", None)
+    busy.cancel()
+    engine.close()
+    assert text(engine.start(RED)) == engine.start(RED).message
+
+
+def test_what_came_before_waits_for_no_model(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless(monkeypatch)
+    engine = fresh(slots=1)
+    busy, stream = engine.start(SAD, Generation(max_tokens=3000)), engine.start(CALM_AGAIN, GREEDY)
+    assert next(iter(stream)) == stream.opening == stream.message
+    for one in (busy, stream):
+        one.cancel()
+
+
+def test_the_guard_speaks_where_the_model_fails(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = fresh()
+    monkeypatch.setattr(engine._backbone, "step", lambda *_: _no_memory())
+    for messages in (YELLOW, CALM_AGAIN):
+        said = []
+        stream = engine.start(messages, GREEDY)
+        with pytest.raises(RuntimeError, match="no memory"):
+            said.extend(stream)
+        assert "".join(said).endswith(str(stream.message)) or said[0] == stream.message
+
+
+def _no_memory() -> None:
+    raise MemoryError("no memory")
+
+
+def test_heads_that_give_no_numbers_are_said_so(fresh: Fresh) -> None:
+    engine = fresh()
+    with torch.no_grad():
+        for parameter in engine._reader.heads.emotion.parameters():  # type: ignore[union-attr]
+            parameter.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="not numbers"):
+        text(engine.start(SAD, GREEDY))
 
 
 def test_the_guard_hears_earlier_turns_and_never_the_assistants(engine: Engine) -> None:

@@ -222,11 +222,16 @@ def test_sources_hold_no_way_to_run_text_and_no_address_outside() -> None:
 # ---- when somebody is at risk
 
 
-def test_red_card_stands_before_the_reply_with_the_countrys_numbers(visit: Opener) -> None:
+def test_red_card_is_the_reply_with_the_countrys_numbers(visit: Opener) -> None:
     page = visit()
+    page.click("#compare")
     page.select_option("#country", "GB")
-    _say(page, RED)
+    page.fill("#message", RED)
+    page.keyboard.press("Enter")
     card = page.locator(".crisis")
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator(".voice")).to_have_count(0)  # nothing of a model's, neither tuned nor base
+    expect(page.locator(".reply")).to_be_hidden()
     expect(card).to_have_attribute("role", "alert")
     expect(card.locator(".message")).to_have_text(crisis_message(assess(RED), "GB"))
     assert card.locator(".calls a").evaluate_all("all => all.map(one => one.getAttribute('href'))") == ["tel:999", "tel:116123"]
@@ -237,7 +242,11 @@ def test_red_card_stands_before_the_reply_with_the_countrys_numbers(visit: Opene
     page.select_option("#country", "US")  # the card follows the menu at once
     expect(card.locator(".calls a")).to_have_text([re.compile("911"), re.compile("Call 988.*988 Suicide"), re.compile("Text 988")])
     expect(card.locator(".message")).to_have_text(crisis_message(assess(RED), "US"))
-    _say(page, "I don't know.")
+    page.click("#compare")
+    with page.expect_request(CHAT) as asked:
+        _say(page, "I don't know.")
+    assert [one["role"] for one in asked.value.post_data_json["messages"]] == ["user", "assistant", "user"]
+    assert asked.value.post_data_json["messages"][1]["content"] == crisis_message(assess(RED), "US")
     again = page.locator(".exchange").last.locator(".crisis")
     expect(again).to_have_attribute("role", "group")  # the same card a turn later: numbers, no second alarm
     expect(again.locator("[href='tel:988']")).to_be_visible()
@@ -251,6 +260,30 @@ def test_yellow_card_follows_the_reply(visit: Opener) -> None:
     expect(page.locator(".calls a")).to_have_attribute(
         "href", "https://findahelpline.com"
     )  # no country was chosen, so no number is guessed
+
+
+@pytest.mark.parametrize("status", [429, 400, 500])
+def test_card_stands_where_there_is_no_reply(visit: Opener, status: int) -> None:
+    page = visit()
+    risk = reading("yellow", "Somebody is there for you.")["risk"]
+    page.route(CHAT, lambda route: route.fulfill(status=status, json={"error": {"message": "no"}, "warmline": {"risk": risk}}))
+    page.fill("#message", "Hello")
+    page.keyboard.press("Enter")
+    expect(page.locator(".crisis .message")).to_have_text("Somebody is there for you.")
+    expect(page.locator(".trouble")).to_be_visible()
+
+
+def test_card_comes_before_the_reading_and_once(visit: Opener) -> None:
+    page = visit(HELD)
+    page.fill("#message", "Hello")
+    page.keyboard.press("Enter")
+    first = {**reading("yellow", "Somebody is there for you."), "emotion": None, "strategy": None}
+    page.evaluate("heard => reading(heard)", first)
+    expect(page.locator(".crisis .message")).to_have_text("Somebody is there for you.")
+    page.evaluate("document.querySelector('.crisis').marked = true")
+    page.evaluate("heard => reading(heard)", reading("yellow", "Somebody is there for you."))
+    expect(page.locator(".word").first).to_be_visible()
+    assert page.evaluate("document.querySelector('.crisis').marked")
 
 
 def test_long_reply_does_not_scroll_the_numbers_away(visit: Opener) -> None:

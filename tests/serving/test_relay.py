@@ -124,9 +124,10 @@ def test_hotlines_guard_and_counts_are_ours(connect: Connect, stub: Stub, engine
     assert "".join(stream) == words
     assert (stream.finish_reason, stream.usage.completion, stream.reading) == ("length", 42, engine.start(SAD, Generation(1)).reading)
     red, card, yellow = relay.start(RISK, country="GB"), relay.start(RISK, country="GB", crisis_message="card"), relay.start(WORRY)
-    assert "".join(red) == f"{red.message}\n\n{words}"
-    assert "".join(card) == words
+    assert ("".join(red), "".join(card)) == (red.message, "")
     assert card.message == red.message
+    later = relay.start([*RISK, *SAD], country="GB")
+    assert "".join(later) == f"{red.message}\n\n{words}"
     assert yellow.risk.level == "yellow"
     assert "".join(yellow).endswith(f"\n\n{yellow.message}")
     assert soon(lambda: relay.active == 0)
@@ -155,6 +156,11 @@ def test_its_failure_is_one_line(status: int, connect: Connect, stub: Stub) -> N
     with pytest.raises(RuntimeError, match=str(status)) as failed:
         list(stream)
     assert "\n" not in str(failed.value)
+    assert "".join(relay.start(RISK))
+    worried, said = relay.start(WORRY), []
+    with pytest.raises(RuntimeError, match=str(status)):
+        said.extend(worried)
+    assert said == [worried.message]
     assert soon(lambda: relay.active == 0)
 
 
@@ -183,6 +189,7 @@ def test_closing_cuts_what_hangs(connect: Connect, stub: Stub) -> None:
     assert not relay.alive
     with pytest.raises(ClosedError):
         relay.start(SAD)
+    assert "".join(relay.start(RISK))
 
 
 def test_limits_are_the_engines(connect: Connect, stub: Stub) -> None:

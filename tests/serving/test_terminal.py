@@ -20,8 +20,8 @@ from warmline.companion import Companion
 from warmline.data.template import Message
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
-from warmline.safety.guard import assess_turns
-from warmline.serving.engine import Engine, Generation
+from warmline.safety.guard import hear
+from warmline.serving.engine import BusyError, Engine, Generation
 from warmline.serving.stream import Stream
 from warmline.serving.terminal import COMMANDS, Terminal, _Growing
 from warmline.serving.transcript import Conversation, Turn, in_words
@@ -100,6 +100,21 @@ def test_risk_shows_people_who_can_help(talk: Talk) -> None:
     assert "call 999" not in talk(SAD, country="GB")[1]
 
 
+def test_red_is_answered_by_the_guard_alone_and_first(talk: Talk, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, out = talk("/base", RISK)
+    (turn,) = terminal.conversation.turns
+    assert (turn.reading, turn.base_reply) == (None, None)
+    assert turn.reply.startswith("I'm glad you said this")
+    assert "(the longest reply was reached)" not in out
+    monkeypatch.setattr(engine, "start", lambda *_: _refuse())
+    assert "call 999" in talk(RISK, country="GB")[1].partition("Not sent: too many")[0]
+    assert "call 999" in talk("Sometimes I hurt myself to feel something.", country="GB")[1].partition("Not sent: too many")[2]
+
+
+def _refuse() -> Stream:
+    raise BusyError("too many")
+
+
 def test_undo_and_new(talk: Talk, companion: Companion) -> None:
     terminal, out = talk("/undo", SAD, MORE, "/undo", MORE)
     assert "nothing to take back" in out
@@ -131,7 +146,7 @@ def test_country(code: str, said: str, talk: Talk) -> None:
 
 def test_save_round_trip(talk: Talk, companion: Companion, tmp_path: Path) -> None:
     name = tmp_path / "talk.json"
-    terminal, out = talk("/base", SAD, RISK, f"/save {name}", country="GB")
+    terminal, out = talk("/base", SAD, MORE, RISK, f"/save {name}", country="GB")
     assert f"Saved to {name}." in out
     saved = read_json(name)
     assert (saved["run"], saved["country"], saved["settings"]["max_tokens"]) == ("tiny", "GB", 12)
@@ -139,7 +154,8 @@ def test_save_round_trip(talk: Talk, companion: Companion, tmp_path: Path) -> No
     assert plain == terminal.conversation.messages()
     assert saved["messages"][0]["emotion"] == companion.read(plain[:1]).emotion
     assert saved["messages"][3]["strategy"] == companion.read(plain[:3]).strategy
-    assert [saved["messages"][at]["risk"] for at in (0, 2)] == ["none", "red"]
+    assert [saved["messages"][at]["risk"] for at in (0, 4)] == ["none", "red"]
+    assert (saved["messages"][5]["content"], saved["messages"][5]["strategy"]) == (hear([RISK], "GB").message, None)
     assert saved["messages"][1]["base_reply"] == companion.reply(plain[:1], SAME, base=True)
 
 
@@ -199,7 +215,7 @@ def test_conversation_without_replies() -> None:
 
 
 def test_no_codes_reach_the_terminal() -> None:
-    stream = Stream(3, assess_turns([SAD]), None, lambda: None)
+    stream = Stream(3, hear([SAD]), True, lambda: None)
     for piece in ("a\x1b[2J\x07b", "\u202ec\r\n\td"):
         stream.put(piece, 1)
     stream.finish("stop")

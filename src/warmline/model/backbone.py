@@ -62,6 +62,10 @@ class Backbone(Protocol):
         """Width of the final hidden state."""
 
     @property
+    def context(self) -> int:
+        """Tokens that prompt and reply may have together."""
+
+    @property
     def device(self) -> torch.device:
         """Where tokens go."""
 

@@ -164,6 +164,11 @@ class TransformersBackbone(nn.Module):
         return int(self._causal.config.hidden_size)
 
     @property
+    def context(self) -> int:
+        """Tokens that prompt and reply may have together."""
+        return int(self._causal.config.max_position_embeddings)
+
+    @property
     def device(self) -> torch.device:
         """Where tokens go."""
         return self.unembedding.device

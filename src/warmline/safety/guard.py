@@ -2,7 +2,8 @@
 
 Its task: somebody (the user or another person) may be hurt, by themselves, by others or by an illness, and the user's words say so. A
 request for harmful knowledge that names nobody ("how do I pick a lock") is not its task. It reads the words alone, in about
-a millisecond, and knows English only. It does not censor: the model's reply stays, and what is wrong with it stays visible.
+a millisecond, and knows English only. It waits for no model: a message is there before one is asked, and where the newest turn is red it is
+the whole reply.
 """
 
 import re
@@ -165,19 +166,45 @@ def crisis_message(risk: Risk, country: str | None = None) -> str:
     return fill_slots(f"{_OPENING[kind]} {_CLOSING}", country)
 
 
-def guarded(reply: str, risk: Risk, country: str | None = None) -> str:
-    """What is shown with the guard on.
+class Heard(NamedTuple):
+    """What the guard heard in a conversation, and what it says to that.
 
-    Red: the message stands first, because it may be the only thing that is read. Yellow: it follows the reply, because a block of help
-    before the first human sentence reads like being sent away.
+    Attributes:
+        risk: Of all user turns.
+        message: Its fixed text; None where no risk was heard.
+        alone: Whether that is the whole reply, since the newest turn is red: no model is asked.
+    """
+
+    risk: Risk
+    message: str | None
+    alone: bool
+
+
+def hear(turns: Sequence[str], country: str | None = None) -> Heard:
+    """Listen to a conversation before anything else is done with it.
 
     Args:
-        reply: The model's, kept word for word.
-        risk: Of the user's turns.
+        turns: The user's turns, in order.
         country: As for `crisis_message`.
     """
-    if risk.level == "none":
+    risk = assess_turns(turns)
+    message = crisis_message(risk, country) if risk.level != "none" else None
+    return Heard(risk, message, risk.level == "red" and assess(turns[-1]).level == "red")
+
+
+def guarded(reply: str, heard: Heard) -> str:
+    """What is shown with the guard on.
+
+    Where the newest turn is red, the message alone. Where an earlier one was, the message stands before the reply. Yellow: it follows the
+    reply, because a block of help before the first human sentence reads like being sent away.
+
+    Args:
+        reply: The model's, kept word for word where it is shown.
+        heard: In the user's turns up to this reply.
+    """
+    if heard.message is None:
         return reply
-    message = crisis_message(risk, country)
-    parts = (message, reply) if risk.level == "red" else (reply, message)
+    if heard.alone:
+        return heard.message
+    parts = (heard.message, reply) if heard.risk.level == "red" else (reply, heard.message)
     return "\n\n".join(part for part in parts if part.strip())

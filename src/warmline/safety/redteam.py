@@ -20,7 +20,7 @@ from warmline.model.backbone import Sampling
 from warmline.runs import write_json, write_text
 from warmline.safety.crisis import resources
 from warmline.safety.flags import FLAGS, raised
-from warmline.safety.guard import assess_turns, guarded
+from warmline.safety.guard import guarded, hear
 from warmline.safety.guard_report import share, suite_alarms
 from warmline.safety.judge import CRITERIA, Judge, ask_judge, judge_prompt
 from warmline.safety.overlap import Overlap, find_overlap
@@ -265,17 +265,17 @@ def _human_shares(ratings: list[dict[str, Any] | None]) -> dict[str, Any]:
 
 
 def _row(item: Item, replies: dict[str, Said], country: str | None) -> dict[str, Any]:
-    risks = [assess_turns(item.turns[: at + 1]) for at in range(len(item.turns))]
+    heard = [hear(item.turns[: at + 1], country) for at in range(len(item.turns))]
     systems = {}
     for system, said in replies.items():
         own, cut = _texts(said[_key(item)]), [reply.cut for reply in said[_key(item)]]
-        shown = [guarded(reply, risk, country) for reply, risk in zip(own, risks, strict=True)]
+        shown = [guarded(reply, one) for reply, one in zip(own, heard, strict=True)]
         systems[system] = {
             "replies": own,
             "cut": cut,
             "reply_sha256": replies_hash(own),
             "guard_off": verdict(item, own, country, cut[-1]),
-            "guard_on": {"shown": shown, **verdict(item, shown, country, cut[-1])},
+            "guard_on": {"shown": shown, **verdict(item, shown, country, cut[-1] and not heard[-1].alone)},
         }
     return {
         "suite": item.suite,
@@ -289,7 +289,7 @@ def _row(item: Item, replies: dict[str, Said], country: str | None) -> dict[str,
         "must_not": list(item.must_not),
         "expect": list(item.expect),
         "forbid": list(item.forbid),
-        "guard": {"level": risks[-1].level, "categories": list(risks[-1].categories), "evidence": list(risks[-1].evidence)},
+        "guard": {name: value if isinstance(value, str) else list(value) for name, value in heard[-1].risk._asdict().items()},
         "systems": systems,
     }
 

@@ -17,10 +17,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from warmline.data.template import Message
+from warmline.safety.guard import Heard
 from warmline.serving.about import Limits, about
-from warmline.serving.engine import BusyError, ClosedError, Engine, TooLongError
+from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
 from warmline.serving.exchange import Exchange
-from warmline.serving.http import ApiError, Gate
+from warmline.serving.http import ApiError, Gate, Refuse
+from warmline.serving.listening import listen, refusal
 from warmline.serving.metrics import Metrics
 from warmline.serving.schema import ChatRequest
 from warmline.serving.stream import Stream
@@ -55,8 +57,13 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
     limits = limits or Limits()
     metrics = Metrics(engine)
     app = FastAPI(title="warmline", version="1", docs_url=None, redoc_url=None)
-    app.add_middleware(Gate, body_bytes=limits.body_bytes, body_seconds=limits.body_seconds, local_only=api_key is None)
-    _answer_errors(app, metrics)
+
+    async def refuse(error: ApiError, sent: bytes) -> JSONResponse:
+        metrics.refused(error.status)
+        return await refusal(error, sent, country)
+
+    app.add_middleware(Gate, refuse=refuse, body_bytes=limits.body_bytes, body_seconds=limits.body_seconds, local_only=api_key is None)
+    _answer_errors(app, refuse)
 
     async def authorised(request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -75,7 +82,12 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         begun = time.perf_counter()
         base = _is_base(engine, body.model)
         place = body.warmline.country or country
-        stream = await _start(engine, body, _messages(body, limits), base, place)
+        messages = _messages(body, limits)
+        heard, shown = await listen(user_turns(messages), place), body.warmline.crisis_message
+        if heard.alone:
+            stream = Stream.of_the_guard(heard, shown == "inline")
+        else:
+            stream = await _start(engine, messages, body.generation, base, place, shown, heard)
         model = engine.base_id if base else engine.models[0]
         exchange = Exchange(stream, model, place, bool(body.stream_options and body.stream_options.include_usage))
         watcher = asyncio.create_task(_cancel_when_gone(request, stream))
@@ -86,9 +98,11 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
             metrics.ended(model, stream, begun)
 
         try:
-            extra = await exchange.extra()
-            metrics.began(begun)
-            if not body.stream:
+            extra = None
+            if not body.stream or heard.message is None:
+                extra = await exchange.extra()
+                metrics.began(begun)
+            if extra is not None and not body.stream:
                 whole = JSONResponse(await exchange.whole(extra))
                 ended()
                 return whole
@@ -172,9 +186,11 @@ def _messages(body: ChatRequest, limits: Limits) -> list[Message]:
     return [Message(role="system" if one.role == "developer" else one.role, content=one.content) for one in body.messages]
 
 
-async def _start(engine: Engine, body: ChatRequest, messages: list[Message], base: bool, country: str | None) -> Stream:
+async def _start(
+    engine: Engine, messages: list[Message], settings: Generation, base: bool, country: str | None, shown: Show, heard: Heard
+) -> Stream:
     try:
-        return await run_in_threadpool(engine.start, messages, body.generation, base, country, body.warmline.crisis_message)
+        return await run_in_threadpool(engine.start, messages, settings, base, country, shown, heard)
     except TooLongError as error:
         raise ApiError(400, str(error), "context_length_exceeded", "messages") from None
     except ValueError as error:
@@ -191,32 +207,31 @@ async def _cancel_when_gone(request: Request, stream: Stream) -> None:
     stream.cancel()
 
 
-def _answer_errors(app: FastAPI, metrics: Metrics) -> None:
+def _answer_errors(app: FastAPI, refuse: Refuse) -> None:
     """Every error as OpenAI's error object."""
 
-    def answer(error: ApiError) -> JSONResponse:
-        metrics.refused(error.status)
-        return error.response
+    async def answer(request: Request, error: ApiError) -> JSONResponse:
+        return await refuse(error, request.state.body)
 
     @app.exception_handler(ApiError)
-    async def ours(_: Request, error: ApiError) -> JSONResponse:
-        return answer(error)
+    async def ours(request: Request, error: ApiError) -> JSONResponse:
+        return await answer(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:])
         words = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "json_invalid":
             field, words = "", f"the body is not JSON: {first.get('ctx', {}).get('error', words)}"
-        return answer(ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None))
+        return await answer(request, ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None))
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
-        response = answer(ApiError(error.status_code, str(error.detail)))
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        response = await answer(request, ApiError(error.status_code, str(error.detail)))
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return answer(ApiError(500, f"unexpected {type(error).__name__}"))
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return await answer(request, ApiError(500, f"unexpected {type(error).__name__}"))

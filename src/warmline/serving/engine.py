@@ -29,9 +29,9 @@ from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
 from warmline.model.generation import warpers
 from warmline.model.heads import Heads
-from warmline.model.transformers_backbone import TransformersBackbone, load_architecture, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
 from warmline.runs import RunFolder
-from warmline.safety.guard import assess_turns, crisis_message
+from warmline.safety.guard import Heard, hear
 from warmline.serving.making import Making
 from warmline.serving.stream import Speaker, Stream
 from warmline.serving.text import ReplyText
@@ -93,6 +93,11 @@ class Generation(NamedTuple):
             raise ValueError("stop holds an empty text")
 
 
+def user_turns(messages: list[Message]) -> list[str]:
+    """What the guard listens to."""
+    return [message["content"] for message in messages if message["role"] == "user"]
+
+
 class Engine:
     """A tuned model and its base, or a base alone, ready to talk; `close` it when done.
 
@@ -103,7 +108,6 @@ class Engine:
         place: Device and precision.
         name: The run's, or the base's where it is alone.
         base_model: What the base is.
-        context: Tokens that prompt and reply may have together.
         slots: Replies made at a time.
         queue: Requests that may wait for a slot.
 
@@ -125,13 +129,12 @@ class Engine:
         place: Place,
         name: str,
         base_model: str,
-        context: int,
         slots: int = 16,
         queue: int = 256,
     ) -> None:
         self._backbone, self._template, self._place = backbone, template, place
         self._reader = Reader(backbone, heads, template, place) if heads is not None else None
-        self.name, self.base_model, self.context, self.slots = name, base_model, context, slots
+        self.name, self.base_model, self.context, self.slots = name, base_model, backbone.context, slots
         self.tuned_id = name if heads is not None else None
         self.base_id = f"{name}-base" if heads is not None else name
         self.emotions = EMOTIONS_AND_NEUTRAL[: heads.emotion.classes] if heads is not None else ()
@@ -160,8 +163,7 @@ class Engine:
             folder = RunFolder.open(path)
             place = choose_place(load_config(folder.config).training)
             config, model, template = load_artifact(folder, place.device, place.dtype, base=base)
-            context = int(load_architecture(config.model).max_position_embeddings)
-            return cls(model.backbone, model.heads, template, place, config.name, config.model.name, context, slots, queue)
+            return cls(model.backbone, model.heads, template, place, config.name, config.model.name, slots, queue)
         if base is not None:
             raise WarmlineError(f"--base {base}: {path} is no run, so it is the base itself; leave --base out")
         if path.suffix in (".yaml", ".yml"):
@@ -172,8 +174,7 @@ class Engine:
         place = choose_place(training)
         backbone = TransformersBackbone(alone, None, place.device, place.dtype, trainable=False)
         template = ChatTemplate(load_tokenizer(alone), alone.template, system_prompt)
-        context = int(load_architecture(alone).max_position_embeddings)
-        return cls(backbone, None, template, place, Path(alone.name).name, alone.name, context, slots, queue)
+        return cls(backbone, None, template, place, Path(alone.name).name, alone.name, slots, queue)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -202,6 +203,7 @@ class Engine:
         base: bool = False,
         country: str | None = None,
         crisis_message: Show = "inline",
+        heard: Heard | None = None,
     ) -> Stream:
         """Ask for a reply; returns at once. From any thread.
 
@@ -212,6 +214,10 @@ class Engine:
             country: ISO 3166 code of the user's country, whose hotlines are shown.
             crisis_message: Where the guard's message goes when it heard a risk: `inline` into the text, as `guard.guarded` puts it; `card`
                 nowhere but `Stream.message`.
+            heard: What the guard heard in the user's turns, where it was asked already.
+
+        Returns:
+            The reply to come. Where the guard answers alone (`Heard.alone`) it is there already: neither a slot nor the model is asked.
 
         Raises:
             ValueError: messages or settings that cannot be, in one line; `TooLongError` for the context.
@@ -221,7 +227,10 @@ class Engine:
         settings = settings or Generation()
         settings.check()
         check_messages(messages)
-        making = self._make(messages, settings, base or self._reader is None, country, crisis_message == "inline")
+        heard, inline = heard or hear(user_turns(messages), country), crisis_message == "inline"
+        if heard.alone:
+            return Stream.of_the_guard(heard, inline)
+        making = self._make(messages, settings, base or self._reader is None, country, heard, inline)
         with self._changed:
             if self._closing:
                 raise ClosedError("the server is shutting down; try again later")
@@ -245,16 +254,14 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, inline: bool) -> Making:
+    def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Making:
         prompt = self._template.prompt_ids(messages)
         limit = self._longest_reply(len(prompt), settings)
-        risk = assess_turns([message["content"] for message in messages if message["role"] == "user"])
-        message = crisis_message(risk, country) if risk.level != "none" else None
         generator = None
         if settings.seed is not None:
             generator = torch.Generator(self._place.device).manual_seed(settings.seed)
         turn = None if base or self._reader is None else self._reader.last_turns([messages])
-        stream = Stream(len(prompt), risk, message, self._notify)
+        stream = Stream(len(prompt), heard, inline, self._notify)
         return Making(
             stream,
             base,
@@ -265,7 +272,7 @@ class Engine:
             ReplyText(self._template.tokenizer, country, settings.stop),
             warpers(Sampling(0, settings.temperature, settings.top_p, settings.min_p)),
             generator,
-            Speaker(stream, message if message and inline else ""),
+            Speaker(stream),
         )
 
     def _longest_reply(self, prompt: int, settings: Generation) -> int:

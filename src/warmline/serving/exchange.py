@@ -6,7 +6,9 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from warmline.companion import Reading
 from warmline.safety.crisis import resources
+from warmline.safety.guard import Heard
 from warmline.serving.http import ApiError
 from warmline.serving.stream import Stream
 
@@ -43,22 +45,32 @@ class Exchange:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self._stream.finish_reason or "length"}
         return {**self._head("chat.completion"), "choices": [choice], "usage": self._usage(), "warmline": extra}
 
-    async def events(self, extra: dict[str, Any]) -> AsyncIterator[str]:
-        """Server-sent events.
+    async def events(self, extra: dict[str, Any] | None) -> AsyncIterator[str]:
+        """Server-sent events: the `warmline` field, then the text.
+
+        Where a risk was heard that field comes twice, at first with the risk alone, and then what the guard says before any reply: neither
+        waits for the model.
 
         Args:
-            extra: From `extra`, for the first chunk.
+            extra: From `extra`, for the first chunk; None waits for it once the guard has spoken.
         """
-        yield _event({**self._chunk({"role": "assistant", "content": ""}), "warmline": extra})
+        pieces = aiter(self._stream)
+        delta = {"role": "assistant", "content": ""}
         try:
-            async for piece in self._stream:
+            if extra is None:
+                yield _event({**self._chunk(delta), "warmline": self._extra(None)})
+                if self._stream.opening:
+                    yield _event(self._chunk({"content": await anext(pieces)}))
+                extra, delta = await self.extra(), {"content": ""}
+            yield _event({**self._chunk(delta), "warmline": extra})
+            async for piece in pieces:
                 yield _event(self._chunk({"content": piece}))
-        except RuntimeError as error:
-            yield _event(_failed(error).body)
-            return
-        yield _event(self._chunk({}, self._stream.finish_reason or "length"))
-        if self._with_usage:
-            yield _event({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()})
+            yield _event(self._chunk({}, self._stream.finish_reason or "length"))
+            if self._with_usage:
+                yield _event({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()})
+        except (RuntimeError, ApiError) as error:
+            failed = error if isinstance(error, ApiError) else _failed(error)
+            yield _event({**failed.body, "warmline": self._extra(None)})
         yield "data: [DONE]\n\n"
 
     async def extra(self) -> dict[str, Any]:
@@ -68,24 +80,15 @@ class Exchange:
             ApiError: the model failed.
         """
         try:
-            reading = await self._stream.ready()
+            return self._extra(await self._stream.ready())
         except RuntimeError as error:
             raise _failed(error) from None
+
+    def _extra(self, reading: Reading | None) -> dict[str, Any]:
         return {
             "emotion": _scores(reading.emotion) if reading else None,
             "strategy": _scores(reading.strategy) if reading else None,
-            "risk": self._risk(),
-        }
-
-    def _risk(self) -> dict[str, Any]:
-        row, risk = resources(self._country), self._stream.risk
-        return {
-            "level": risk.level,
-            "categories": list(risk.categories),
-            "message": self._stream.message,
-            "country": row.country,
-            "crisis_line": row.crisis_line,
-            "emergency_number": row.emergency_number,
+            "risk": risk_field(self._stream.heard, self._country),
         }
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -99,6 +102,25 @@ class Exchange:
     def _usage(self) -> dict[str, int]:
         used = self._stream.usage
         return {"prompt_tokens": used.prompt, "completion_tokens": used.completion, "total_tokens": used.prompt + used.completion}
+
+
+def risk_field(heard: Heard, country: str | None) -> dict[str, Any]:
+    """What the API says of a risk, with every reply and with every error.
+
+    Args:
+        heard: By the guard.
+        country: Whose hotlines are shown; None for the row that names no number.
+    """
+    row = resources(country)
+    return {
+        "level": heard.risk.level,
+        "categories": list(heard.risk.categories),
+        "message": heard.message,
+        "alone": heard.alone,
+        "country": row.country,
+        "crisis_line": row.crisis_line,
+        "emergency_number": row.emergency_number,
+    }
 
 
 def _scores(probabilities: dict[str, float]) -> dict[str, Any]:

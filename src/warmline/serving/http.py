@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -18,6 +19,9 @@ SECURITY = {
 }
 _DRAINED = 64 * 2**20
 """Bytes of a body that is too long after which its connection is closed instead."""
+
+
+Refuse = Callable[["ApiError", bytes], Awaitable[JSONResponse]]
 
 
 class ApiError(Exception):
@@ -56,16 +60,20 @@ class Gate:
 
     A body that is too long is read on without being kept, so that a client that sends first and reads later gets its answer.
 
+    What was sent is kept as `scope["state"]["body"]` for those who answer errors.
+
     Args:
         app: What it stands before.
+        refuse: Makes the response to an error from the body as far as it came.
         body_bytes: Longest body.
         body_seconds: Longest time that sending it may take.
         local_only: Refuse a `Host` that is not this machine: a page elsewhere could otherwise reach a server without a key by giving its
             own name this machine's address.
     """
 
-    def __init__(self, app: ASGIApp, body_bytes: int, body_seconds: float, local_only: bool) -> None:
-        self._app, self._bytes, self._seconds, self._local_only = app, body_bytes, body_seconds, local_only
+    def __init__(self, app: ASGIApp, refuse: Refuse, body_bytes: int, body_seconds: float, local_only: bool) -> None:
+        self._app, self._refuse = app, refuse
+        self._bytes, self._seconds, self._local_only = body_bytes, body_seconds, local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -80,17 +88,19 @@ class Gate:
                     headers.setdefault(name, value)
             await send(message)
 
+        parts: list[bytes] = []
         try:
+            whole = await asyncio.wait_for(self._read(scope, receive, parts), self._seconds)
             if self._local_only and not _is_local(Headers(scope=scope).get("host", "")):
                 raise ApiError(421, "this server answers on this machine only; start it with --host and an API key for others")
-            body = await asyncio.wait_for(self._body(scope, receive), self._seconds)
-        except ApiError as error:
-            await error.response(scope, receive, send_with_headers)
+        except (ApiError, asyncio.TimeoutError) as error:
+            told = error if isinstance(error, ApiError) else ApiError(408, f"the body took longer than {self._seconds:g} seconds")
+            response = await self._refuse(told, b"".join(parts))
+            await response(scope, receive, send_with_headers)
             return
-        except asyncio.TimeoutError:
-            await ApiError(408, f"the body took longer than {self._seconds:g} seconds").response(scope, receive, send_with_headers)
-            return
-        if body is None:
+        body = b"".join(parts)
+        scope.setdefault("state", {})["body"] = body
+        if not whole:
             return
         given = False
 
@@ -103,17 +113,17 @@ class Gate:
 
         await self._app(scope, replay, send_with_headers)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body, or None from a client that has gone."""
+    async def _read(self, scope: Scope, receive: Receive, parts: list[bytes]) -> bool:
+        """Collect the body; False from a client that has gone."""
         length = Headers(scope=scope).get("content-length", "0")
         too_long = ApiError(413, f"the body is longer than {self._bytes} bytes", "request_too_large")
         if not length.isdecimal() or len(length) > 18 or int(length) > _DRAINED:
             raise too_long
-        parts, size = [], 0
+        size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return None
+                return False
             part = message.get("body", b"")
             size += len(part)
             if size <= self._bytes:
@@ -121,7 +131,7 @@ class Gate:
             if size > _DRAINED or (size > self._bytes and not message.get("more_body", False)):
                 raise too_long
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return True
 
 
 def is_loopback(host: str) -> bool:

@@ -51,7 +51,6 @@ class Making:
         """The prompt has run."""
         self.cache = cache
         self.stream.put_reading(reading)
-        self.speaker.begin()
 
     def grow(self, logits: Tensor) -> None:
         """Draw the next token from its logits, [vocabulary], and show what can be shown; ends the reply where it ends."""
@@ -73,7 +72,9 @@ class Making:
         self._close("stop" if self.text.stopped else reason)
 
     def leave(self, error: Exception | None = None) -> None:
-        """Nobody waits for it any more, or the model failed."""
+        """Nobody waits for it any more, or the model failed, and then what the guard says still comes."""
+        if error is not None:
+            self.speaker.close(len(self.tokens))
         self._close(None, error)
 
     def _close(self, reason: FinishReason | None, error: Exception | None = None) -> None:

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import openai
 from openai import AsyncOpenAI, OpenAI
 
+from warmline.companion import check_messages
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
-from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError
+from warmline.safety.guard import Heard, hear
+from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
 
@@ -105,26 +107,30 @@ class Relay(Engine):
         base: bool = False,
         country: str | None = None,
         crisis_message: Show = "inline",
+        heard: Heard | None = None,
     ) -> Stream:
         """As `Engine.start`."""
-        settings = settings or Generation()
+        settings, inline = settings or Generation(), crisis_message == "inline"
+        settings.check()
+        check_messages(messages)
+        heard = heard or hear(user_turns(messages), country)
+        if heard.alone:
+            return Stream.of_the_guard(heard, inline)
         model = self._remote.base if base else self._remote.model
         if self._refusing:
             raise ClosedError("the server is shutting down; try again later")
         if model is None:
-            return super().start(messages, settings, base, country, crisis_message)
+            return super().start(messages, settings, base, country, crisis_message, heard)
         if len(self._relayed) >= self.slots + self._queue:
             raise BusyError("too many requests are waiting; try again in a moment")
-        settings.check()
-        reading = super().start(messages, Generation(max_tokens=1, temperature=0), base, country, "card")
+        reading = super().start(messages, Generation(max_tokens=1, temperature=0), base, country, "card", heard)
         try:
             settings = settings._replace(max_tokens=self._longest_reply(reading.usage.prompt, settings))
         except TooLongError:
             reading.cancel()
             raise
-        shown = reading.message if reading.message and crisis_message == "inline" else ""
-        stream = Stream(reading.usage.prompt, reading.risk, reading.message, lambda: self._cancel(stream))
-        job = self._relay(reading, stream, self._request(messages, settings, model), ReplyText(_Pieces(), country, settings.stop), shown)
+        stream = Stream(reading.usage.prompt, heard, inline, lambda: self._cancel(stream))
+        job = self._relay(reading, stream, self._request(messages, settings, model), ReplyText(_Pieces(), country, settings.stop))
         self._relayed[stream] = None
         self._loop.call_soon_threadsafe(self._begin, stream, reading, job)
         return stream
@@ -159,13 +165,12 @@ class Relay(Engine):
             "extra_body": {"min_p": settings.min_p} if settings.min_p else None,
         }
 
-    async def _relay(self, reading: Stream, stream: Stream, request: dict[str, Any], text: ReplyText, message: str) -> None:
+    async def _relay(self, reading: Stream, stream: Stream, request: dict[str, Any], text: ReplyText) -> None:
         """Fill a stream: the reading from here, then the server's words between what the guard says."""
-        say = Speaker(stream, message)
+        say = Speaker(stream)
         reason: FinishReason | None = None
         try:
             stream.put_reading(await reading.ready())
-            say.begin()
             pieces: list[Any] = []
             async with await self._client.chat.completions.create(**request) as chunks:
                 async for chunk in chunks:
@@ -178,6 +183,7 @@ class Relay(Engine):
             say.end(text.grow(pieces, last=True), stream.usage.completion)
             stream.finish(reason or "length")
         except (openai.OpenAIError, RuntimeError, ValueError, OSError) as error:
+            say.close(stream.usage.completion)
             stream.finish(None, RuntimeError(f"{self._remote.url}: {' '.join(str(error).split())[:200]}"))
 
     # on the loop's own thread

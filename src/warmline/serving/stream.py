@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Literal, NamedTuple
 
 from warmline.companion import Reading
-from warmline.safety.guard import Risk
+from warmline.safety.guard import Heard, Risk
 
 FinishReason = Literal["stop", "length"]
 
@@ -29,20 +29,22 @@ class Stream:
 
     Args:
         prompt_tokens: Of the rendered conversation.
-        risk: What the guard heard in the user's turns.
-        message: The guard's fixed message; None where no risk was heard.
+        heard: What the guard heard, and what it says.
+        inline: Whether its message is part of the text.
         on_cancel: How the engine hears of a cancellation.
 
     Attributes:
-        risk: As given.
-        message: As given; part of the text, too, when the request asked for it inline.
+        heard: As given.
+        opening: What of the text stands before the model's words, and waits for none of them: the guard's message where it comes first.
+        closing: What stands after them.
         finish_reason: `stop` at the end of the turn or a stop text, `length` when cut; None until then.
         cancelled: Nobody waits for it any more.
     """
 
-    def __init__(self, prompt_tokens: int, risk: Risk, message: str | None, on_cancel: Callable[[], None]) -> None:
-        self.risk = risk
-        self.message = message
+    def __init__(self, prompt_tokens: int, heard: Heard, inline: bool, on_cancel: Callable[[], None]) -> None:
+        self.heard = heard
+        said = (inline and heard.message) or ""
+        self.opening, self.closing = (said, "") if heard.risk.level == "red" else ("", said)
         self.finish_reason: FinishReason | None = None
         self.cancelled = False
         self._prompt_tokens = prompt_tokens
@@ -51,10 +53,32 @@ class Stream:
         self._error: Exception | None = None
         self._read = False
         self._done = False
-        self._pieces: deque[str] = deque()
+        self._pieces: deque[str] = deque([self.opening] if self.opening else [])
         self._changed = threading.Condition()
         self._wake: Callable[[], None] = lambda: None
         self._on_cancel = on_cancel
+
+    @classmethod
+    def of_the_guard(cls, heard: Heard, inline: bool) -> "Stream":
+        """A whole reply that asks no model, since the guard answers alone.
+
+        Args:
+            heard: With a message.
+            inline: As of the class; False leaves the text empty.
+        """
+        stream = cls(0, heard, inline, lambda: None)
+        stream.finish("stop")
+        return stream
+
+    @property
+    def risk(self) -> Risk:
+        """What the guard heard."""
+        return self.heard.risk
+
+    @property
+    def message(self) -> str | None:
+        """The guard's fixed message; None where no risk was heard."""
+        return self.heard.message
 
     @property
     def reading(self) -> Reading | None:
@@ -157,32 +181,30 @@ class Stream:
 
 
 class Speaker:
-    """Puts a reply into its stream, with the guard's message before it when the risk is red and after it when it is yellow.
+    """Puts a model's reply into its stream, between what the guard says.
 
     Args:
         stream: Where to.
-        message: The guard's, or empty where none is shown.
     """
 
-    def __init__(self, stream: Stream, message: str) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._before, self._after = (message, "") if stream.risk.level == "red" else ("", message)
         self._said = False
-
-    def begin(self) -> None:
-        """Nothing of the reply is there yet."""
-        if self._before:
-            self._stream.put(self._before, 0)
 
     def more(self, piece: str, completion_tokens: int) -> None:
         """A piece of the reply, possibly empty, and its tokens so far."""
         if piece and not self._said:
             self._said = True
-            piece = f"\n\n{piece}" if self._before else piece
+            piece = f"\n\n{piece}" if self._stream.opening else piece
         self._stream.put(piece, completion_tokens)
 
     def end(self, piece: str, completion_tokens: int) -> None:
-        """The last piece."""
+        """The last piece, and what stands after the reply."""
         self.more(piece, completion_tokens)
-        if self._after:
-            self._stream.put(f"\n\n{self._after}" if self._said else self._after, completion_tokens)
+        self.close(completion_tokens)
+
+    def close(self, completion_tokens: int) -> None:
+        """What stands after the reply, also where that broke off."""
+        closing = self._stream.closing
+        if closing:
+            self._stream.put(f"\n\n{closing}" if self._said else closing, completion_tokens)

@@ -89,27 +89,30 @@ class Terminal:
     def _answer(self, said: str, ctrl_c: "_CtrlC") -> None:
         turn = Turn(said)
         self.conversation.turns.append(turn)
-        before = self.conversation.left_out
+        before, risk = self.conversation.left_out, self.conversation.risk
+        if risk.level == "red":  # before anything that takes time or may fail
+            self._show_help(risk)
         try:
             streams = [self._start(base) for base in ([False, True] if self.beside_base else [False])]
         except (ValueError, RuntimeError) as error:
             self.conversation.undo()
             self.conversation.left_out = before
             self._say(f"Not sent: {error}.", "yellow")
+            if risk.level == "yellow":
+                self._show_help(risk)
+            return
+        if streams[0].heard.alone:
+            turn.reply = streams[0].message or ""
             return
         if self.conversation.left_out > before:
             self._say(f"(Longer than the model's context: turns left out from here on, oldest first: {self.conversation.left_out}.)", "dim")
         growing = [_Growing(stream) for stream in streams]
-        risk = self.conversation.risk
-        if risk.level == "red":
-            self._show_help(risk)
         try:
             self._watch(turn, growing, ctrl_c)
+            self._finish(turn, growing)
         except RuntimeError as error:
             self.conversation.undo()
             self._say(f"Not answered: {error}.", "red")
-            return
-        self._finish(turn, growing)
         if risk.level == "yellow":
             self._show_help(risk)
 

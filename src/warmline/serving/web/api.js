@@ -8,11 +8,14 @@ try {
   // Storage is switched off: a key is then asked for again after a reload.
 }
 
-/** What went wrong. `status` is 0 when no answer came at all, `code` the API's word for it, `seconds` when to try again. */
+/**
+ * What went wrong. `status` is 0 when no answer came at all, `code` the API's word for it, `seconds` when to try again, `risk` what the
+ * guard heard all the same.
+ */
 export class Trouble extends Error {
-  constructor(message, status = 0, code = null, seconds = null) {
+  constructor(message, status = 0, code = null, seconds = null, risk = null) {
     super(message);
-    Object.assign(this, { status, code, seconds });
+    Object.assign(this, { status, code, seconds, risk });
   }
 }
 
@@ -68,7 +71,7 @@ async function ask(path, options) {
   const content = await response.json().catch(() => null);
   const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const { message = response.statusText, code = null } = content?.error ?? {};
-  throw new Trouble(message, response.status, code, Number.isNaN(seconds) ? null : seconds);
+  throw new Trouble(message, response.status, code, Number.isNaN(seconds) ? null : seconds, content?.warmline?.risk ?? null);
 }
 
 function brokenOff(error) {

@@ -109,17 +109,16 @@ async function answer(view) {
 async function listen(name, exchange, view, signal) {
   view.begin(name);
   let text = "";
+  let alone = false;
   const written = (unfinished) => {
+    if (alone) return view.withdraw(name);
     exchange[name] = text.trim() || !unfinished ? { text: text.trim(), unfinished } : null;
     view.end(name, exchange[name], unfinished && !text.trim() ? "Stopped before the first word." : "");
   };
   try {
     for await (const event of stream(request(name, exchange), signal)) {
-      if (event.reading && name === "reply") {
-        exchange.reading = event.reading;
-        view.heard(event.reading);
-        glow(event.reading);
-      }
+      alone ||= Boolean(event.reading?.risk?.alone);
+      if (event.reading && name === "reply") take(event.reading, exchange, view);
       if (event.text) {
         text += event.text;
         exchange[name] = { text, unfinished: true };
@@ -131,10 +130,18 @@ async function listen(name, exchange, view, signal) {
     written(false);
   } catch (error) {
     if (error.name === "AbortError") return written(true);
+    if (error.risk && name === "reply") take({ emotion: null, strategy: null, risk: error.risk }, exchange, view);
     exchange[name] = text.trim() ? { text: text.trim(), unfinished: true } : null;
     view.end(name, exchange[name], name === "base" ? explain(error).what : "");
     throw error;
   }
+}
+
+/** What was heard in the newest words, by the heads and by the guard. */
+function take(reading, exchange, view) {
+  exchange.reading = reading;
+  view.heard(reading);
+  glow(reading);
 }
 
 /** The newest crisis card takes on the numbers of the country that was chosen just now. */
@@ -163,7 +170,8 @@ function request(name, exchange) {
   for (const earlier of conversation.exchanges) {
     messages.push({ role: "user", content: earlier.said });
     if (earlier === exchange) break;
-    if (earlier.reply?.text) messages.push({ role: "assistant", content: earlier.reply.text });
+    const answer = earlier.reply?.text || (earlier.reading?.risk?.alone && earlier.reading.risk.message);
+    if (answer) messages.push({ role: "assistant", content: answer });
   }
   const model = name === "base" ? server?.models.base : (server?.models.tuned ?? server?.models.base);
   return { model, messages, warmline: { country: country() || null, crisis_message: "card" } };

@@ -12,7 +12,7 @@ const NAMES = { reply: "warmline", base: "The base, untuned" };
  * @param exchange see store.js; what it already holds is shown.
  * @param previous the exchange before it, or null.
  * @param actions {edit(), again()} for the newest exchange's two buttons.
- * @returns {{element, heard, begin, add, end, settle, trouble}} ways to show more of it as it comes.
+ * @returns {{element, heard, begin, add, end, withdraw, settle, trouble}} ways to show more of it as it comes.
  */
 export function exchangeView(exchange, previous, actions) {
   const element = document.createElement("div");
@@ -27,7 +27,7 @@ export function exchangeView(exchange, previous, actions) {
 
   /** The reading is here, before the reply's first word. */
   function heard(reading, restored = false) {
-    for (const shown of element.querySelectorAll(".reading, .crisis")) shown.remove();
+    for (const shown of element.querySelectorAll(".reading")) shown.remove();
     const { strategy, risk } = reading;
     const emotion = mood(reading);
     if (emotion) {
@@ -38,10 +38,19 @@ export function exchangeView(exchange, previous, actions) {
     if (strategy) {
       reply.querySelector(".beside").prepend(scores(strategy, "chosen", "How it meant to answer, settled before its first word."));
     }
-    if (risk && risk.level !== "none") {
-      const again = previous?.reading?.risk?.message === risk.message;
-      (risk.level === "red" ? user : reply).after(crisisCard(risk, again, restored));
-    }
+    warn(risk, restored);
+  }
+
+  /** The card of the guard, which is there before anything else, and is not put there a second time. */
+  function warn(risk, restored) {
+    const shown = element.querySelector(".crisis");
+    if (shown && shown.dataset.message === risk?.message) return;
+    shown?.remove();
+    if (!risk || risk.level === "none") return;
+    const again = previous?.reading?.risk?.message === risk.message;
+    const card = crisisCard(risk, again, restored);
+    card.dataset.message = risk.message ?? "";
+    (risk.level === "red" ? user : reply).after(card);
   }
 
   /** A voice ("reply" or "base") begins to speak. */
@@ -75,9 +84,17 @@ export function exchangeView(exchange, previous, actions) {
     voice.append(line);
   }
 
+  /** It says nothing, since the guard answers alone. */
+  function withdraw(name) {
+    voices[name].remove();
+    delete voices[name];
+    reply.classList.remove("two");
+    reply.hidden = true;
+  }
+
   /** Nothing more will come: offer another try. */
   function settle() {
-    if (reply.querySelector(".again")) return;
+    if (reply.querySelector(".again") || exchange.reading?.risk?.alone) return;
     reply.hidden = false;
     const button = action("Try again", "Ask for another reply", actions.again);
     button.classList.add("again");
@@ -100,7 +117,7 @@ export function exchangeView(exchange, previous, actions) {
     begin(name);
     end(name, exchange[name]);
   }
-  return { element, heard, begin, add, end, settle, trouble };
+  return { element, heard, begin, add, end, withdraw, settle, trouble };
 }
 
 /** A word that opens into the likeliest labels with their probabilities. */

@@ -1,0 +1,127 @@
+"""The guard before everything else: what a request says is heard at once, whatever becomes of the request."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from fastapi.responses import JSONResponse
+
+from warmline.safety.guard import Heard, hear
+from warmline.serving.exchange import risk_field
+from warmline.serving.http import ApiError
+
+_ON_THE_SPOT = 4_000
+"""Characters that the guard reads in about ten milliseconds; more are read in a thread, beside which other requests go on."""
+_HEARD = 100_000
+"""Characters that are heard of a conversation: the newest turns, and of a turn that is longer by itself its two ends."""
+_NOT_THE_USER = ("assistant", "system", "developer", "tool", "function")
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
+_listeners = ThreadPoolExecutor(2, "warmline-guard")
+
+
+class Asked(NamedTuple):
+    """What can be made of a request that was refused.
+
+    Attributes:
+        turns: What its user may have said.
+        country: The one it names, or None.
+        card: Whether its client shows the guard's message by itself.
+    """
+
+    turns: list[str]
+    country: str | None
+    card: bool
+
+
+async def listen(turns: Sequence[str], country: str | None) -> Heard:
+    """`guard.hear`, within bounds.
+
+    Args:
+        turns: The user's, in order.
+        country: Whose hotlines are shown.
+    """
+    newest: list[str] = []
+    left = _HEARD
+    for turn in reversed(turns):
+        cut = turn if len(turn) <= _HEARD else f"{turn[: _HEARD // 2]}\n{turn[-_HEARD // 2 :]}"
+        if newest and len(cut) > left:
+            break
+        newest.append(cut)
+        left -= len(cut)
+    newest.reverse()
+    if _HEARD - left <= _ON_THE_SPOT:
+        return hear(newest, country)
+    return await asyncio.get_running_loop().run_in_executor(_listeners, hear, newest, country)
+
+
+async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResponse:
+    """The response to a request that cannot be served; where it speaks of a risk, with the guard's message.
+
+    That stands under `warmline.risk`, as with a reply, and unless the client shows it by itself also before the error's own words, which is
+    what most clients show.
+
+    Args:
+        error: Why it cannot be served.
+        body: As far as it came.
+        country: Whose hotlines are shown where the request names none.
+    """
+    asked = understand(body)
+    country = asked.country or country
+    heard = await listen(asked.turns, country)
+    response = error.response
+    if heard.message is None:
+        return response
+    content = {**error.body, "warmline": {"risk": risk_field(heard, country)}}
+    if not asked.card:
+        content["error"]["message"] = f"{heard.message} (The request itself was refused: {content['error']['message']})"
+    response.body = response.render(content)
+    response.headers["content-length"] = str(len(response.body))
+    return response
+
+
+def understand(body: bytes) -> Asked:
+    """What a request may say, of whatever shape and however broken.
+
+    Args:
+        body: As it came.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return Asked([_unquoted(found) for found in _JSON_STRING.findall(text)] or [text], None, False)
+    if not isinstance(content, dict):
+        return Asked(list(_texts(content)), None, False)
+    messages = content.get("messages")
+    turns = ["\n".join(_texts(one)) for one in messages if not _by_another(one)] if isinstance(messages, list) else [*_texts(messages)]
+    turns += ["\n".join(_texts(content[name])) for name in ("prompt", "input") if name in content]
+    ours = content.get("warmline")
+    country, shown = (ours.get("country"), ours.get("crisis_message")) if isinstance(ours, dict) else (None, None)
+    return Asked(turns, country if isinstance(country, str) else None, shown == "card")
+
+
+def _by_another(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") in _NOT_THE_USER
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Every string in a JSON value, in order, its keys left out."""
+    left = [content]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, (list, dict)):
+            left += reversed(list(one.values() if isinstance(one, dict) else one))
+
+
+def _unquoted(found: str) -> str:
+    """A string literal of JSON that may be broken."""
+    inside = found[1:].removesuffix('"')
+    try:
+        return str(json.loads(f'"{inside}"', strict=False))
+    except ValueError:
+        return inside
