@@ -363,6 +363,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise WarmlineError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
         raise WarmlineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise WarmlineError(f"{path}: not a configuration: nested too deep") from None
     if not isinstance(content, dict):
         raise WarmlineError(f"{path}: expected a mapping of sections such as `model:` and `training:`")
     for override in overrides:

@@ -82,6 +82,7 @@ def run_steps(config: RunConfig, budget: Budget, steps: Sequence[Step] | None = 
     """
     console = console or Console()
     folder = RunFolder(config.output_dir / config.name)
+    folder.refuse_strangers()
     if folder.heads_description.is_file() and load_config(folder.config) == config:
         console.print(f"train: done before ({folder.heads_description})", highlight=False)
     else:

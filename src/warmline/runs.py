@@ -18,17 +18,26 @@
   pipeline.json          the steps that `warmline run` did, and whether it cut them short
 """
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from warmline.errors import WarmlineError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LARGEST_JSON = 2**26
+"""Bytes of a JSON file that is read; warmline's own are under a few MiB."""
+_LARGEST_SETTINGS = 2**20
+_SETTINGS = ("config.yaml", "heads.json")
 
 
 class RunFolder:
@@ -77,26 +86,37 @@ class RunFolder:
         """A finished run.
 
         Raises:
-            WarmlineError: there is no finished run in that folder.
+            WarmlineError: there is no finished run in that folder, or `refuse_strangers` does.
         """
         run = cls(path)
+        run.refuse_strangers()
         if not run.config.is_file():
             raise WarmlineError(f"{path}: not a run folder (no config.yaml); name a folder that `warmline train` made")
         if not run.heads_description.is_file():
             raise WarmlineError(f"{path}: this run has not finished (no heads.json); go on with `warmline train CONFIG --resume`")
         return run
 
+    def refuse_strangers(self) -> None:
+        """Refuse what a run never holds and would lead a reader or writer astray; the folder may be someone else's.
+
+        Raises:
+            WarmlineError: a link that leads out of the folder, a pipe or device, settings too long to be settings.
+        """
+        for why in strangers(self.path):
+            raise WarmlineError(why)
+
     def create(self) -> None:
         """Make the folder.
 
         Raises:
-            WarmlineError: it cannot be written.
+            WarmlineError: it cannot be written, or `refuse_strangers` does.
         """
+        self.refuse_strangers()
         try:
             self.results.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
             probe = self.path / ".writable"
-            probe.write_bytes(b"1")
+            _write_new(probe, b"1")
             probe.unlink()
         except OSError as error:
             raise WarmlineError(f"{self.path}: cannot write the run folder ({error.strerror}); choose another output_dir") from None
@@ -109,6 +129,30 @@ class RunFolder:
         """Steps that have a complete checkpoint, ascending."""
         found = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*") if path.is_dir())
         return sorted(int(name) for name in found if name.isdecimal())
+
+
+def strangers(folder: Path) -> Iterator[str]:
+    """Why a run folder's entries may not be followed or read, one line each; nothing is opened.
+
+    Args:
+        folder: Itself it may be a link; need not exist.
+    """
+    root = os.path.realpath(folder)
+    for above, folders, files in os.walk(root):
+        for name in sorted([*folders, *files]):
+            path = Path(above) / name
+            shown = folder / path.relative_to(root)
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                yield (
+                    f"{shown}: a link out of the folder, to {path.readlink()}; a run folder holds its own files: put the file there, "
+                    "or download with `hf download ID --local-dir FOLDER`"
+                )
+            elif path.exists() and not (path.is_file() or path.is_dir()):
+                yield f"{shown}: a pipe, socket or device, no file; remove it"
+    for name in _SETTINGS:
+        path = folder / name
+        if path.is_file() and path.stat().st_size > _LARGEST_SETTINGS:
+            yield f"{path}: longer than {_LARGEST_SETTINGS:,} bytes, which no run's settings are; the file is damaged"
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
@@ -125,21 +169,21 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     old = target.with_name(f".{target.name}.old")
     with disk_errors(target):
         for leftover in (aside, old):
-            if leftover.exists():
-                shutil.rmtree(leftover)
+            _remove(leftover)
         try:
             aside.mkdir(parents=True)
             fill(aside)
             _flush(aside)
-            if target.exists():
+            if os.path.lexists(target):
                 target.rename(old)
             aside.rename(target)
         except BaseException:
-            if old.exists() and not target.exists():
+            if os.path.lexists(old) and not os.path.lexists(target):
                 old.rename(target)
             shutil.rmtree(aside, ignore_errors=True)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):
+            _remove(old)
 
 
 @contextmanager
@@ -156,8 +200,8 @@ def disk_errors(target: Path) -> Iterator[None]:
         raise WarmlineError(f"{target}: cannot be written ({reason}); free some space or choose another folder") from None
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a file aside and rename it, so that it is complete or what it was.
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that it is complete or what it was; no link is followed.
 
     Raises:
         WarmlineError: the disk is full or read-only.
@@ -165,8 +209,13 @@ def write_text(target: Path, text: str) -> None:
     aside = target.with_name(f".{target.name}.writing")
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
+        _write_new(aside, content)
         aside.replace(target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """`write_bytes` of UTF-8."""
+    write_bytes(target, text.encode("utf-8"))
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -174,18 +223,82 @@ def write_json(target: Path, content: Any) -> None:
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_picture(target: Path, figure: "Figure", dpi: int) -> None:
+    """`write_bytes` of a figure as PNG; the same figure gives the same bytes whatever drew it.
+
+    Args:
+        target: The file.
+        figure: Of matplotlib.
+        dpi: Pixels an inch.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi, format="png", metadata={"Software": None})
+    write_bytes(target, drawn.getvalue())
+
+
+def append_text(target: Path, text: str, sync: bool = False) -> None:
+    """Append to a file, which need not exist; a link is refused.
+
+    Args:
+        target: The file.
+        text: Whole lines.
+        sync: See it to the disk before going on.
+
+    Raises:
+        OSError: the disk is full or read-only, or the file is a link.
+    """
+    descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(descriptor, "a", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        if sync:
+            os.fsync(descriptor)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads` that fails in one way only.
+
+    Raises:
+        ValueError: no JSON, or nested too deep to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def read_json(path: Path) -> Any:
     """The file's content.
 
     Raises:
-        WarmlineError: missing or not JSON.
+        WarmlineError: missing, not JSON, nested too deep, or longer than LARGEST_JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JSON + 1)
+        if len(content) > LARGEST_JSON:
+            raise ValueError(f"longer than {LARGEST_JSON:,} bytes")
+        return parse_json(content.decode("utf-8"))
     except FileNotFoundError:
         raise WarmlineError(f"{path}: file not found") from None
     except (OSError, ValueError) as error:
         raise WarmlineError(f"{path}: not readable JSON ({error}); the file is damaged") from None
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that is nobody else's: what lies under that name, a link too, is removed and not written through."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(content)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a folder or a link, which is not followed; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(folder: Path) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from matplotlib.figure import Figure
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,6 +24,7 @@ from transformers import Qwen3Config
 from tests.conftest import ConfigFactory
 from tests.reference.objectives import plain_loss
 from tests.tools import CPU, gradients, metrics, quiet_train, write_architecture
+from warmline import runs
 from warmline.config import RunConfig, dump_config
 from warmline.data.encoding import encode_split
 from warmline.data.mixture import Draw
@@ -356,18 +356,18 @@ def no_space_safetensors(*_: Any, **__: Any) -> None:
 def test_full_disk(what: str, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the disk fills, one line says so, and resuming later ends the run."""
     config = tiny_config(tmp_path, training={"max_steps": 2}, validation={"conversations": 2})
-    opened = Path.open
+    written = runs._write_new
     with monkeypatch.context() as patch:
         if what == "metrics":
-            patch.setattr(Path, "open", lambda self, *a, **k: no_space() if self.name == "metrics.jsonl" else opened(self, *a, **k))
+            patch.setattr("warmline.training.loop.append_text", no_space)
         elif what == "checkpoint":
             patch.setattr("warmline.training.checkpoint.save_file", no_space_safetensors)
         elif what == "heads":
-            patch.setattr("warmline.model.artifacts.save_file", no_space_safetensors)
+            patch.setattr("warmline.runs._write_new", lambda path, content: no_space() if "heads" in path.name else written(path, content))
         elif what == "adapter":
             patch.setattr("warmline.model.transformers_backbone.TransformersBackbone.save", no_space)
         else:
-            patch.setattr(Figure, "savefig", no_space)
+            patch.setattr("warmline.runs._write_new", lambda path, content: no_space() if ".png" in path.name else written(path, content))
         with pytest.raises(WarmlineError, match=r"cannot be written .*No space left") as caught:
             quiet_train(config)
     assert "\n" not in str(caught.value)

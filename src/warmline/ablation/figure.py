@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from warmline.ablation.view import interval_of
-from warmline.runs import disk_errors
+from warmline.runs import write_picture
 
 _PANELS = (
     ("Emotion", "macro-F1", "emotion_macro_f1", "probe_emotion_macro_f1"),
@@ -43,9 +43,7 @@ def draw_ablation(result: dict[str, Any], path: Path) -> None:
     seeds = f"seed{'s' if len(context['seeds']) > 1 else ''} {', '.join(map(str, context['seeds']))}"
     figure.suptitle(f"{context['run']}: ablation, {seeds}; {context['steps']} steps{short}", x=0.01, ha="left", fontsize=12)
     figure.legend(handles=_legend(result), loc="outside lower left", ncols=5, frameon=False, fontsize=9)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+    write_picture(path, figure, dpi=110)
 
 
 def _values(axis: Axes, result: dict[str, Any], variants: list[str], metric: str, probe: str | None) -> None:

@@ -79,6 +79,7 @@ def ablate(
     own_seeds = sorted(set(seeds)) or [config.seed]
     study = [StudyRun(name, seed, variant_config(config, name, seed, shortened)) for seed in own_seeds for name in choice.variants]
     main = RunFolder(config.output_dir / config.name)
+    main.refuse_strangers()
     if overwrite and main.ablation.exists():
         with disk_errors(main.ablation):
             shutil.rmtree(main.ablation)
@@ -111,8 +112,9 @@ def run_variant(config: RunConfig, variant: str, seed: int, settings: ScoreSetti
         WarmlineError: as `ablate`.
     """
     one = StudyRun(variant, seed, variant_config(config, variant, seed))
-    _refuse_other_configurations([one])
     main = RunFolder(config.output_dir / config.name)
+    main.refuse_strangers()
+    _refuse_other_configurations([one])
     _train_and_score(one, main, settings or ScoreSettings(), view or StudyView(), _here)
     return _folder(one).path
 

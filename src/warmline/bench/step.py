@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from warmline.bench.model import in_4bit
 from warmline.bench.worker import Case
 from warmline.errors import WarmlineError
-from warmline.runs import write_json
+from warmline.runs import write_json, write_picture
 
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "unsloth", "unsloth_zoo", "liger-kernel", "triton", "accelerate")
 
@@ -136,7 +136,7 @@ def _draw(result: dict[str, Any], path: Path) -> None:
         "Real tokens a second, medians, and in grey the peak memory of one GPU. 4-bit base unless the name says bf16.",
         x=0.01, ha="left", fontsize=12,
     )  # fmt: skip
-    figure.savefig(path, dpi=130)
+    write_picture(path, figure, dpi=130)
 
 
 def _draw_panel(axis: Axes, title: str, rows: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS
 from warmline.data.sources import data_checksums
 from warmline.data.stats import data_stats
-from warmline.runs import write_text
+from warmline.runs import write_picture, write_text
 
 
 @dataclass(frozen=True)
@@ -190,4 +190,4 @@ def _draw_labels(path: Path, facts: _Facts, splits: dict[str, Any]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(axis="y", labelsize=8)
     axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    write_picture(path, figure, dpi=110)

@@ -19,7 +19,7 @@ from warmline.evaluation.reading import precision, read_verdicts
 from warmline.evaluation.statistics import wilson
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
-from warmline.runs import disk_errors, write_json
+from warmline.runs import write_json, write_picture
 
 WORST = 3
 _SIDES = ("base", "tuned")
@@ -178,5 +178,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axis.set_title(f"{result['context']['run']}: kinds of error, base and tuned", loc="left", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
-    with disk_errors(path):
-        figure.savefig(path, dpi=130, metadata={"Software": None})
+    write_picture(path, figure, dpi=130)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from warmline.runs import disk_errors
+from warmline.runs import write_picture
 
 _RAW, _SCALED = "#c8553d", "#2a6f97"
 _ANNOTATED = 12
@@ -41,7 +41,7 @@ def draw_confusion(path: Path, scores: dict[str, Any], title: str) -> None:
         color = "white" if share > 0.55 else "#333333"
         axis.text(guess, true, f"{share * 100:.0f}", ha="center", va="center", fontsize=9 if len(labels) <= _ANNOTATED else 7, color=color)
     figure.colorbar(image, ax=axis, shrink=0.6, label="share of the true class (numbers: per cent)")
-    _save(figure, path)
+    write_picture(path, figure, dpi=110)
 
 
 def draw_reliability(path: Path, calibrations: dict[str, dict[str, Any]]) -> None:
@@ -58,7 +58,7 @@ def draw_reliability(path: Path, calibrations: dict[str, dict[str, Any]]) -> Non
     grid = figure.subplots(2, len(calibrations), squeeze=False, sharex=True, height_ratios=(4, 1))
     for (title, found), (curve, sizes) in zip(calibrations.items(), grid.T, strict=True):
         _reliability(curve, sizes, title, found)
-    _save(figure, path)
+    write_picture(path, figure, dpi=110)
 
 
 def _reliability(curve: Axes, sizes: Axes, title: str, found: dict[str, Any]) -> None:
@@ -75,9 +75,3 @@ def _reliability(curve: Axes, sizes: Axes, title: str, found: dict[str, Any]) ->
     for axis in (curve, sizes):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", alpha=0.25)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from warmline.reporting.phrases import Format, between, number, percent, tenths
-from warmline.runs import disk_errors
+from warmline.runs import write_picture
 
 HEADLINE, PICTURE = "headline.md", "summary.png"
 BESIDE = {
@@ -115,8 +115,7 @@ def draw_summary(summary: dict[str, Any], path: Path) -> None:
     context = summary["context"]
     figure.suptitle(f"{context['run']} on {context['base_model']}", x=0.01, ha="left", fontsize=12)
     figure.legend(handles=_legend(), loc="outside lower left", ncols=7, frameon=False, fontsize=9)
-    with disk_errors(path):
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+    write_picture(path, figure, dpi=110)
 
 
 def _panel(axis: Axes, summary: dict[str, Any], names: Sequence[str], labels: Sequence[str]) -> None:

@@ -1,20 +1,19 @@
 """`results/training_curves.png`: what a person looks at first after a run."""
 
-import json
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from warmline.runs import RunFolder, disk_errors
+from warmline.runs import RunFolder, parse_json, write_picture
 
 _TRAIN, _VALIDATION, _OTHER = "#9db4c0", "#c8553d", "#2a6f97"
 
 
 def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
     """Lines of `metrics.jsonl`."""
-    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    return [parse_json(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
 
 
 def draw_curves(run: RunFolder) -> None:
@@ -34,9 +33,7 @@ def draw_curves(run: RunFolder) -> None:
     _panel(strategy, train, validation, "strategy", "Strategy head", "cross-entropy (nats)", accuracy="strategy_accuracy")
     _panel(drift, train, validation, "safety", "Drift from the base", "KL(base || tuned) a reply token (nats)", other="task_kl")
     figure.suptitle(f"{run.path.name}: {len(train)} steps", x=0.01, ha="left", fontsize=12)
-    with disk_errors(run.curves):
-        run.curves.parent.mkdir(exist_ok=True)
-        figure.savefig(run.curves, dpi=130)
+    write_picture(run.curves, figure, dpi=130)
 
 
 def _panel(

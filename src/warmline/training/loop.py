@@ -25,7 +25,7 @@ from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.runs import RunFolder, read_json, write_json, write_text
+from warmline.runs import RunFolder, append_text, disk_errors, parse_json, read_json, write_json, write_text
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
@@ -300,8 +300,7 @@ class _Training:
             self.accelerator.log(flat, step=line["step"])
         if self.accelerator.is_main_process:
             try:
-                with self.run.metrics.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                append_text(self.run.metrics, json.dumps(line) + "\n")
             except OSError as error:
                 raise WarmlineError(f"{self.run.metrics}: cannot be written ({error.strerror}); free some space, then --resume") from None
 
@@ -328,10 +327,10 @@ def keep_metrics(path: Path, upto: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            read = json.loads(line)
+            read = parse_json(line)
             if read["step"] <= upto and "refit" not in read:
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     write_text(path, "".join(kept))
 
@@ -352,8 +351,10 @@ def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> 
     """Make the run folder, or say why it may not be used."""
     begun = run.config.exists() or bool(run.steps())
     if begun and overwrite:
-        shutil.rmtree(run.path)
+        with disk_errors(run.path):
+            shutil.rmtree(run.path)
     elif begun:
+        run.refuse_strangers()
         if not resume:
             raise WarmlineError(f"{run.path}: this run exists; --resume goes on with it, --overwrite removes it, or give another name")
         saved = load_config(run.config)

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
 from warmline.errors import WarmlineError
-from warmline.runs import disk_errors
+from warmline.runs import append_text, disk_errors, parse_json, write_bytes
 
 
 def content_key(**request: Any) -> str:
@@ -46,10 +45,7 @@ class Journal:
         entry = {"key": key, **record}
         with self._lock, disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(entry, ensure_ascii=True) + "\n")
-                out.flush()
-                os.fsync(out.fileno())
+            append_text(self.path, json.dumps(entry, ensure_ascii=True) + "\n", sync=True)
             self._records.setdefault(key, []).append(entry)
 
     def _read(self) -> None:
@@ -57,11 +53,10 @@ class Journal:
             content = self.path.read_bytes()
             whole = content.rfind(b"\n") + 1
             if whole < len(content):  # killed while writing
-                with self.path.open("r+b") as file:
-                    file.truncate(whole)
+                write_bytes(self.path, content[:whole])
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self._records.setdefault(record["key"], []).append(record)
             except (ValueError, TypeError, KeyError):
                 raise WarmlineError(f"{self.path}:{number}: not a JSON object with a key; remove the line to ask again") from None

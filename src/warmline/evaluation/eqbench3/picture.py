@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from warmline.runs import RunFolder, disk_errors
+from warmline.runs import RunFolder, disk_errors, write_picture
 
 _BASE, _TUNED, _EVEN = "#9db4c0", "#c8553d", "#777777"
 
@@ -30,8 +30,7 @@ def draw(folder: RunFolder, result: dict[str, Any]) -> None:
     context = result["context"]
     title = f"{context['run']}: {context['label']}, judge {context['judge']['model']}, {context['iterations']} iteration(s)"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    with disk_errors(folder.eq_bench_picture):
-        figure.savefig(folder.eq_bench_picture, dpi=130)
+    write_picture(folder.eq_bench_picture, figure, dpi=130)
 
 
 def _win_rate(axis: Axes, pairwise: dict[str, Any]) -> None:
