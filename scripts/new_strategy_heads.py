@@ -30,10 +30,11 @@ from warmline.errors import WarmlineError
 from warmline.evaluation.probe import read_states
 from warmline.evaluation.statistics import macro_f1, point
 from warmline.model.artifacts import load_artifact
+from warmline.model.description import read_description
 from warmline.model.heads import StrategyHead
 from warmline.model.losses import class_weights
 from warmline.model.multitask import MultiTaskModel
-from warmline.runs import RunFolder, read_json, write_json
+from warmline.runs import RunFolder, write_json
 from warmline.training.device import Place, choose_place
 from warmline.training.ensemble import fit_ensemble
 from warmline.training.linear import fit_linear
@@ -82,7 +83,7 @@ def main(
         for strength in STRENGTHS:
             score = _score(_refit(config, splits["train"], exponent, strength), splits["valid"])
             results.append({"how": f"refit at {strength:g}", "class_weights": exponent, "mean": score})
-    described = read_json(folder.heads_description)
+    described = read_description(folder)
     context = {name: described[name] for name in ("run", "step", "base_model", "weights_sha256")}
     write_json(out, {"context": {**context, "steps": steps, "split": "valid", "torch": torch.__version__,
                                  "data_sha256": data_checksums(config.data)}, "heads": results})  # fmt: skip

@@ -1,6 +1,5 @@
 """What a run leaves behind is what was scored: saved, loaded in a new process, verified."""
 
-import hashlib
 import json
 import pickletools
 import shutil
@@ -20,11 +19,12 @@ from tests.conftest import ConfigFactory
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, Tiny, perturb, quiet_train
 from warmline.companion import Companion
-from warmline.config import dump_config
+from warmline.config import dump_config, load_config
 from warmline.data.labels import EMOTIONS, STRATEGIES
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
+from warmline.model.description import hashes, settings_of, weights_folder, weights_hash
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json, write_text
 
@@ -49,6 +49,21 @@ def saved(tiny: Tiny, name: str = "tiny", **changes: Any) -> RunFolder:
     write_text(run.config, dump_config(config))
     save_artifact(run, tiny.model, config, tiny.template, step=3)
     return run
+
+
+def sign(run: RunFolder) -> None:
+    """Let heads.json say of the files what they are now, as whoever changes a folder would."""
+    config, description = load_config(run.config), read_json(run.heads_description)
+    listed = hashes(run, weights_folder(run, config))
+    signed = {"weights_sha256": weights_hash(run, config), "heads_sha256": listed["heads.safetensors"], "settings": settings_of(config)}
+    newer = {**signed, "files": listed} if description["format"] > 2 else dict(list(signed.items())[:2])
+    write_json(run.heads_description, {**description, **newer})
+
+
+def as_format(run: RunFolder, number: int) -> None:
+    """Let heads.json be as an earlier version wrote it."""
+    kept = {key: value for key, value in read_json(run.heads_description).items() if key not in ("files", "settings")}
+    write_json(run.heads_description, {**kept, "format": number})
 
 
 def read_in_new_process(run: RunFolder) -> list[dict[str, float]]:
@@ -168,8 +183,7 @@ def test_heads_that_do_not_fit_are_refused(tiny: Tiny) -> None:
     run = saved(tiny)
     wrong = {name: torch.zeros(3, 3) for name in load_file(run.heads)}
     save_file(wrong, run.heads)
-    description = read_json(run.heads_description)
-    write_json(run.heads_description, {**description, "heads_sha256": hashlib.sha256(run.heads.read_bytes()).hexdigest()})
+    sign(run)
     with pytest.raises(WarmlineError, match=r"heads\.safetensors: the heads do not fit") as caught:
         warmline.load(run.path)
     assert "\n" not in str(caught.value)

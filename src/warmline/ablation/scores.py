@@ -19,6 +19,7 @@ from warmline.data.sources import data_checksums
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.language import reply_sums
 from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
+from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.device import Place
@@ -83,7 +84,7 @@ def kept_scores(path: Path, settings: ScoreSettings, is_full: bool) -> dict[str,
 
 
 def _made_with(folder: RunFolder, settings: ScoreSettings, is_full: bool) -> dict[str, Any]:
-    heads = read_json(folder.heads_description)
+    heads = read_description(folder)
     return {
         "format": FORMAT, **asdict(settings), "is_full": is_full,
         "weights_sha256": heads["weights_sha256"], "heads_sha256": heads["heads_sha256"],

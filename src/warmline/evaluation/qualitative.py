@@ -14,7 +14,8 @@ from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, MOST_CUT, answer_all
 from warmline.evaluation.finished import FinishedRun
 from warmline.model.backbone import Sampling
-from warmline.runs import read_json, write_json, write_text
+from warmline.model.description import read_description
+from warmline.runs import parse_json, write_json, write_text
 from warmline.safety.crisis import fill_slots
 
 PROMPTS_PER_SOURCE = 20
@@ -112,7 +113,7 @@ def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sa
     sampling = sampling or Sampling(temperature=0)
     context = {
         **finished.context(),
-        "weights_sha256": read_json(finished.folder.heads_description)["weights_sha256"],
+        "weights_sha256": read_description(finished.folder)["weights_sha256"],
         "split": "test",
         "prompts_per_source": per_source,
         "decoding": {**sampling._asdict(), "batch": BATCH},
@@ -138,7 +139,7 @@ def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sa
 def read_replies(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """Context and records of a `replies.jsonl`; None where there is none, or a damaged one that had better be made again."""
     try:
-        head, *records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        head, *records = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return head["context"], records
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -24,11 +24,11 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
 from warmline.export.template import with_system_prompt
-from warmline.model.artifacts import verify, weights_folder
+from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, verify, weights_folder
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
-from warmline.runs import read_json, write_folder, write_json, write_text
+from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
 
 EXPORT = "export.json"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -92,8 +92,9 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
             generation_config(template).save_pretrained(folder / "adapter")
             write_text(folder / "config.yaml", dump_config(_portable(config, options.base)))
             shutil.copy(run.manifest, folder)
-        for file in (run.heads, run.heads_description):
-            shutil.copy(file, folder)
+        shutil.copy(run.heads, folder)
+        listed = {"files": hashes(RunFolder(folder), folder / "adapter")} if "files" in facts.heads else {}
+        write_json(folder / run.heads_description.name, {**facts.heads, **listed})
         if merged is not None:
             merged.model.save_pretrained(folder)
             template.tokenizer.save_pretrained(folder)
@@ -140,10 +141,9 @@ def _merge(facts: Facts, options: Options, template: ChatTemplate, say: Callable
 def _copy_adapter(source: Path, folder: Path, base: str | None) -> None:
     target = folder / "adapter"
     target.mkdir()
-    for file in source.glob("*.safetensors"):
-        shutil.copy(file, target)
-    settings = read_json(source / "adapter_config.json")
-    write_json(target / "adapter_config.json", settings if base is None else {**settings, "base_model_name_or_path": base})
+    shutil.copy(source / ADAPTER_WEIGHTS, target)
+    settings = read_json(source / ADAPTER_CONFIG)
+    write_json(target / ADAPTER_CONFIG, settings if base is None else {**settings, "base_model_name_or_path": base})
 
 
 def _portable(config: RunConfig, base: str | None) -> RunConfig:

@@ -1,12 +1,12 @@
 """Save, load and verify what a run leaves behind: the adapter in PEFT's own format, and the heads that belong to it."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 
 from warmline.config import HeadsConfig, RunConfig, load_config
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
@@ -14,17 +14,13 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone
 from warmline.model.choose import Backend
+from warmline.model.description import FORMAT, hashes, is_known, settings_of, verify, weights_folder, weights_hash
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone, load_architecture, load_tokenizer
 from warmline.model.unsloth_backbone import UnslothBackbone
-from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write_json
-
-ADAPTER = "adapter"
-MODEL = "model"
-FORMAT = 2
-"""Of heads.json. 1: the heads read states as they came, not scaled."""
+from warmline.runs import RunFolder, disk_errors, write_bytes, write_folder, write_json
 
 
 def build_model(
@@ -61,26 +57,23 @@ def save_artifact(run: RunFolder, model: MultiTaskModel, config: RunConfig, temp
     with disk_errors(run.heads_description):
         run.heads_description.unlink(missing_ok=True)
 
+    target = weights_folder(run, config)
+
     def fill(folder: Path) -> None:
         model.backbone.save(folder)
         template.tokenizer.save_pretrained(folder)
+        for path in folder.iterdir():
+            if not is_known(target.name, path.name):  # a tokenizer's file that `verify` would refuse; the base has it too
+                path.unlink()
 
-    write_folder(weights_folder(run, config), fill)
-    aside = run.heads.with_suffix(".writing")
-    with disk_errors(run.heads):
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()}, aside)
-        aside.replace(run.heads)
+    write_folder(target, fill)
+    write_bytes(run.heads, as_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()}))
     write_json(run.heads_description, describe(run, config, template, step))
-
-
-def weights_folder(run: RunFolder, config: RunConfig) -> Path:
-    """`adapter/`, or `model/` when every weight was trained."""
-    return run.path / (ADAPTER if config.lora is not None else MODEL)
 
 
 def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: int) -> dict[str, Any]:
     """What `heads.json` says."""
-    labels = config.data.sources.goemotions.labels
+    labels, listed = config.data.sources.goemotions.labels, hashes(run, weights_folder(run, config))
     return {
         "format": FORMAT,
         "run": config.name,
@@ -90,13 +83,15 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
         "base_random_init_seed": config.model.random_init_seed,
         "weights": weights_folder(run, config).name,
         "weights_sha256": weights_hash(run, config),
-        "heads_sha256": hashlib.sha256(run.heads.read_bytes()).hexdigest(),
+        "heads_sha256": listed[run.heads.name],
         "dtype": "float32",
         "reads": reads(config.heads),
         "emotions": list(EMOTIONS_AND_NEUTRAL[:labels]),
         "strategies": list(STRATEGIES),
         "template": template.name,
         "system_prompt": config.data.system_prompt,
+        "settings": settings_of(config),
+        "files": listed,
     }
 
 
@@ -114,24 +109,6 @@ def reads(heads: HeadsConfig) -> dict[str, str]:
         "emotion": (pooled if heads.emotion.pooling == "attention" else f"{emotion} state {last}") + alone,
         "strategy": f"{strategy} state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
-
-
-def weights_hash(run: RunFolder, config: RunConfig) -> str:
-    """sha256 over the saved weight files, in the order of their names.
-
-    Raises:
-        WarmlineError: there are none.
-    """
-    folder = weights_folder(run, config)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise WarmlineError(f"{folder}: no weights (*.safetensors); train the run again")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def load_artifact(
@@ -158,16 +135,19 @@ def load_artifact(
     config = load_config(run.config)
     if base is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": base, "revision": None})})
-    description = read_json(run.heads_description)
-    verify(run, config, bidirectional)
+    description = verify(run, config, bidirectional)
     try:
         saved = load_file(run.heads)
     except (OSError, SafetensorError) as error:
         raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
+    layers, read = int(load_architecture(config.model).num_hidden_layers), config.heads.layer
+    if read is not None and read > layers:
+        raise WarmlineError(f"{run.config}: heads.layer is {read}, but {config.model.name} has {layers} layers; name the run's own base")
     backbone = _backbone(backend, config, device, dtype, tuned=weights_folder(run, config), trainable=False)
-    heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads, scaled=description["format"] > 1)
+    with torch.device("meta"):  # whatever sizes the settings name, no memory is taken before the file's tensors fit them
+        heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads, scaled=description["format"] > 1)
     try:
-        heads.load_state_dict(saved)
+        heads.load_state_dict({name: tensor.to(torch.float32, copy=True) for name, tensor in saved.items()}, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WarmlineError(f"{run.heads}: the heads do not fit this model ({reason})") from None
@@ -182,25 +162,3 @@ def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: 
             raise WarmlineError("model.backend: unsloth is used for adapters only; set model.backend: transformers")
         return UnslothBackbone(config.model, config.lora, device, dtype, **options)
     return TransformersBackbone(config.model, config.lora, device, dtype, read_layer=config.heads.layer, **options)
-
-
-def verify(run: RunFolder, config: RunConfig, bidirectional: bool = False) -> None:
-    """Check that weights and heads are those that `heads.json` names, and that the run is of the kind that is wanted.
-
-    Raises:
-        WarmlineError: files are missing, changed, or do not belong together; a bidirectional teacher where that will not do.
-    """
-    if config.model.bidirectional and not bidirectional:
-        raise WarmlineError(f"{run.path}: a bidirectional run is a teacher (distill.teachers) and cannot reply; name another run")
-    description = read_json(run.heads_description)
-    if not isinstance(description, dict) or description.get("format") not in (1, FORMAT):
-        raise WarmlineError(f"{run.heads_description}: format is not {FORMAT}; this warmline cannot read it")
-    if not run.heads.is_file():
-        raise WarmlineError(f"{run.heads}: file not found; train the run again")
-    if weights_hash(run, config) != description.get("weights_sha256"):
-        raise WarmlineError(
-            f"{run.heads_description}: these heads belong to another adapter (its sha256 differs from the one in {ADAPTER}/); "
-            "put the adapter and heads of one run together"
-        )
-    if hashlib.sha256(run.heads.read_bytes()).hexdigest() != description.get("heads_sha256"):
-        raise WarmlineError(f"{run.heads}: sha256 differs from heads.json; the file was changed or belongs to another run")

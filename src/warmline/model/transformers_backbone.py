@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -30,6 +30,7 @@ from warmline.model.attention import VARLEN
 from warmline.model.backbone import Prefill, Sampling, States
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
+from warmline.model.saved_weights import load_adapter, load_full_weights, lora_config
 
 NANO = "nano"
 _NEEDED = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
@@ -375,23 +376,12 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None, trainable: bool) -> PeftModel:
     for parameter in base.parameters():
         parameter.requires_grad_(False)
-    if tuned is not None:
-        try:
-            return PeftModel.from_pretrained(base, str(tuned), is_trainable=trainable)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise damaged(tuned, error) from None
-    settings = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules),
-        use_rslora=lora.rank_stabilised,
-        task_type="CAUSAL_LM",
-    )
     try:
-        adapted: PeftModel = get_peft_model(base, settings)
+        adapted: PeftModel = get_peft_model(base, lora_config(lora, trainable))
     except ValueError as error:
         raise WarmlineError(f"lora.target_modules: {' '.join(str(error).split())}") from None
+    if tuned is not None:
+        load_adapter(adapted, tuned)
     return adapted
 
 
@@ -405,13 +395,7 @@ def _see_both_ways(model: PreTrainedModel) -> None:
 def _full_weights(tuned: Path | None, base: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     if tuned is None:
         return base
-    try:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            tuned, dtype=dtype, attn_implementation=VARLEN, device_map={"": device}
-        )
-    except (OSError, ValueError) as error:
-        raise damaged(tuned, error) from None
-    return loaded
+    return load_full_weights(base, tuned, dtype=dtype, attn_implementation=VARLEN, device_map={"": device})
 
 
 def refuse_unusual_logits(base: PreTrainedModel) -> None:
@@ -421,12 +405,6 @@ def refuse_unusual_logits(base: PreTrainedModel) -> None:
         raise WarmlineError(
             f"model.name: {base.config.model_type} caps or shifts its logits, which the chunked losses do not rebuild; use Qwen3 or Gemma 3"
         )
-
-
-def damaged(folder: Path, error: Exception) -> WarmlineError:
-    """What to tell a person whose saved weights cannot be loaded."""
-    reason = " ".join(str(error).split())[:200]
-    return WarmlineError(f"{folder}: saved weights cannot be loaded ({reason}); name the base they were tuned on, or train the run again")
 
 
 def not_found(config: ModelConfig, error: Exception) -> WarmlineError:

@@ -37,7 +37,7 @@ class UnslothBackbone(nn.Module):
 
     Args:
         config: The base model; not one with random weights.
-        lora: New adapter to add, without dropout.
+        lora: Adapter to add, without dropout.
         device: A CUDA device.
         dtype: Of the base weights, bf16 or fp16; adapters stay in fp32.
         tuned: A folder that `save` wrote, to load instead of starting anew.
@@ -61,18 +61,22 @@ class UnslothBackbone(nn.Module):
         super().__init__()
         self._unsloth = import_unsloth()
         self._recompute = False if checkpointing == "none" or not trainable else "unsloth"
-        settings = _adapter_settings(lora, tuned)
         base = _load_base(self._unsloth, config, device, dtype, self._recompute)
         self.model = self._unsloth.get_peft_model(
             base,
-            **settings,
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            target_modules=list(lora.target_modules),
+            use_rslora=lora.rank_stabilised,
             lora_dropout=0,
             bias="none",
             use_gradient_checkpointing=self._recompute,
             random_state=torch.initial_seed() % 2**32,
         )
         if tuned is not None:
-            _load_adapter(self.model, tuned)
+            from warmline.model.saved_weights import load_adapter  # imports transformers, which Unsloth must come before
+
+            load_adapter(self.model, tuned)
         if not trainable:
             self.model.requires_grad_(False)
         self._arm(trainable)
@@ -199,41 +203,6 @@ def _load_base(unsloth: Any, config: ModelConfig, device: torch.device, dtype: t
         compute_in(base, dtype)
     refuse_unusual_logits(base)
     return base
-
-
-def _adapter_settings(lora: LoraSettings, tuned: Path | None) -> dict[str, Any]:
-    """Shape of the adapter: the saved one's own, or that of the configuration."""
-    if tuned is None:
-        return {"r": lora.r, "lora_alpha": lora.alpha, "target_modules": list(lora.target_modules), "use_rslora": lora.rank_stabilised}
-    from peft import PeftConfig
-
-    from warmline.model.transformers_backbone import damaged
-
-    try:
-        saved = PeftConfig.from_pretrained(str(tuned))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(tuned, error) from None
-    return {
-        "r": saved.r,
-        "lora_alpha": saved.lora_alpha,
-        "target_modules": sorted(saved.target_modules),
-        "use_rslora": saved.use_rslora,
-    }
-
-
-def _load_adapter(model: Any, tuned: Path) -> None:
-    """Put the saved weights into the patched adapter, every one of them."""
-    from peft import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-
-    from warmline.model.transformers_backbone import damaged
-
-    try:
-        weights = load_peft_weights(str(tuned), device="cpu")
-        if weights.keys() != get_peft_model_state_dict(model, save_embedding_layers=False).keys():
-            raise ValueError("its tensors are not those of this model's adapter")
-        set_peft_model_state_dict(model, weights)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise damaged(tuned, error) from None
 
 
 @contextmanager

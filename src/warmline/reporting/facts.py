@@ -1,6 +1,5 @@
 """What a report is made from: the run's own records and the results that are there, each checked to be of this artefact."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ import jinja2
 from warmline.config import RunConfig, load_config
 from warmline.data.cards import write_cards
 from warmline.errors import WarmlineError
-from warmline.runs import RunFolder, read_json
+from warmline.model.description import read_description
+from warmline.runs import RunFolder, parse_json, read_json
 
 LOSS_NAMES = {
     "total": "total",
@@ -89,7 +89,7 @@ def gather(path: Path, cards: bool = True) -> Facts:
         WarmlineError: an unfinished run, a damaged file.
     """
     folder = RunFolder.open(path)
-    config, heads = load_config(folder.config), read_json(folder.heads_description)
+    config, heads = load_config(folder.config), read_description(folder)
     commands = commands_of(config.output_dir / config.name)
     files = {
         "evaluation": folder.evaluation,
@@ -163,7 +163,7 @@ def summarise_training(folder: RunFolder, step: int) -> dict[str, Any]:
         WarmlineError: the file is missing or damaged.
     """
     try:
-        lines = [json.loads(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
+        lines = [parse_json(line) for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
         train = [line for line in lines if line["kind"] == "train"]
         validation = {line["step"]: line for line in lines if line["kind"] == "validation"}
         tokens, seconds = sum(line["tokens"] for line in train), sum(line["seconds"] for line in train)

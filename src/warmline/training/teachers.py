@@ -26,6 +26,7 @@ from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.data.sources import data_checksums, enabled_sources
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
+from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json
 from warmline.training.device import Place
@@ -118,7 +119,7 @@ def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
 
 def teacher_hashes(config: RunConfig) -> dict[str, str]:
     """sha256 of each teacher's heads, by its folder, for the manifest."""
-    return {str(path): read_json(RunFolder(path).heads_description)["heads_sha256"] for path in config.distill.teachers}
+    return {str(path): read_description(RunFolder(path))["heads_sha256"] for path in config.distill.teachers}
 
 
 def _opinions(
@@ -126,7 +127,7 @@ def _opinions(
 ) -> list[np.ndarray]:
     """One teacher's probabilities for each label of each source that has some, [labels, classes] in fp32."""
     run = RunFolder(path)
-    description = read_json(run.heads_description)
+    description = read_description(run)
     files = [_file(head, description, source) for source in sources]
     kept = [one for file in files if (one := _read(file)) is not None]
     if len(kept) == len(files):

@@ -27,7 +27,8 @@ from warmline.evaluation.eqbench3.suites import Suite, official_suite, sample_su
 from warmline.evaluation.eqbench3.transcripts import DECODING, MAX_TOKENS, SHORT_REPLY, Transcript, play, section_report
 from warmline.evaluation.finished import FinishedRun, run_context
 from warmline.evaluation.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, LocalModel, Responder
-from warmline.runs import RunFolder, read_json, write_json, write_text
+from warmline.model.description import read_description
+from warmline.runs import RunFolder, write_json, write_text
 
 NO_JUDGE = "no judge was given (--judge-url and --judge-model): the transcripts are written, and nothing stands in for a score"
 MANY, USUAL, LARGE_GPU = 64, 16, 120 * 2**30
@@ -205,7 +206,7 @@ def _models(folder: RunFolder, options: Options) -> tuple[dict[str, Any], dict[s
     if len(models) == len(MODELS):
         return run_context(folder, load_config(folder.config)), models
     finished = FinishedRun.open(folder.path)
-    context, heads = finished.context(), read_json(folder.heads_description)
+    context, heads = finished.context(), read_description(folder)
     fingerprints = {
         "base": f"{context['base_model']}@{context['base_revision']}/{context['base_random_init_seed']}/{context['dtype']}",
         "tuned": f"{heads['weights_sha256']}/{context['dtype']}",
@@ -344,7 +345,7 @@ def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[st
         deviations.append(f"replies end at {options.max_new_tokens} tokens, not {MAX_TOKENS}")
     if local:
         deviations.append(f"{' and '.join(local)} in this process, with the run's chat template; an empty reply stands as `{EMPTY_REPLY}`")
-        if read_json(folder.heads_description)["system_prompt"]:
+        if read_description(folder)["system_prompt"]:
             deviations.append("the run's system prompt stands before every conversation")
     return {
         "suite": suite.name,

@@ -1,0 +1,234 @@
+"""`heads.json`, and whether the files of an artefact are those that it lists. No model is loaded to tell: the folder may be anyone's."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError, safe_open
+
+from warmline.config import HeadsConfig, LoraSettings, RunConfig
+from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.errors import WarmlineError
+from warmline.runs import RunFolder, read_json
+
+ADAPTER = "adapter"
+MODEL = "model"
+FORMAT = 3
+"""Of heads.json. 1: the heads read states as they came, not scaled. 2: other files than weights and heads had no hash."""
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TOKENIZER = frozenset(
+    {
+        "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "vocab.txt", "merges.txt", "chat_template.jinja", "generation_config.json",
+    }
+)  # fmt: skip
+_KNOWN = {
+    ADAPTER: _TOKENIZER | {ADAPTER_CONFIG, ADAPTER_WEIGHTS},
+    MODEL: _TOKENIZER | {"config.json", "model.safetensors", "model.safetensors.index.json"},
+}
+_DOWN = re.compile(r"\.lora_(embedding_)?A\b")
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+_Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Settings(BaseModel):
+    """What of the configuration the weights mean nothing without."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lora: LoraSettings | None
+    heads: HeadsConfig
+
+
+class _Description(BaseModel):
+    """What stands in heads.json; `files` and `settings` since format 3."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+    format: Annotated[int, Field(ge=1, le=FORMAT)]
+    run: str
+    step: int
+    base_model: str
+    base_revision: str | None
+    base_random_init_seed: int | None
+    weights: Literal["adapter", "model"]
+    weights_sha256: _Hash
+    heads_sha256: _Hash
+    emotions: list[str]
+    strategies: list[str]
+    template: Literal["qwen3", "chatml", "gemma"]
+    system_prompt: str | None
+    files: dict[str, _Hash] | None = None
+    settings: dict[str, Any] | None = None
+
+    @field_validator("emotions", "strategies")
+    @classmethod
+    def _are_ours(cls, labels: list[str]) -> list[str]:
+        if tuple(labels) not in (EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES):
+            raise ValueError("not this package's labels in their order")
+        return labels
+
+
+def weights_folder(run: RunFolder, config: RunConfig) -> Path:
+    """`adapter/`, or `model/` when every weight was trained."""
+    return run.path / (ADAPTER if config.lora is not None else MODEL)
+
+
+def is_known(folder: str, name: str) -> bool:
+    """Whether a file of that name may lie in `adapter/` or `model/`: safetensors, settings, a tokenizer, and nothing that could run."""
+    return name in _KNOWN[folder] or (folder == MODEL and _SHARD.fullmatch(name) is not None)
+
+
+def hashes(run: RunFolder, folder: Path) -> dict[str, str]:
+    """sha256 of the heads and of every file in the folder of weights, by their names in the run.
+
+    Args:
+        run: Or an export.
+        folder: `adapter/` or `model/` in it; need not exist.
+    """
+    files = [*(path for path in sorted(folder.glob("*")) if path.is_file()), run.heads]
+    return {path.relative_to(run.path).as_posix(): _sha256(path) for path in files}
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """What `verify` compares with config.yaml: a rank fits by its shapes, a scale fits any."""
+    return config.model_dump(mode="json", include={"lora", "heads"})
+
+
+def weights_hash(run: RunFolder, config: RunConfig) -> str:
+    """sha256 over the saved weight files, in the order of their names.
+
+    Raises:
+        WarmlineError: there are none, or they cannot be read.
+    """
+    folder = weights_folder(run, config)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WarmlineError(f"{folder}: no weights (*.safetensors); train the run again")
+    return _sha256(*files)
+
+
+def read_description(run: RunFolder) -> dict[str, Any]:
+    """The content of `heads.json`, every key that is used of the right kind.
+
+    Raises:
+        WarmlineError: missing, damaged, of another format, or with a value that no run writes.
+    """
+    content = read_json(run.heads_description)
+    if not isinstance(content, dict) or content.get("format") not in range(1, FORMAT + 1):
+        raise WarmlineError(f"{run.heads_description}: format is not {FORMAT} or earlier; this warmline cannot read it")
+    try:
+        _Description.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key, got = ".".join(map(str, problem["loc"])), "" if problem["type"] == "missing" else f", got {problem['input']!r:.80}"
+        raise WarmlineError(f"{run.heads_description}: `{key}`: {problem['msg'].removeprefix('Value error, ')}{got}") from None
+    if content["format"] > 2 and not (content.get("files") and content.get("settings")):
+        raise WarmlineError(f"{run.heads_description}: lists no files or settings, as format {content['format']} does; the file is damaged")
+    return content
+
+
+def verify(run: RunFolder, config: RunConfig, bidirectional: bool = False) -> dict[str, Any]:
+    """Check that weights, heads and settings are those that `heads.json` names, and that the run is of the kind that is wanted.
+
+    Returns:
+        What `heads.json` says.
+
+    Raises:
+        WarmlineError: files are missing, changed, not listed, or do not belong together; a bidirectional teacher where that will not do.
+    """
+    if config.model.bidirectional and not bidirectional:
+        raise WarmlineError(f"{run.path}: a bidirectional run is a teacher (distill.teachers) and cannot reply; name another run")
+    description = read_description(run)
+    for why in faults(run, config, description):
+        raise WarmlineError(why)
+    return description
+
+
+def faults(run: RunFolder, config: RunConfig, description: dict[str, Any]) -> Iterator[str]:
+    """Why the artefact will not be loaded, one line each."""
+    folder = weights_folder(run, config)
+    if description["weights"] != folder.name:
+        yield f"{run.heads_description}: weights in {description['weights']}/, by config.yaml in {folder.name}/; put one run together"
+        return
+    if not run.heads.is_file():
+        yield f"{run.heads}: file not found; train the run again"
+        return
+    unknown = _unknown(folder)
+    yield from unknown
+    if unknown:
+        return
+    digest = weights_hash(run, config)
+    if config.lora is not None:
+        yield from _other_rank(run, config.lora, folder / ADAPTER_WEIGHTS)
+    if digest != description["weights_sha256"]:
+        yield (
+            f"{run.heads_description}: these heads belong to another adapter (its sha256 differs from the one in {folder.name}/); "
+            "put the adapter and heads of one run together"
+        )
+    if _sha256(run.heads) != description["heads_sha256"]:
+        yield f"{run.heads}: sha256 differs from heads.json; the file was changed or belongs to another run"
+    if description["format"] > 2:
+        yield from _unlisted(run, folder, description["files"])
+        yield from _other_settings(run, config, description["settings"])
+
+
+def _unknown(folder: Path) -> list[str]:
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        f"{path}: no file that a run has there; remove it (weights are read from safetensors alone)"
+        for path in found
+        if not path.is_file() or not is_known(folder.name, path.name)
+    ]
+
+
+def _other_rank(run: RunFolder, lora: LoraSettings, weights: Path) -> Iterator[str]:
+    """From the file's header, before an adapter of any size that a configuration may name is made."""
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            ranks = {file.get_slice(name).get_shape()[0] for name in file.keys() if _DOWN.search(name)}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, IndexError) as error:
+        yield f"{weights}: no adapter in safetensors ({error}); get it again"
+        return
+    if ranks != {lora.r}:
+        yield f"{run.config}: `lora.r` is {lora.r}, the adapter has rank {', '.join(map(str, sorted(ranks)))}; put it back"
+
+
+def _unlisted(run: RunFolder, folder: Path, listed: dict[str, str]) -> Iterator[str]:
+    found = hashes(run, folder)
+    for name in sorted({**found, **listed}):
+        if name not in found:
+            yield f"{run.path / name}: listed in heads.json, and not there; get the whole run again"
+        elif name not in listed:
+            yield f"{run.path / name}: not listed in heads.json; remove it"
+        elif found[name] != listed[name]:
+            yield f"{run.path / name}: sha256 differs from heads.json; the file was changed or belongs to another run"
+
+
+def _other_settings(run: RunFolder, config: RunConfig, settings: dict[str, Any]) -> Iterator[str]:
+    try:
+        trained = _Settings.model_validate(settings)
+    except ValidationError:
+        yield f"{run.heads_description}: `settings` are none of this warmline's; the file is damaged"
+        return
+    for name, own in (("lora", config.lora), ("heads", config.heads)):
+        if getattr(trained, name) != own:
+            yield f"{run.config}: `{name}` differs from what the weights were trained with (settings in heads.json); put it back"
+
+
+def _sha256(*files: Path) -> str:
+    """Over the files' bytes, one after another."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(2**24):
+                    digest.update(block)
+        except OSError as error:
+            raise WarmlineError(f"{path}: cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
