@@ -263,6 +263,26 @@ def test_export(warmline: Warmline, finished: RunFolder, tmp_path: Path, monkeyp
     assert "--overwrite replaces it" in refusal(warmline("export", finished.path, "--out", out))
 
 
+def test_inspect(warmline: Warmline, finished_copy: RunFolder) -> None:
+    fine = warmline("inspect", finished_copy.path)
+    assert fine.status == 0
+    assert fine.err == ""
+    for said in ("a folder on this machine, seed 0", "rank 4, alpha 8", "12", "adapter/adapter_model.safetensors", "hash holds"):
+        assert said in fine.out
+    (finished_copy.path / "adapter" / "\x1b[2Jevil.bin").write_bytes(b"\x80\x04")
+    finished_copy.report.symlink_to("/etc/passwd")
+    link = warmline("inspect", finished_copy.path)
+    assert "report.md: a link out of the folder" in refusal(link)
+    finished_copy.report.unlink()
+    done = warmline("inspect", finished_copy.path, "--json")
+    assert "\\x1b[2Jevil.bin: no file that a run has there" in refusal(done)
+    assert "\x1b" not in done.out + done.err
+    found = json.loads(done.out)
+    assert [entry["note"] for entry in found["entries"] if "evil" in entry["name"]] == ["not listed; pickle: code for whoever unpickles it"]
+    assert found["refusals"] == [found["refusals"][0]]
+    refusal(warmline("inspect", finished_copy.path / "nowhere"))
+
+
 def test_run_does_every_step(warmline: Warmline, config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from warmline import pipeline
 
@@ -312,6 +332,7 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
         ("guard",),
         ("report",),
         ("export",),
+        ("inspect",),
         ("chat",),
         ("run",),
         ("data", "fetch"),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from warmline.config import DataConfig, RunConfig, load_config
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, printable
 from warmline.model import REPLY_TOKENS
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except WarmlineError as error:
-        print(f"warmline: {error}", file=sys.stderr)
+        print(f"warmline: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except _UsageError as error:
         print(f"warmline: {' '.join(str(error).split())}; --help lists what there is", file=sys.stderr)
@@ -351,6 +351,29 @@ def export(
     print(f"written to {out}; its README.md is the model card")
     if destination:
         print(destination.upload(out))
+
+
+@app.command("inspect")
+def inspect_folder(
+    folder: Annotated[Path, typer.Argument(help="A run folder or an export, such as one from a hub.", metavar="FOLDER")],
+    as_json: AsJson = False,
+) -> None:
+    """What is in a folder before it is loaded: base, adapter, files and hashes, links, pickles; status 2 where loading is refused."""
+    from warmline.inspection import inspect, tables
+
+    found = inspect(folder)
+    if as_json:
+        print(json.dumps({**found._asdict(), "entries": [entry._asdict() for entry in found.entries]}, indent=2))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        for part in tables(found):
+            console.print(part, highlight=False)
+        for note in found.notes:
+            print(f"note: {printable(note)}")
+    for why in found.refusals:
+        print(f"warmline: {printable(why)}", file=sys.stderr)
+    if found.refusals:
+        raise typer.Exit(2)
 
 
 @app.command("run")

@@ -23,6 +23,7 @@ from warmline.evaluation.finished import FinishedRun
 from warmline.export import merge as merging
 from warmline.export.folder import EXPORT, Options, export, vllm_command
 from warmline.export.template import with_system_prompt
+from warmline.inspection import inspect
 from warmline.model.backbone import Sampling
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json
@@ -90,6 +91,20 @@ def test_warmline_opens_an_export(exported: Path, companion: Companion) -> None:
     again = warmline.load(exported)
     assert again.read(TALK) == companion.read(TALK)
     assert again.reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
+
+
+def test_an_export_lists_its_own_files(exported: Path, finished: RunFolder, tmp_path: Path) -> None:
+    export(finished.path, tmp_path / "plain", Options(tokenizer=False), quiet)
+    for folder in (exported, tmp_path / "plain"):
+        listed = read_json(folder / "heads.json")["files"]
+        assert listed.keys() == {f"adapter/{path.name}" for path in (folder / "adapter").iterdir()} | {"heads.safetensors"}
+        found = inspect(folder)
+        assert not found.refusals
+        assert not found.notes
+        assert not [entry for entry in found.entries if "unknown" in entry.note]
+    (tmp_path / "plain" / "adapter" / "generation_config.json").write_text("{}")
+    with pytest.raises(WarmlineError, match=r"generation_config\.json: sha256 differs"):
+        warmline.load(tmp_path / "plain")
 
 
 def test_the_tokenizer_may_stay_out(finished: RunFolder, tmp_path: Path, companion: Companion) -> None:

@@ -1,0 +1,1 @@
+"""Hostile input: generators of cases, and one promise each."""
