@@ -33,7 +33,9 @@ _FOLLOWED = {
     "modules_to_save": "PEFT replaces whole layers of the base",
     "peft_type": "PEFT builds another kind of adapter",
 }
-_OWN = {"base_model_name_or_path", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r", "target_modules", "use_rslora"}
+_OWN = {"base_model_name_or_path", "inference_mode", "lora_alpha", "lora_dropout", "peft_version", "r", "target_modules", "use_rslora",
+        "alpha_pattern", "rank_pattern", "target_parameters"}  # fmt: skip
+"""What differs from run to run; the last three for joined experts."""
 
 
 class Entry(NamedTuple):
