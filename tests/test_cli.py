@@ -174,6 +174,10 @@ def test_bad_configuration(command: str, content: str, warmline: Warmline, tmp_p
         ("model.name=nobody/nothing", "cannot load `nobody/nothing`"),
         ("model.name=/nowhere", "cannot load `/nowhere`"),
         ("training.precision=fp16", "fp16 needs a GPU"),
+        ("lora.target_modules=[nothing]", "lora.target_modules: `nothing` is no linear layer"),
+        ("lora.target_modules=[q_proj, v_prj]", "lora.target_modules: `v_prj` is no linear layer"),
+        ("lora.target_modules=[q_proj, lm_head]", "lora.target_modules: `lm_head` is no linear layer"),
+        ("lora.target_modules=[]", "`lora.target_modules`"),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "train"])
@@ -184,8 +188,7 @@ def test_bad_value(command: str, override: str, said: str, warmline: Warmline, c
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model.random_init_seed=null", "cannot load"),
-        ("lora.target_modules=[nothing]", "lora.target_modules"),
+        ("model.random_init_seed=null", "has no model.safetensors"),
         ("output_dir=/dev/null/runs", "cannot write the run folder"),
         ("trackers=[trackio]", "track"),
     ],

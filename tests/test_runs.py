@@ -104,6 +104,26 @@ def test_write_folder_takes_over_the_leftovers_of_a_killed_run(tmp_path):
     assert names(tmp_path / "best") == ["weights"]
 
 
+def test_a_kill_between_the_renames_loses_nothing_at_the_next_failed_try(tmp_path):
+    target = tmp_path / "best"
+    write_folder(target, fill_with("old"))
+    target.rename(tmp_path / ".best.old")
+    with pytest.raises(WarmlineError, match="No space left"):
+        write_folder(target, disk_full)
+    assert names(tmp_path) == ["best"]
+    assert (target / "weights").read_text(encoding="utf-8") == "old"
+
+
+def test_files_have_the_rights_of_new_ones(tmp_path):
+    def fill(folder: Path) -> None:
+        fill_with("new")(folder)
+        (folder / "weights").chmod(0o600)  # as safetensors makes them
+
+    write_folder(tmp_path / "best", fill)
+    (tmp_path / "new").touch()
+    assert (tmp_path / "best" / "weights").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 def test_a_full_disk_leaves_what_stood_there(tmp_path):
     target = tmp_path / "best"
     write_folder(target, fill_with("old"))

@@ -113,11 +113,13 @@ def replies(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: in
 def card_stage(folder: Path, gemma: Path, data: Path, limit: int, seed: int) -> None:
     """Write `evaluation.json` and `README.md` into the model folder."""
     clock = Clock()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    nano = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    nano = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True).eval()
     torch.manual_seed(seed)
-    untrained = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32).eval()
-    large = AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32).eval()
+    untrained = AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(folder, trust_remote_code=False), dtype=torch.float32, trust_remote_code=False
+    ).eval()
+    large = AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32, trust_remote_code=False, use_safetensors=True).eval()
     gemmas = PreTrainedTokenizerFast(tokenizer_file=str(gemma / "tokenizer.json"), bos_token="<bos>")
     models = {
         "warmline-nano": (nano, tokenizer, False),

@@ -240,8 +240,10 @@ def listen_stage(model: Path, data: Path, out: Path, seconds: float, rows: int, 
     clock, rng = Clock(), random.Random(seed)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").to(device)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    network = AutoModelForCausalLM.from_pretrained(
+        model, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False, use_safetensors=True
+    ).to(device)
     keep_out = forbidden(data)
     found = [one for one in documents(told(data), rng) if not keep_out.forbids(one[0])]
     rng.shuffle(found)

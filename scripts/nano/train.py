@@ -92,7 +92,7 @@ def train_stage(corpus: Path, out: Path, seconds: float, rows: int, seed: int, c
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(corpus)
+    tokenizer = AutoTokenizer.from_pretrained(corpus, trust_remote_code=False)
     model = Qwen3ForCausalLM._from_config(architecture(tokenizer), dtype=torch.float32, attn_implementation="sdpa").to(device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     streams = Streams(corpus, context, device, seed)

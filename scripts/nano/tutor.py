@@ -147,7 +147,9 @@ def tune(
     Returns:
         The tuned weights, by their names in the model's file.
     """
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").to(device)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False, use_safetensors=True
+    ).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0, fused=device == "cuda")
     place = torch.zeros(model.config.vocab_size, dtype=torch.long, device=device)
     place[ids] = torch.arange(len(ids), device=device)

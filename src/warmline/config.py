@@ -67,7 +67,12 @@ class LoraSettings(_Section):
     r: Count = Field(16, description="Rank: higher learns more, costs memory in proportion.")
     alpha: Positive = Field(16, description="Scale; the update is multiplied by alpha / r.")
     dropout: Share = Field(0.0, description="Dropout on the adapter's input; 0 is fastest and keeps runs reproducible.")
-    target_modules: tuple[str, ...] = Field(SEVEN_PROJECTIONS, description="Linear layers that get an adapter, by name.")
+    target_modules: tuple[str, ...] = Field(
+        SEVEN_PROJECTIONS,
+        min_length=1,
+        description="Linear layers inside the decoder's layers that get an adapter, each by the last part of its name; one that the base "
+        "lacks is refused.",
+    )
     rank_stabilised: bool = Field(False, description="Scale by alpha / sqrt(r) instead (rsLoRA).")
 
 

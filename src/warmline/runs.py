@@ -168,12 +168,14 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> None:
     aside = target.with_name(f".{target.name}.writing")
     old = target.with_name(f".{target.name}.old")
     with disk_errors(target):
+        if old.exists() and not target.exists():  # a kill between the two renames
+            old.rename(target)
         for leftover in (aside, old):
             _remove(leftover)
         try:
             aside.mkdir(parents=True)
             fill(aside)
-            _flush(aside)
+            _settle(aside)
             if os.path.lexists(target):
                 target.rename(old)
             aside.rename(target)
@@ -301,9 +303,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(folder: Path) -> None:
+def _settle(folder: Path) -> None:
+    """Flush every file to the disk, with the rights that a new file has here: safetensors makes its own readable by their owner alone."""
+    rights = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_file():
+            path.chmod(rights)
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

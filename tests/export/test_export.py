@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from peft import LoraModel, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import warmline
 from tests.conftest import ConfigFactory
@@ -87,8 +88,8 @@ def test_adapter_loads_in_plain_peft(exported: Path, finished: RunFolder, compan
     assert plain_reply(model, AutoTokenizer.from_pretrained(exported / "adapter")) == companion.reply(TALK, GREEDY)
 
 
-def test_warmline_opens_an_export(exported: Path, companion: Companion) -> None:
-    again = warmline.load(exported)
+def test_warmline_opens_an_export(exported: Path, companion: Companion, tiny_model: Path) -> None:
+    again = warmline.load(exported, base=str(tiny_model))
     assert again.read(TALK) == companion.read(TALK)
     assert again.reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
 
@@ -107,7 +108,7 @@ def test_an_export_lists_its_own_files(exported: Path, finished: RunFolder, tmp_
         warmline.load(tmp_path / "plain")
 
 
-def test_the_tokenizer_may_stay_out(finished: RunFolder, tmp_path: Path, companion: Companion) -> None:
+def test_the_tokenizer_may_stay_out(finished: RunFolder, tmp_path: Path, companion: Companion, tiny_model: Path) -> None:
     """The base has it; the chat template and what else an adapter brings stay."""
     export(finished.path, tmp_path / "out", Options(tokenizer=False), quiet)
     export(finished.path, tmp_path / "with", Options(), quiet)
@@ -117,7 +118,7 @@ def test_the_tokenizer_may_stay_out(finished: RunFolder, tmp_path: Path, compani
     assert (tmp_path / "out" / template).read_bytes() == (tmp_path / "with" / template).read_bytes()
     cards = [(tmp_path / name / "README.md").read_text() for name in ("out", "with")]
     assert ["with tokenizer, chat template" in card for card in cards] == [False, True]
-    assert warmline.load(tmp_path / "out").reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
+    assert warmline.load(tmp_path / "out", base=str(tiny_model)).reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
 
 
 def test_a_base_that_lies_elsewhere(exported: Path, tiny_model: Path, tmp_path: Path, companion: Companion) -> None:
@@ -220,6 +221,54 @@ def test_a_quantised_base_needs_another(finished_copy: RunFolder, tmp_path: Path
         export(finished_copy.path, tmp_path / "out", Options(merged=True), quiet)
 
 
+@pytest.fixture(scope="module")
+def at_home(tiny_config: ConfigFactory, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose base, output, safety set and teacher lie in folders called `trainers-own`."""
+    secret = tmp_path_factory.mktemp("trainers-own")
+    base = Path(shutil.copytree(tiny_model, secret / "own-base"))
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).save_pretrained(base)
+    there = {"model": {"name": str(base), "random_init_seed": None}, "training": {"max_steps": 2}, "validation": {"conversations": 2}}
+    teacher = quiet_train(tiny_config(secret, name="teacher", **there))
+    safety = resources.files("warmline") / "assets" / "sample" / "safety"
+    shutil.copytree(str(safety), secret / "set")
+    data = {"sources": {"safety": {"dir": str(secret / "set")}}}
+    return quiet_train(tiny_config(secret, distill={"teachers": [str(teacher.path)]}, data=data, **there))
+
+
+def files_that_say(folder: Path, word: str) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes())
+
+
+@pytest.mark.parametrize("base", [None, "org/nano"])
+def test_nothing_says_where_the_trainer_keeps_things(base: str | None, at_home: RunFolder, tmp_path: Path) -> None:
+    merged = base is None  # the other is on no hub
+    export(at_home.path, tmp_path / "out", Options(merged=merged, dtype="float32", base=base), quiet)
+    assert files_that_say(tmp_path / "out", "trainers-own") == []
+    assert files_that_say(tmp_path / "out", str(tmp_path.parent)) == []
+    heads, config = read_json(tmp_path / "out" / "heads.json"), load_config(tmp_path / "out" / "config.yaml")
+    assert heads["base_model"] == read_json(tmp_path / "out" / "manifest.json")["base_model"] == "./own-base"
+    assert config.model.name == read_json(tmp_path / "out" / "adapter" / "adapter_config.json")["base_model_name_or_path"]
+    assert config.model.name == (base or "./own-base")
+    assert list(read_json(tmp_path / "out" / "manifest.json")["teachers_sha256"]) == ["1 teacher"]
+
+
+def test_an_export_whose_base_is_a_folder_opens_with_it(at_home: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(at_home.path, tmp_path / "out", Options(), quiet)
+    with pytest.raises(WarmlineError, match=r"no such folder; [^\n]*--base"):
+        warmline.load(tmp_path / "out")
+    base = load_config(at_home.config).model.name
+    assert 'warmline.load("FOLDER", base="PATH")' in (tmp_path / "out" / "README.md").read_text()
+    assert warmline.load(tmp_path / "out", base=base).reply(TALK, GREEDY) == warmline.load(at_home.path).reply(TALK, GREEDY)
+
+
+def test_every_file_has_the_rights_of_a_new_file(finished: RunFolder, exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    rights = {oct(path.stat().st_mode) for folder in (finished.path, exported) for path in folder.rglob("*") if path.is_file()}
+    assert rights == {oct((tmp_path / "new").stat().st_mode)}
+
+
 def test_no_place_of_this_machine_is_exported(finished_copy: RunFolder, tmp_path: Path) -> None:
     places = {"output_dir": str(tmp_path / "secret"), "dir": "sample"}
     text = finished_copy.config.read_text()
@@ -310,10 +359,10 @@ def test_the_card_of_a_demonstration(exported: Path) -> None:
     assert f"{check['tuning_moved']:.3f} of their size" in card.text
 
 
-def test_the_cards_python_runs(exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cards_python_runs(exported: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its lines, one block after another, on this export."""
     blocks = (exported / "README.md").read_text(encoding="utf-8").split("```python\n")[1:]
     assert len(blocks) == 2
-    code = "\n".join(block.partition("```")[0] for block in blocks).replace("FOLDER", str(exported))
+    code = "\n".join(block.partition("```")[0] for block in blocks).replace("FOLDER", str(exported)).replace("PATH", str(tiny_model))
     exec(compile(code, "card", "exec"), {})
     assert capsys.readouterr().out.strip()

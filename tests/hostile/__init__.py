@@ -1,1 +1,1 @@
-"""Hostile input: generators of cases, and one promise each."""
+"""Generated input that means harm, or is merely broken: each is served, or refused in one line."""

@@ -304,7 +304,7 @@ def test_refuses_a_missing_model() -> None:
 
 
 def test_refuses_a_model_without_weights(tiny_model: Path) -> None:
-    with pytest.raises(WarmlineError, match=r"^model\.name: cannot load [^\n]+$"):
+    with pytest.raises(WarmlineError, match=r"^model\.name: `[^`]+` has no model\.safetensors and no [^\n]+$"):
         TransformersBackbone(ModelConfig(name=str(tiny_model)), LoraSettings(), CPU.device, CPU.dtype)
 
 

@@ -7,6 +7,7 @@ must equal the transformers backbone's to the last bit.
 """
 
 import os
+import shutil
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -126,8 +127,24 @@ def test_loads_the_model_that_was_named(unsloth: StandIn, folder: Path) -> None:
     assert asked == {
         "name": str(folder), "revision": None, "use_exact_model_name": True, "max_seq_length": 512, "dtype": torch.float32,
         "load_in_4bit": False, "device_map": {"": 0}, "use_gradient_checkpointing": "unsloth", "offload_embedding": False,
+        "trust_remote_code": False,
     }  # fmt: skip
     assert os.environ["UNSLOTH_DISABLE_STATISTICS"] == "1"
+
+
+def test_what_plain_transformers_refuses(unsloth: StandIn, folder: Path, tmp_path: Path) -> None:
+    """A name that is no linear layer of the decoder's, and a base that is not wholly in its files."""
+    config = ModelConfig(name=str(folder))
+    with pytest.raises(WarmlineError, match=r"^lora\.target_modules: `lm_head` is no linear layer"):
+        UnslothBackbone(config, LoraSettings(target_modules=("q_proj", "lm_head")), CPU.device, CPU.dtype)
+    broken = Path(shutil.copytree(folder, tmp_path / "broken"))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    unsloth.asked.clear()
+    with pytest.raises(WarmlineError, match=r"^model\.name: `[^`]+` lacks 1 tensor \(model\.norm\.weight\)"):
+        open_unsloth(broken)
+    assert unsloth.asked == {}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def write_random_model(config: PreTrainedConfig, folder: Path) -> None:
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     model.save_pretrained(folder, max_shard_size="4GB")
     nano = resources.files("warmline") / "assets" / "nano"
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -58,6 +58,13 @@ def store_in_4bit(folder: str) -> None:
         folder: Of the model.
     """
     place = {"": 0 if torch.cuda.is_available() else "cpu"}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=nf4(torch.bfloat16), device_map=place)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16,
+        quantization_config=nf4(torch.bfloat16),
+        device_map=place,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
     model.save_pretrained(in_4bit(folder))
-    AutoTokenizer.from_pretrained(folder).save_pretrained(in_4bit(folder))
+    AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(in_4bit(folder))

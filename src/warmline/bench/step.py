@@ -103,7 +103,7 @@ def run_bench(selected: list[Case], folder: Path, say: Callable[[str], None]) ->
     }
     for case in selected:
         measured = _run(case)
-        measurements.append({**dataclasses.asdict(case), **measured})
+        measurements.append({**dataclasses.asdict(case), "model": Path(case.model).name, **measured})
         say(f"{case.workload:>4}  {case.case:<42} {_summary(measured)}")
         write_json(folder / "bench.json", result)
         _draw(result, folder / "bench.png")

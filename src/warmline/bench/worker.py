@@ -175,7 +175,14 @@ def _padded_transformers(case: Case) -> Step:
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
-    model = AutoModelForCausalLM.from_pretrained(case.model, quantization_config=quantisation, device_map={"": 0}, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        case.model,
+        quantization_config=quantisation,
+        device_map={"": 0},
+        dtype=torch.bfloat16,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
     model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(SEVEN_PROJECTIONS), lora_dropout=0.0, task_type="CAUSAL_LM")
     return _padded_step(get_peft_model(model, lora), case)
@@ -190,7 +197,7 @@ def _padded_unsloth(case: Case) -> Step:
     from warmline.config import SEVEN_PROJECTIONS
 
     model, _ = FastLanguageModel.from_pretrained(
-        case.model, max_seq_length=ROW_TOKENS, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True
+        case.model, max_seq_length=ROW_TOKENS, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True, trust_remote_code=False
     )
     model = FastLanguageModel.get_peft_model(
         model,

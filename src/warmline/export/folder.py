@@ -27,7 +27,7 @@ from warmline.export.template import with_system_prompt
 from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, verify, weights_folder
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.reporting.facts import Facts, gather
-from warmline.reporting.model_card import base_on_hub, model_card
+from warmline.reporting.model_card import base_on_hub, model_card, public_name
 from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
 
 EXPORT = "export.json"
@@ -72,6 +72,7 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
     _refuse_taken(out, options.overwrite)
     facts = gather(path, cards=False)
     run, config = facts.folder, facts.config
+    facts = facts._replace(heads={**facts.heads, "base_model": public_name(facts.heads["base_model"])})
     verify(run, config)
     if config.lora is None and not options.merged:
         raise WarmlineError(f"{path}: this run trained every weight, so there is no adapter to export; add --merged for the whole model")
@@ -84,14 +85,14 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
     def fill(folder: Path) -> None:
         template.tokenizer.chat_template = with_system_prompt(template)
         if config.lora is not None:
-            _copy_adapter(weights_folder(run, config), folder, options.base)
+            _copy_adapter(weights_folder(run, config), folder, public_name(options.base or config.model.name))
             if options.tokenizer:
                 template.tokenizer.save_pretrained(folder / "adapter")
             else:
                 write_text(folder / "adapter" / "chat_template.jinja", template.tokenizer.chat_template)
             generation_config(template).save_pretrained(folder / "adapter")
             write_text(folder / "config.yaml", dump_config(_portable(config, options.base)))
-            shutil.copy(run.manifest, folder)
+            write_json(folder / run.manifest.name, _portable_manifest(facts.manifest))
         shutil.copy(run.heads, folder)
         listed = {"files": hashes(RunFolder(folder), folder / "adapter")} if "files" in facts.heads else {}
         write_json(folder / run.heads_description.name, {**facts.heads, **listed})
@@ -138,23 +139,33 @@ def _merge(facts: Facts, options: Options, template: ChatTemplate, say: Callable
     return merge(model, config.lora, weights_folder(facts.folder, config), DTYPES[options.dtype], template)
 
 
-def _copy_adapter(source: Path, folder: Path, base: str | None) -> None:
+def _copy_adapter(source: Path, folder: Path, base: str) -> None:
     target = folder / "adapter"
     target.mkdir()
     shutil.copy(source / ADAPTER_WEIGHTS, target)
     settings = read_json(source / ADAPTER_CONFIG)
-    write_json(target / ADAPTER_CONFIG, settings if base is None else {**settings, "base_model_name_or_path": base})
+    write_json(target / ADAPTER_CONFIG, {**settings, "base_model_name_or_path": base})
 
 
 def _portable(config: RunConfig, base: str | None) -> RunConfig:
-    """The configuration without folders of this machine; the base goes by the id under which others find it, or else keeps its name."""
+    """The configuration without places of this machine; the base goes by the id under which others find it, or else by its public name."""
     safety = config.data.sources.safety.model_copy(update={"dir": None})
     sources = config.data.sources.model_copy(update={"safety": safety})
     data = config.data.model_copy(update={"dir": SAMPLE if config.data.dir == SAMPLE else None, "sources": sources})
     hub_id = base_on_hub(config.model, base).hub_id
-    renamed = {} if hub_id in (None, config.model.name) else {"name": hub_id, "revision": None}
+    renamed = {"name": public_name(config.model.name)} if hub_id in (None, config.model.name) else {"name": hub_id, "revision": None}
     model = config.model.model_copy(update=renamed)
-    return config.model_copy(update={"output_dir": RunConfig.model_fields["output_dir"].default, "data": data, "model": model})
+    distill = config.distill.model_copy(update={"teachers": tuple(Path(path.name) for path in config.distill.teachers)})
+    output_dir = RunConfig.model_fields["output_dir"].default
+    return config.model_copy(update={"output_dir": output_dir, "data": data, "model": model, "distill": distill})
+
+
+def _portable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest without places of this machine; teachers are numbered, since two folders may end alike."""
+    teachers = {
+        f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(manifest.get("teachers_sha256", {}).items(), 1)
+    }
+    return {**manifest, "base_model": public_name(manifest["base_model"]), "teachers_sha256": teachers}
 
 
 def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Merged | None) -> dict[str, Any]:
@@ -178,7 +189,7 @@ def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Me
             "trained_on_sha256": facts.manifest["data_sha256"],
             "versions": {"warmline": __version__, **{name: version(name) for name in _PACKAGES}},
         },
-        "base": {"name": options.base or config.model.name, "hub_id": base.hub_id, "reason": base.reason},
+        "base": {"name": public_name(options.base or config.model.name), "hub_id": base.hub_id, "reason": base.reason},
         "trained_in_4bit": config.model.load_in_4bit,
         "end_of_turn": template.layout.end_of_turn,
         "adapter": adapter,

@@ -1,7 +1,8 @@
 """Plain transformers + PEFT: the decoder inside the PEFT model, on CPU or CUDA, in full, half or 4-bit precision."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
@@ -28,13 +29,14 @@ from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
 from warmline.model.attention import VARLEN
 from warmline.model.backbone import Prefill, Sampling, States
+from warmline.model.base_files import refuse_partial, stored_tensors
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
 from warmline.model.saved_weights import load_adapter, load_full_weights, lora_config
 
 NANO = "nano"
-_NEEDED = ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
-"""What is read from a configuration."""
+_NEEDED = {"hidden_size": 2**20, "num_hidden_layers": 2**12, "vocab_size": 2**24, "max_position_embeddings": 2**31}
+"""What is read from a configuration, with a size beyond every model's: a damaged file's would be built until memory is full."""
 
 
 def model_path(config: ModelConfig) -> str:
@@ -46,12 +48,12 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The base model's tokenizer.
 
     Raises:
-        WarmlineError: it cannot be found.
+        WarmlineError: it cannot be found or read.
     """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(config), revision=config.revision)
-    except (OSError, ValueError) as error:
-        raise not_found(config, error) from None
+    with reading(config):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model_path(config), revision=config.revision, trust_remote_code=False
+        )
     return tokenizer
 
 
@@ -59,13 +61,10 @@ def load_architecture(config: ModelConfig) -> PreTrainedConfig:
     """The base model's configuration, without weights.
 
     Raises:
-        WarmlineError: it cannot be found, or is not that of a decoder of text alone.
+        WarmlineError: it cannot be found or read, or is not that of a decoder of text alone.
     """
-    try:
-        architecture: PreTrainedConfig = AutoConfig.from_pretrained(model_path(config), revision=config.revision)
-    except (OSError, ValueError) as error:
-        raise not_found(config, error) from None
-    missing = [name for name in _NEEDED if getattr(architecture, name, None) is None]
+    with reading(config):
+        architecture: PreTrainedConfig = AutoConfig.from_pretrained(model_path(config), revision=config.revision, trust_remote_code=False)
     if architecture.is_encoder_decoder:
         raise unusual(architecture, "has an encoder beside its decoder")
     if architecture.sub_configs:
@@ -74,8 +73,12 @@ def load_architecture(config: ModelConfig) -> PreTrainedConfig:
         raise unusual(architecture, f"has parts beside its text model ({', '.join(architecture.sub_configs)})")
     if type(architecture) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise unusual(architecture, "is no causal language model to transformers")
-    if missing:
-        raise unusual(architecture, f"has no {missing[0]}")
+    for name, most in _NEEDED.items():
+        size = getattr(architecture, name, None)
+        if not isinstance(size, int) or not 0 < size <= most:
+            raise unusual(architecture, f"has no {name}" if size is None else f"has {name} {size!r}")
+    if getattr(architecture, "transformers_weights", None) is not None:
+        raise unusual(architecture, "keeps its weights under a name of its own (transformers_weights)")
     return architecture
 
 
@@ -279,7 +282,10 @@ class TransformersBackbone(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""
-        self.model.save_pretrained(folder)
+        if isinstance(self.model, PeftModel):
+            self.model.save_pretrained(folder, save_embedding_layers=False)  # `auto` asks the hub for the base, at every save
+        else:
+            self.model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
 
 
@@ -303,22 +309,30 @@ def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     stored = holds_4bit(config, architecture)
     if config.load_in_4bit and find_spec("bitsandbytes") is None:
         raise WarmlineError("model.load_in_4bit: bitsandbytes is not installed; `pip install 'warmline[cuda]'`")
-    try:
+    with reading(config):
         if config.random_init_seed is not None:
             with torch.random.fork_rng():
                 torch.manual_seed(config.random_init_seed)
-                built: PreTrainedModel = AutoModelForCausalLM.from_config(architecture, dtype=dtype, attn_implementation=VARLEN)
+                built: PreTrainedModel = AutoModelForCausalLM.from_config(
+                    architecture, dtype=dtype, attn_implementation=VARLEN, trust_remote_code=False
+                )
             return built.to(device)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=config.revision,
-            dtype=dtype,
-            attn_implementation=VARLEN,
-            device_map={"": device},
-            **({"quantization_config": nf4(dtype)} if config.load_in_4bit and not stored else {}),  # None would hide the stored one
-        )
-    except (OSError, ValueError) as error:
-        raise not_found(config, error) from None
+        stored_tensors(config, path)
+        loaded: PreTrainedModel
+        with _without_report():
+            loaded, found = AutoModelForCausalLM.from_pretrained(
+                path,
+                revision=config.revision,
+                dtype=dtype,
+                attn_implementation=VARLEN,
+                device_map={"": device},
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused here, with their names
+                **({"quantization_config": nf4(dtype)} if config.load_in_4bit and not stored else {}),  # None would hide the stored one
+            )
+        refuse_partial(config, found["missing_keys"], {name for name, *_ in found["mismatched_keys"]}, found["unexpected_keys"])
     if stored:
         compute_in(loaded, dtype)
     module: Any
@@ -327,6 +341,47 @@ def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
             # a CPU that can would repack the weights in its first pass without gradients, and no gradient passes through them afterwards
             module.support_avx512bf16_for_cpu = False
     return loaded
+
+
+def expected_tensors(architecture: PreTrainedConfig) -> set[str]:
+    """Names of a network's parameters, of tied ones the first, as transformers has them.
+
+    Args:
+        architecture: Of the base; how its files are quantised is left out.
+    """
+    return {name for name, _ in skeleton(architecture).named_parameters()}
+
+
+def skeleton(architecture: PreTrainedConfig) -> PreTrainedModel:
+    """The network without memory for its weights.
+
+    Raises:
+        WarmlineError: it cannot be built from that configuration.
+    """
+    plain = copy.deepcopy(architecture)
+    if getattr(plain, "quantization_config", None) is not None:
+        del plain.quantization_config
+    try:
+        with torch.device("meta"):
+            built: PreTrainedModel = AutoModelForCausalLM.from_config(plain, trust_remote_code=False)
+    except Exception as error:  # whatever a changed config.json leads to
+        raise unusual(architecture, f"has a config.json from which nothing can be built ({_one_line(error)})") from None
+    return built
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep back the table of tensors that transformers did not find; one line is enough."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def holds_4bit(config: ModelConfig, architecture: PreTrainedConfig) -> bool:
@@ -376,6 +431,8 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None, trainable: bool) -> PeftModel:
     for parameter in base.parameters():
         parameter.requires_grad_(False)
+    if tuned is None:
+        refuse_targets(lora, linear_layers(base))
     try:
         adapted: PeftModel = get_peft_model(base, lora_config(lora, trainable))
     except ValueError as error:
@@ -383,6 +440,31 @@ def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None,
     if tuned is not None:
         load_adapter(adapted, tuned)
     return adapted
+
+
+def refuse_targets(lora: LoraSettings, known: Collection[str]) -> None:
+    """Every name must be that of a linear layer in the decoder's layers: PEFT takes a list of which one name is known, and leaves the rest
+    out; and embeddings and unembedding get no gradient from the losses, which read them apart from their modules.
+
+    Args:
+        lora: The adapters that are asked for.
+        known: As `linear_layers` says.
+
+    Raises:
+        WarmlineError: another name.
+    """
+    for name in lora.target_modules:
+        if name not in known:
+            raise WarmlineError(
+                f"lora.target_modules: `{name}` is no linear layer in the decoder's layers, so nothing would be trained there; "
+                f"there are {', '.join(known)}"
+            )
+
+
+def linear_layers(base: PreTrainedModel) -> list[str]:
+    """Names of the linear layers inside the decoder's layers, each once, in the order of the forward pass."""
+    layers: Any = base.get_decoder().layers
+    return list(dict.fromkeys(name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)))
 
 
 def _see_both_ways(model: PreTrainedModel) -> None:
@@ -407,9 +489,34 @@ def refuse_unusual_logits(base: PreTrainedModel) -> None:
         )
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextmanager
+def reading(config: ModelConfig) -> Iterator[None]:
+    """Turn what goes wrong while a base's files are read into one line; transformers and the libraries below it raise anything at all.
+
+    Raises:
+        WarmlineError: as said.
+        torch.OutOfMemoryError: of the card, for which there is better advice.
+    """
+    try:
+        yield
+    except (WarmlineError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise not_found(config, error) from None
+
+
 def not_found(config: ModelConfig, error: Exception) -> WarmlineError:
     """What to tell a person whose base model cannot be loaded."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if config.name.startswith((".", "/", "~")) and not Path(config.name).is_dir():
-        reason = "no such folder; give a hub id such as Qwen/Qwen3-8B or the folder of a downloaded model"
+    reason = _one_line(error)
+    if "trust_remote_code" in str(error):
+        reason = (
+            "it brings code of its own (auto_map), which is never run: the losses here rebuild logits, and are checked for architectures "
+            "that transformers has itself, such as Qwen3, Llama, Mistral or Gemma 3; name one of these"
+        )
+    elif config.name.startswith((".", "/", "~")) and not Path(config.name).is_dir():
+        reason = "no such folder; give a hub id such as Qwen/Qwen3-8B or the folder of a downloaded model, of a run or an export as --base"
     return WarmlineError(f"model.name: cannot load `{config.name}`: {reason}")

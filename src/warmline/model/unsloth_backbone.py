@@ -60,8 +60,12 @@ class UnslothBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self._unsloth = import_unsloth()
+        from warmline.model.transformers_backbone import linear_layers, refuse_targets  # after Unsloth, as it asks
+
         self._recompute = False if checkpointing == "none" or not trainable else "unsloth"
         base = _load_base(self._unsloth, config, device, dtype, self._recompute)
+        if tuned is None:
+            refuse_targets(lora, linear_layers(base))
         self.model = self._unsloth.get_peft_model(
             base,
             r=lora.r,
@@ -175,17 +179,27 @@ class UnslothBackbone(nn.Module):
         """Write the adapter as PEFT does, with nothing in it that names Unsloth."""
         for settings in self.model.peft_config.values():
             settings.auto_mapping = None  # Unsloth notes its module there; plain PEFT leaves it empty for a causal model
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, save_embedding_layers=False)  # as in TransformersBackbone
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
 
 
 def _load_base(unsloth: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype, recompute: bool | str) -> Any:
-    from warmline.model.transformers_backbone import compute_in, holds_4bit, load_architecture, model_path, not_found, refuse_unusual_logits
+    from warmline.model.base_files import refuse_partial, stored_tensors
+    from warmline.model.transformers_backbone import (
+        compute_in,
+        expected_tensors,
+        holds_4bit,
+        load_architecture,
+        model_path,
+        reading,
+        refuse_unusual_logits,
+    )
 
     architecture = load_architecture(config)
     stored = holds_4bit(config, architecture)
     longest = int(architecture.max_position_embeddings)
-    try:
+    with reading(config):
+        refuse_partial(config, expected_tensors(architecture) - stored_tensors(config, model_path(config)), set(), set())
         base, _ = unsloth.from_pretrained(
             model_path(config),
             revision=config.revision,
@@ -196,9 +210,8 @@ def _load_base(unsloth: Any, config: ModelConfig, device: torch.device, dtype: t
             device_map={"": device.index or 0},
             use_gradient_checkpointing=recompute,
             offload_embedding=False,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError) as error:
-        raise not_found(config, error) from None
     if stored:
         compute_in(base, dtype)
     refuse_unusual_logits(base)

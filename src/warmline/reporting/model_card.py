@@ -47,9 +47,18 @@ def base_on_hub(config: ModelConfig, named: str | None = None) -> HubBase:
         return HubBase(None, f"the base is random numbers from seed {config.random_init_seed}, which no hub has")
     if name == NANO:
         return HubBase(None, "the base lies inside the warmline package, and on no hub")
-    if Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")):
+    if _is_folder(name):
         return HubBase(None, "the base was a folder of the machine that trained it; `--base` names its id on a hub")
     return HubBase(name, None)
+
+
+def public_name(name: str) -> str:
+    """A base's name without a place of this machine: a folder goes by the last part of its path, as `./last`."""
+    return f"./{Path(name).expanduser().resolve().name}" if name != NANO and _is_folder(name) else name
+
+
+def _is_folder(name: str) -> bool:
+    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~"))
 
 
 def model_card(facts: Facts, exported: dict[str, Any], template: ChatTemplate) -> str:

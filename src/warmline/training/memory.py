@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from warmline.config import SEVEN_PROJECTIONS, RunConfig
 from warmline.errors import WarmlineError
@@ -18,7 +18,7 @@ from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.losses import CHUNK_LOGITS
-from warmline.model.transformers_backbone import load_architecture, unusual
+from warmline.model.transformers_backbone import load_architecture, skeleton, unusual
 
 NF4_BYTES = 0.516
 """Bytes a weight in NF4 with double quantisation: 4 bits, an 8-bit scale for each 64, a 32-bit one for each 256 of these."""
@@ -43,7 +43,7 @@ class Architecture(NamedTuple):
         vocabulary: Number of tokens.
         in_layers: Parameters inside the layers.
         parameters: All parameters.
-        adapted: (in, out) of each linear layer, by name.
+        adapted: (in, out) of each linear layer inside the layers, by name.
     """
 
     layers: int
@@ -64,11 +64,8 @@ def read_architecture(config: PreTrainedConfig) -> Architecture:
     Raises:
         WarmlineError: its layers are not attention with separate projections and an MLP.
     """
-    if getattr(config, "quantization_config", None) is not None:
-        del config.quantization_config
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    layers = getattr(skeleton.get_decoder(), "layers", None)
+    network = skeleton(config)
+    layers = getattr(network.get_decoder(), "layers", None)
     if not isinstance(layers, nn.ModuleList) or not all(map(_has_usual_attention, layers)):
         raise unusual(config, "has layers without attention, or projects queries, keys and values in another way")
     if not isinstance(getattr(config, "intermediate_size", None), int):
@@ -83,10 +80,10 @@ def read_architecture(config: PreTrainedConfig) -> Architecture:
         normed_outputs=hasattr(layers[0], "pre_feedforward_layernorm"),
         vocabulary=int(config.vocab_size),
         in_layers=sum(parameter.numel() for parameter in layers.parameters()),
-        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         adapted=tuple(
             (name.rpartition(".")[2], module.in_features, module.out_features)
-            for name, module in skeleton.named_modules()
+            for name, module in layers.named_modules()
             if isinstance(module, nn.Linear)
         ),
     )
