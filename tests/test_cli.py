@@ -178,6 +178,7 @@ def test_bad_configuration(command: str, content: str, warmline: Warmline, tmp_p
         ("lora.target_modules=[q_proj, v_prj]", "lora.target_modules: `v_prj` is no linear layer"),
         ("lora.target_modules=[q_proj, lm_head]", "lora.target_modules: `lm_head` is no linear layer"),
         ("lora.target_modules=[]", "`lora.target_modules`"),
+        ("data.sources.esconv.objectives=[]", "data.sources.esconv.objectives: empty"),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "train"])

@@ -320,6 +320,9 @@ class RunConfig(_Section):
             raise ValueError("data.sources.goemotions: a single user turn has no reply to train on")
         if not any(getattr(sources, name).enabled for name in SourcesConfig.model_fields):
             raise ValueError("data.sources: every source is disabled")
+        for name in SourcesConfig.model_fields:
+            if getattr(sources, name).enabled and not getattr(sources, name).objectives:
+                raise ValueError(f"data.sources.{name}.objectives: empty, so it would train nothing; name one, or set enabled: false")
         if self.model.random_init_seed is not None and self.model.load_in_4bit:
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
         if sources.goemotions.labels == 28 and self.heads.emotion.class_weights:

@@ -6,6 +6,7 @@ import pytest
 from warmline.bench.step import cases, run_bench
 from warmline.bench.workload import FULL_ROWS, ROW_TOKENS, full_source, lengths, mixture_sources, packed_batches
 from warmline.errors import WarmlineError
+from warmline.runs import read_json
 
 
 def test_mixture_has_the_lengths_it_names() -> None:
@@ -57,3 +58,16 @@ def test_needs_a_gpu(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(WarmlineError, match="needs a CUDA GPU"):
         run_bench(cases("model", 2)[:1], tmp_path, print)
+
+
+def test_nothing_to_run_overwrites_nothing(tmp_path) -> None:
+    with pytest.raises(WarmlineError, match="no case's name holds that text"):
+        run_bench([], tmp_path, print)
+
+
+def test_what_is_written_names_no_place(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("warmline.bench.step.count_gpus", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a card")
+    monkeypatch.setattr("warmline.bench.step._run", lambda _: {"error": "not run"})
+    run_bench(cases("/home/me/q8b", 1)[:1], tmp_path, print)
+    assert read_json(tmp_path / "bench.json")["measurements"][0]["model"] == "q8b"

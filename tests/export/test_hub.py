@@ -52,6 +52,18 @@ def test_push(tmp_path: Path) -> None:
     assert (sent["repo_id"], sent["folder_path"]) == ("me/friend", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("no route"), httpx.InvalidURL("Invalid port"), ValueError("Unknown scheme"), ImportError("no socksio")]
+)
+def test_a_hub_that_cannot_be_reached(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Stub) -> None:
+        raise error
+
+    monkeypatch.setattr(Stub, "whoami", fail)
+    with pytest.raises(WarmlineError, match=r"^--push: the hub cannot be reached \([^\n]+$"):
+        Destination.check("me/friend")
+
+
 @pytest.mark.parametrize("name", ["friend", "me/", "/friend", "a/b/c"])
 def test_a_name_without_owner(name: str) -> None:
     with pytest.raises(WarmlineError, match="me/friend"):

@@ -102,8 +102,11 @@ def test_experts_hide_no_fault(
     broken: str, said: str, tiny_config: ConfigFactory, sources: list[EncodedSource], tmp_path: Path, attention: Callable[[Attention], None]
 ) -> None:
     made = Qwen3MoeConfig(**SIZES, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2, decoder_sparse_step=1)
-    attention = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-    config = tiny_config(tmp_path, model={"name": str(write_architecture(tmp_path / "experts", made))}, lora=attention)
+    config = tiny_config(
+        tmp_path,
+        model={"name": str(write_architecture(tmp_path / "experts", made))},
+        lora={"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    )
     model = build_model(config, CPU.device, CPU.dtype)
     attention({"bidirectional": bidirectional, "without_bounds": without_bounds}[broken])
     with pytest.raises(WarmlineError, match=said):

@@ -166,6 +166,17 @@ def test_who_teaches_what(finished_copy: RunFolder, tiny_config: ConfigFactory, 
     assert teachers_of(config) == {"emotion": [finished_copy.path]}
 
 
+def test_a_teacher_of_nothing_or_twice(finished_copy: RunFolder, tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """Names that would do nothing, or count double, in a list where others teach."""
+    path, text = finished_copy.path, finished_copy.config.read_text()
+    twice = tiny_config(tmp_path, data={"row_tokens": 2048}, distill={"teachers": [str(path), str(path)]})
+    with pytest.raises(WarmlineError, match=r"^distill\.teachers: .* stands twice"):
+        teachers_of(twice)
+    finished_copy.config.write_text(text.replace("  strategy: 0.2\n", "  strategy: 0.0\n", 1))
+    with pytest.raises(WarmlineError, match=r"^distill\.teachers: .* trained the emotion head alone, which this run does not"):
+        teachers_of(learner(finished_copy, tiny_config, tmp_path, loss={"emotion": 0.0}))
+
+
 def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_made(
     finished_copy: RunFolder, tiny_config: ConfigFactory, tmp_path: Path
 ) -> None:

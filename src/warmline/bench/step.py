@@ -87,10 +87,12 @@ def run_bench(selected: list[Case], folder: Path, say: Callable[[str], None]) ->
         say: Called with a line as each case ends.
 
     Raises:
-        WarmlineError: there is no CUDA GPU.
+        WarmlineError: no case, or no CUDA GPU.
     """
     import torch
 
+    if not selected:
+        raise WarmlineError("--only: no case's name holds that text; leave it out to see their names")
     count_gpus()
     measurements: list[dict[str, Any]] = []
     result = {

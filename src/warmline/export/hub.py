@@ -9,7 +9,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from warmline.errors import WarmlineError
 
-_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError)
+_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError)
+"""The last three are what a proxy's address that cannot be used comes to."""
 
 
 class Destination(NamedTuple):
@@ -38,8 +39,12 @@ class Destination(NamedTuple):
         api = HfApi(token=token)
         try:
             api.whoami()
-        except _FAILURES as error:
+        except HfHubHTTPError as error:
             raise WarmlineError(f"--push: the hub does not accept the token ({_reason(error)}); log in with `hf auth login`") from None
+        except _FAILURES as error:
+            raise WarmlineError(
+                f"--push: the hub cannot be reached ({_reason(error)}); leave --push out, and upload the folder later"
+            ) from None
         return cls(hub_id, private, api)
 
     def upload(self, folder: Path) -> str:

@@ -10,7 +10,7 @@ from warmline.data.cards import FACTS
 from warmline.data.sources import SAMPLE
 from warmline.data.template import END_OF_TURN, ChatTemplate, Message
 from warmline.model.transformers_backbone import NANO, model_path
-from warmline.reporting.facts import Absent, Facts, shape_errors
+from warmline.reporting.facts import Absent, Facts, is_folder, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
 
@@ -47,18 +47,9 @@ def base_on_hub(config: ModelConfig, named: str | None = None) -> HubBase:
         return HubBase(None, f"the base is random numbers from seed {config.random_init_seed}, which no hub has")
     if name == NANO:
         return HubBase(None, "the base lies inside the warmline package, and on no hub")
-    if _is_folder(name):
+    if is_folder(name):
         return HubBase(None, "the base was a folder of the machine that trained it; `--base` names its id on a hub")
     return HubBase(name, None)
-
-
-def public_name(name: str) -> str:
-    """A base's name without a place of this machine: a folder goes by the last part of its path, as `./last`."""
-    return f"./{Path(name).expanduser().resolve().name}" if name != NANO and _is_folder(name) else name
-
-
-def _is_folder(name: str) -> bool:
-    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~"))
 
 
 def model_card(facts: Facts, exported: dict[str, Any], template: ChatTemplate) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 
 from warmline.reporting import phrases
-from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, shape_errors
+from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, public_name, shape_errors
 from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
 from warmline.runs import RunFolder, write_text
 
@@ -126,7 +126,7 @@ def _values(facts: Facts) -> dict[str, Any]:
     values: dict[str, Any] = {
         **results,
         "config": facts.config.model_dump(mode="json"),
-        "manifest": facts.manifest,
+        "manifest": {**facts.manifest, "base_model": public_name(facts.manifest["base_model"])},
         "plan": facts.plan,
         "heads": facts.heads,
         "training": facts.training,

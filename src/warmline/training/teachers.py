@@ -91,20 +91,26 @@ def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
 
     Raises:
         WarmlineError: a teacher is unfinished, has learned fewer labels, was trained on other files of the same source (what is held out
-            here may be among them), or was trained on neither head.
+            here may be among them), was trained on no head that this run trains, or stands twice in the list.
     """
     found: dict[Head, list[Path]] = {}
+    own_heads = _trained_heads(config)
     checksums = data_checksums(config.data) if config.distill.teachers else {}
     for path in config.distill.teachers:
         try:
             run = RunFolder.open(path)
         except WarmlineError as error:
             raise WarmlineError(f"distill.teachers: {error}, or take it off the list") from None
+        if config.distill.teachers.count(path) > 1:
+            raise WarmlineError(f"distill.teachers: {path} stands twice; name it once")
         own = load_config(run.config)
-        taught = {objective for source in enabled_sources(own.data) for objective in source.objectives}
-        heads = [head for head in HEADS if head in taught and getattr(own.loss, head) > 0]
+        heads = _trained_heads(own)
         if not heads:
             raise WarmlineError(f"distill.teachers: {path} trained neither head; take it off the list")
+        if not set(heads) & set(own_heads):
+            raise WarmlineError(
+                f"distill.teachers: {path} trained the {heads[0]} head alone, which this run does not; take it off the list"
+            )
         mine, others = config.data.sources.goemotions.labels, own.data.sources.goemotions.labels
         if "emotion" in heads and mine > others:
             raise WarmlineError(f"distill.teachers: {path} has {others} emotion labels, this run {mine}; name one with as many")
@@ -115,6 +121,11 @@ def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
         for head in heads:
             found.setdefault(head, []).append(path)
     return found
+
+
+def _trained_heads(config: RunConfig) -> list[Head]:
+    taught = {objective for source in enabled_sources(config.data) for objective in source.objectives}
+    return [head for head in HEADS if head in taught and getattr(config.loss, head) > 0]
 
 
 def teacher_hashes(config: RunConfig) -> dict[str, str]:
