@@ -91,7 +91,7 @@ def main(
 
 
 def _read(folder: RunFolder, base: str | None, data_dir: str | None) -> tuple[RunConfig, StrategyHead, dict[Split, Replies]]:
-    own = load_config(folder.config, [f"data.dir={data_dir}"] if data_dir else [])
+    own = load_config(folder.config, data_dir=data_dir)
     place = choose_place(own.training)
     _, model, template = load_artifact(folder, place.device, place.dtype, base=base)
     [source] = [one for one in enabled_sources(own.data) if one.name == "esconv"]

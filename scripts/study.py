@@ -395,7 +395,7 @@ def _study(path: Path, data_dir: str | None, overrides: Sequence[str] | None, se
 
 
 def _config(path: Path, data_dir: str | None, overrides: Sequence[str] | None) -> RunConfig:
-    return load_config(path, [*([f"data.dir={data_dir}"] if data_dir else []), *(overrides or ())])
+    return load_config(path, overrides or (), data_dir)
 
 
 def _options(data_dir: str | None, overrides: Sequence[str]) -> list[str]:

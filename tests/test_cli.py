@@ -16,6 +16,7 @@ from tests.conftest import ConfigFactory
 from tests.tools import metrics
 from warmline import cli
 from warmline.config import dump_config
+from warmline.data.sources import sample_dir
 from warmline.runs import RunFolder, read_json
 from warmline.safety import suites
 
@@ -104,6 +105,19 @@ def test_plan(warmline: Warmline, config_file: Path) -> None:
     assert done.status == 0
     assert "goemotions" in done.out
     assert "1 steps" in done.out
+
+
+def test_paths_are_taken_as_typed(warmline: Warmline, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(sample_dir(), tmp_path / "data #2")
+    for typed in (tmp_path / "data #2", "~/data #2"):
+        assert warmline("plan", config_file, "--data-dir", typed).status == 0
+        assert warmline("data", "stats", "--data-dir", typed).status == 0
+    assert f"{tmp_path / 'data'}: data folder not found" in refusal(warmline("plan", config_file, "--data-dir", tmp_path / "data"))
+    for typed in ("", "a\nb"):
+        assert "expected a path" in refusal(warmline("plan", config_file, "--data-dir", typed))
+        assert "expected a path" in refusal(warmline("report", typed))
+    assert f"{tmp_path / 'run'}: not a run folder" in refusal(warmline("report", "~/run"))
 
 
 def test_plan_writes_nothing(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:

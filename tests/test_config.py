@@ -71,6 +71,46 @@ def test_a_rate_without_a_point_is_a_number_in_a_file_too(config_file):
     assert load_config(config_file).training.learning_rate == 1e-4
 
 
+@pytest.mark.parametrize("folder", ["/x/data #2", "a: b", "123", "[old]", "@x", "~", "1e5", "null", "'x'"])
+def test_a_data_folder_is_taken_as_typed(config_file, folder):
+    assert load_config(config_file, data_dir=folder).data.dir == folder
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("model.name=1e5", "1e5"),
+        ("model.name=a: b", "a: b"),
+        ('model.name="a #b"', "a #b"),
+        ("model.name='it''s'", "it's"),
+        ("model.name='a' b'", "'a' b'"),
+    ],
+)
+def test_set_takes_text_as_typed_but_for_quotes_around_the_whole(config_file, override, value):
+    assert load_config(config_file, [override]).model.name == value
+
+
+def test_set_may_say_null(config_file):
+    assert load_config(config_file, ["data.dir=null", "data.sources.safety.dir=null"]).data.dir is None
+    assert load_config(config_file, ["name=null"]).name == "null"
+
+
+def test_a_name_that_looks_like_a_number_is_text(config_file):
+    assert load_config(config_file, ["name=123"]).name == "123"
+
+
+def test_a_base_in_the_home_folder(config_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config_file.write_text("name: trial\nmodel: {name: ~/base}\n", encoding="utf-8")
+    assert load_config(config_file).model.name == str(tmp_path / "base")
+    assert load_config(config_file, ["model.name=~/other"]).model.name == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("override", ["output_dir=", "data.dir=", "model.name=", "output_dir=a\0b", "data.dir=a\nb", "model.name=a\udce9"])
+def test_what_names_nothing_on_a_disk_is_refused(config_file, override):
+    assert "expected a path" in refused(config_file, override)
+
+
 def test_set_removes_lora(config_file):
     assert load_config(config_file, ["lora=null"]).lora is None
 

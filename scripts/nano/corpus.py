@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -26,6 +25,7 @@ from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS, Conversation
 from warmline.data.sources import enabled_sources, load_source, sample_dir
 from warmline.data.template import ChatTemplate, Message
+from warmline.plain_yaml import read_yaml
 from warmline.safety.overlap import text_hash
 
 VOCABULARY = 8192
@@ -109,7 +109,7 @@ def sample_lines() -> list[str]:
         for turn in conversation.turns
     ]
     red_team = (sample_dir().parent / "safety" / "red_team.yaml").read_text(encoding="utf-8")
-    return lines + [turn for item in yaml.safe_load(red_team)["items"] for turn in item["turns"]]
+    return lines + [turn for item in read_yaml(red_team)["items"] for turn in item["turns"]]
 
 
 def forbidden(data: Path) -> Forbidden:

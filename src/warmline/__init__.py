@@ -25,5 +25,6 @@ def load(run: str | Path, base: str | None = None) -> Companion:
         WarmlineError: no finished run there, or its parts do not belong together.
     """
     from warmline.companion import Companion  # torch and transformers take seconds: only when needed
+    from warmline.paths import expand_home, expand_home_in_name
 
-    return Companion.open(Path(run), base)
+    return Companion.open(expand_home(Path(run)), base and expand_home_in_name(base))

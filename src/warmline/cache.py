@@ -7,10 +7,12 @@ from pathlib import Path
 
 import platformdirs
 
+from warmline.paths import expand_home
+
 
 def cache_file(name: str) -> Path:
     """Where something of that name is kept. The name holds a hash of all it depends on."""
-    return Path(os.environ.get("WARMLINE_CACHE") or Path(platformdirs.user_cache_dir("warmline")) / "encoded") / name
+    return expand_home(Path(os.environ.get("WARMLINE_CACHE") or Path(platformdirs.user_cache_dir("warmline")) / "encoded")) / name
 
 
 def keep(path: Path, write: Callable[[Path], object], *failures: type[Exception]) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from warmline.config import DataConfig, RunConfig, load_config
 from warmline.errors import WarmlineError, printable
 from warmline.model import REPLY_TOKENS
+from warmline.paths import expand_home, expand_home_in_name, refuse_no_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,15 +28,50 @@ app.add_typer(data_app, name="data")
 _INTERRUPTED = 130
 _UsageError: Any = typer.BadParameter.__base__  # what a wrong option or argument raises; typer gives it no public name
 
-ConfigFile = Annotated[Path, typer.Argument(help="A YAML configuration, such as configs/nano.yaml.", metavar="CONFIG")]
-RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/nano.", metavar="RUN")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one key, as in --set training.epochs=1; may be repeated.")]
+
+def _text(typed: str) -> str:
+    try:
+        return str(refuse_no_path(typed))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _path(typed: str) -> Path:
+    """As typed, but for `~`, which a shell leaves alone in `--out=~/x` and inside quotes."""
+    return expand_home(Path(_text(typed)))
+
+
+def _name(typed: str) -> str:
+    return expand_home_in_name(_text(typed))
+
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML configuration, such as configs/nano.yaml.", metavar="CONFIG", parser=_path)]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, such as runs/nano.", metavar="RUN", parser=_path)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change one key, as in --set training.epochs=1; may be repeated. Text and paths are taken as typed (null for none; quotes "
+        "around the whole are dropped), other values are YAML.",
+    ),
+]
 DataDir = Annotated[
     str | None,
-    typer.Option("--data-dir", help="Folder with copies of the official files; `sample` for the data inside this package."),
+    typer.Option(
+        "--data-dir",
+        help="Folder with copies of the official files; `sample` for the data inside this package.",
+        parser=_text,
+        metavar="FOLDER",
+    ),
 ]
 OwnBase = Annotated[
-    str | None, typer.Option("--base", help="Hub id or folder of the run's base, where it is not under the name in config.yaml.")
+    str | None,
+    typer.Option(
+        "--base",
+        help="Hub id or folder of the run's base, where it is not under the name in config.yaml.",
+        parser=_name,
+        metavar="BASE",
+    ),
 ]
 LongestReply = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens; how many were cut is said.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -127,7 +163,9 @@ def evaluate(
 def eqbench(
     run: RunPath,
     suite: Annotated[str | None, typer.Option(help="official or sample; official by default where its files are found.")] = None,
-    eqbench_dir: Annotated[Path | None, typer.Option(help="Folder with copies of the benchmark's files.")] = None,
+    eqbench_dir: Annotated[
+        Path | None, typer.Option(help="Folder with copies of the benchmark's files.", parser=_path, metavar="FOLDER")
+    ] = None,
     judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible judge, such as https://api.openai.com/v1.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="Its model; the key comes from WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Times each scenario is played; 3 to 5 for a claim.")] = 1,
@@ -170,9 +208,18 @@ def eqbench(
 def redteam(
     run: RunPath,
     suite_dir: Annotated[
-        Path | None, typer.Option("--suite-dir", help="Folder with simple_safety_tests/ and xstest/; our own suite runs without it.")
+        Path | None,
+        typer.Option(
+            "--suite-dir",
+            help="Folder with simple_safety_tests/ and xstest/; our own suite runs without it.",
+            parser=_path,
+            metavar="FOLDER",
+        ),
     ] = None,
-    without_kl: Annotated[Path | None, typer.Option("--without-kl", help="A run of the same base, trained without the safety KL.")] = None,
+    without_kl: Annotated[
+        Path | None,
+        typer.Option("--without-kl", help="A run of the same base, trained without the safety KL.", parser=_path, metavar="RUN"),
+    ] = None,
     country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are right.")] = None,
     judge_url: Annotated[
         str | None,
@@ -204,7 +251,10 @@ def redteam(
 
 @app.command()
 def guard(
-    suite_dir: Annotated[Path | None, typer.Option("--suite-dir", help="Folder with simple_safety_tests/ and xstest/.")] = None,
+    suite_dir: Annotated[
+        Path | None,
+        typer.Option("--suite-dir", help="Folder with simple_safety_tests/ and xstest/.", parser=_path, metavar="FOLDER"),
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -299,7 +349,9 @@ def report(run: RunPath) -> None:
 
 
 @app.command()
-def summary(folder: Annotated[Path, typer.Argument(help="Results of a run or a study, such as results.", metavar="FOLDER")]) -> None:
+def summary(
+    folder: Annotated[Path, typer.Argument(help="Results of a run or a study, such as results.", metavar="FOLDER", parser=_path)],
+) -> None:
     """Write summary.json: a study's headline figures with intervals, from the results files in a folder."""
     from warmline.reporting.summary import SUMMARY, write_summary
 
@@ -309,7 +361,10 @@ def summary(folder: Annotated[Path, typer.Argument(help="Results of a run or a s
 
 @app.command()
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or model folder, for an untuned model.", metavar="RUN")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="A run folder; or a configuration or model folder, for an untuned model.", metavar="RUN", parser=_path),
+    ],
     country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest reply, in tokens.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.7,
@@ -326,11 +381,14 @@ def chat(
 @app.command()
 def export(
     run: RunPath,
-    out: Annotated[Path, typer.Option(help="Folder to write; new, or an earlier export with --overwrite.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new, or an earlier export with --overwrite.", parser=_path, metavar="FOLDER")],
     merged: Annotated[bool, typer.Option("--merged", help="Also the whole model, the adapter merged into unquantised weights.")] = False,
     dtype: Annotated[str, typer.Option(help="Of the merged weights: bfloat16, float16 or float32.")] = "bfloat16",
     base: Annotated[
-        str | None, typer.Option(help="Hub id or folder of the base's unquantised weights; the run's own name by default.")
+        str | None,
+        typer.Option(
+            help="Hub id or folder of the base's unquantised weights; the run's own name by default.", parser=_name, metavar="BASE"
+        ),
     ] = None,
     tokenizer: Annotated[bool, typer.Option(help="Copy the base's tokenizer too; Gemma's is 32 MiB.")] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
@@ -391,7 +449,9 @@ def run_all(
 
 @app.command()
 def serve(
-    run: Annotated[Path, typer.Argument(help="A run folder; or a configuration or a model, for a base alone.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder; or a configuration or a model, for a base alone.", metavar="RUN", parser=_path)
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on; any other than this machine's own needs an API key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     api_key: Annotated[str | None, typer.Option(envvar="WARMLINE_API_KEY", help="Key that clients must send.")] = None,
@@ -420,8 +480,13 @@ def serve(
 
 @app.command()
 def bench(
-    model: Annotated[str, typer.Option(help="Folder of the model; made there with random Qwen3-8B weights when it is missing.")],
-    out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("results"),
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the model; made there with random Qwen3-8B weights when it is missing.", parser=_name, metavar="FOLDER"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.", parser=_path, metavar="FOLDER")] = Path("results"),
     only: Annotated[str, typer.Option(help="Run only the cases whose name holds this text.")] = "",
 ) -> None:
     """Training step speed and memory, beside padded transformers + PEFT and Unsloth, each in its own process."""
@@ -439,7 +504,10 @@ def bench(
 
 @data_app.command("fetch")
 def data_fetch(
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where to; the user's cache folder by default.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Where to; the user's cache folder by default.", parser=_path, metavar="FOLDER"),
+    ] = None,
     eqbench: Annotated[bool, typer.Option("--eqbench", help="Get EQ-Bench 3 and v2 instead, at a pinned revision.")] = False,
 ) -> None:
     """Download the official files, with checksums; goes on where an earlier attempt stopped."""
@@ -478,7 +546,7 @@ def data_stats(
 @data_app.command("card")
 def data_card(
     data_dir: DataDir = None,
-    out: Annotated[Path, typer.Option(help="Folder for the cards.")] = Path("data_cards"),
+    out: Annotated[Path, typer.Option(help="Folder for the cards.", parser=_path, metavar="FOLDER")] = Path("data_cards"),
 ) -> None:
     """Write a data card a source: origin, licence, counts, labels with a picture, preprocessing, known problems."""
     from warmline.data.cards import write_cards
@@ -488,7 +556,7 @@ def data_card(
 
 
 def _config(path: Path, overrides: list[str] | None, data_dir: str | None) -> RunConfig:
-    return load_config(path, [*(overrides or []), *([f"data.dir={data_dir}"] if data_dir else [])])
+    return load_config(path, overrides or (), data_dir)
 
 
 def _data_config(data_dir: str | None, alpha: float) -> DataConfig:

@@ -1,16 +1,19 @@
 """A run's configuration: every knob with its unit and meaning. Unknown keys are refused; `load_config` reads YAML and `--set`."""
 
 import difflib
+import types
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from warmline.data.conversation import Objective
 from warmline.errors import WarmlineError
-from warmline.paths import expand_home
+from warmline.paths import expand_home, expand_home_in_name, refuse_no_path
+from warmline.plain_yaml import read_yaml
 
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -18,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Folder = Annotated[Path, AfterValidator(expand_home)]
+Folder = Annotated[Path, BeforeValidator(refuse_no_path), AfterValidator(expand_home)]
 _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
 Exponent = Annotated[Share, BeforeValidator(lambda given: _EXPONENTS.get(given, given) if isinstance(given, str) else given)]
 
@@ -30,7 +33,9 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The base model."""
 
-    name: str = Field(description="Hub id or folder of the base model; `nano` is the small base inside this package.")
+    name: Annotated[str, BeforeValidator(refuse_no_path), AfterValidator(expand_home_in_name)] = Field(
+        description="Hub id or folder of the base model, `~` is home; `nano` is the small base inside this package."
+    )
     revision: str | None = Field(None, description="Hub commit, branch or tag; null takes the hub's default branch.")
     load_in_4bit: bool = Field(False, description="The base in 4 bits: NF4, double-quantised (needs bitsandbytes).")
     random_init_seed: int | None = Field(
@@ -124,7 +129,7 @@ class SourcesConfig(_Section):
 class DataConfig(_Section):
     """What is read, how it is mixed and packed."""
 
-    dir: str | None = Field(
+    dir: Annotated[str, BeforeValidator(refuse_no_path)] | None = Field(
         None,
         description="Folder with the official files, `~` is home; `sample` is the data inside this package; null is where `data fetch` "
         "puts them.",
@@ -339,44 +344,48 @@ class RunConfig(_Section):
         return self
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would silently keep the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.YAMLError(f"key `{key.value}` stands twice in its section, line {key.start_mark.line + 1}")
-                seen.add(key.value)
-        return node
+_LONGEST_SHOWN = 300
+"""Characters of a person's own text that an error repeats."""
+_LARGEST = 128 * 1024
+"""Bytes of a configuration file; the one with every knob and its comment has about a tenth."""
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), data_dir: str | None = None) -> RunConfig:
     """Read a YAML configuration.
 
     Args:
         path: The file.
-        overrides: `key=value` with dots between the levels and a YAML value, as in `training.learning_rate=1e-4`.
+        overrides: `key=value` with dots between the levels. Where the key is text or a path the value is taken as typed, but for quotes
+            around the whole of it, and `null` where the key may be null; the texts of a list likewise. Any other value is YAML, as in
+            `training.learning_rate=1e-4`.
+        data_dir: Instead of `data.dir`, exactly as typed; None leaves it.
 
     Raises:
         WarmlineError: missing file, bad YAML, a key that stands twice, unknown key (with the nearest known one), a value that does not fit.
     """
     try:
-        content = _read_yaml(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
     except FileNotFoundError:
         raise WarmlineError(f"{path}: configuration not found; the repository's configs/ folder has examples") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        raise WarmlineError(f"{path}: cannot be read ({error})") from None
+    if len(text) > _LARGEST:
+        raise WarmlineError(
+            f"{path}: has more than {_LARGEST // 1024} KiB; expected a configuration, as those in the repository's configs/"
+        )
+    try:
+        content = read_yaml(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise WarmlineError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise WarmlineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise WarmlineError(f"{path}: not a configuration: nested too deep") from None
+        raise WarmlineError(f"{path}: not valid YAML: {_short(str(error))}") from None
     if not isinstance(content, dict):
         raise WarmlineError(f"{path}: expected a mapping of sections such as `model:` and `training:`")
     for override in overrides:
         _apply(content, override)
+    if data_dir is not None:
+        _put(content, "data.dir", data_dir, f"--data-dir {data_dir}")
     return parse_config(content, str(path))
 
 
@@ -411,8 +420,16 @@ def differing_keys(first: RunConfig, second: RunConfig) -> list[str]:
 
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
+    said = f"--set {_short(override)}"
     if not equals or not key:
-        raise WarmlineError(f"--set {override}: expected key=value, as in --set training.learning_rate=1e-4")
+        raise WarmlineError(f"{said}: expected key=value, as in --set training.learning_rate=1e-4")
+    try:
+        _put(content, key, _typed(_annotation(key), value), said)
+    except yaml.YAMLError:
+        raise WarmlineError(f"{said}: `{_short(value)}` is not a YAML value") from None
+
+
+def _put(content: dict[str, Any], key: str, value: Any, said: str) -> None:
     *levels, last = key.split(".")
     target = content
     for level in levels:
@@ -420,22 +437,39 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if below is None:
             below = target[level] = {}
         if not isinstance(below, dict):
-            raise WarmlineError(f"--set {override}: `{level}` is a value, not a section")
+            raise WarmlineError(f"{said}: `{_short(level)}` is a value, not a section")
         target = below
-    try:
-        target[last] = _read_yaml(value)
-    except yaml.YAMLError:
-        raise WarmlineError(f"--set {override}: `{value}` is not a YAML value") from None
+    target[last] = value
 
 
-def _read_yaml(text: str) -> Any:
-    """YAML 1.1 reads `1e-4` as text; it becomes a number where the field is one."""
-    return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
+def _typed(annotation: Any, value: str) -> Any:
+    """A value from the command line, read as its key's type asks."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if not {_plain(kind) for kind in kinds} & {str, Path}:
+        texts = any(get_origin(kind) is tuple and _plain(get_args(kind)[0]) in (str, Path) for kind in kinds)
+        return read_yaml(value, as_text=texts)
+    if value == "null" and type(None) in kinds:
+        return None
+    return _without_quotes(value)
+
+
+def _plain(annotation: Any) -> Any:
+    """The type inside `Annotated`."""
+    return annotation.__origin__ if get_origin(annotation) is Annotated else annotation
+
+
+def _without_quotes(value: str) -> str:
+    """The text of a quoted YAML scalar; any other as it is."""
+    if value[:1] in ("'", '"') and value[-1:] == value[:1]:
+        with suppress(yaml.YAMLError):
+            unquoted = read_yaml(value)
+            return unquoted if isinstance(unquoted, str) else value
+    return value
 
 
 def _explain(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = _short(".".join(str(part) for part in problem["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         parent, _, name = key.rpartition(".")
@@ -451,7 +485,33 @@ def _explain(error: ValidationError) -> str:
         return message + more
     if problem["type"] == "missing":
         return f"missing key `{key}`{more}"
-    return f"`{key}`: {message}, got {problem['input']!r}{more}"
+    return f"`{key}`: {message}, got {_shown(problem['input'])}{more}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _short(repr(value))
+    except ValueError:  # Python prints no integer of thousands of digits
+        return "a number too long to print"
+
+
+def _short(text: str) -> str:
+    """On one line of bearable length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}..."
+
+
+def _annotation(key: str) -> Any:
+    """The type of a key with dots between its levels; None of an unknown one."""
+    section: type[BaseModel] | None = RunConfig
+    annotation: Any = None
+    for level in key.split("."):
+        field = section.model_fields.get(level) if section else None
+        if field is None:
+            return None
+        annotation = field.annotation
+        section = _section(annotation)
+    return annotation
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

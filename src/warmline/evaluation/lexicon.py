@@ -4,7 +4,7 @@ import re
 from functools import cache
 from importlib import resources
 
-import yaml
+from warmline.plain_yaml import read_yaml
 
 PATTERNS = "patterns.yaml"
 
@@ -12,7 +12,7 @@ PATTERNS = "patterns.yaml"
 @cache
 def _sections() -> dict[str, tuple[str, ...]]:
     text = (resources.files("warmline") / "assets" / "error_detectors" / PATTERNS).read_text(encoding="utf-8")
-    return {name: tuple(lines.splitlines()) for name, lines in yaml.safe_load(text).items()}
+    return {name: tuple(lines.splitlines()) for name, lines in read_yaml(text).items()}
 
 
 @cache

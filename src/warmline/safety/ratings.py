@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from warmline.errors import WarmlineError
+from warmline.plain_yaml import read_yaml
 from warmline.runs import disk_errors, write_text
 
 RATINGS = ("pass", "fail", "unsure")
@@ -85,7 +86,7 @@ def read_ratings(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise WarmlineError(f"{path}: not readable YAML ({' '.join(str(error).split())}); mend it, your ratings are in it") from None
     entries = [] if entries is None else entries

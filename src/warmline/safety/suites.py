@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 
 from warmline.errors import WarmlineError
+from warmline.plain_yaml import read_yaml
 from warmline.safety.flags import FLAGS
 
 SuiteName = Literal["red_team", "simple_safety_tests", "xstest"]
@@ -113,7 +114,7 @@ def load_red_team(path: Path | None = None) -> Suite:
     path = path or red_team_path()
     try:
         content = path.read_bytes()
-        document = yaml.safe_load(content)
+        document = read_yaml(content)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise WarmlineError(f"{path}: cannot be read ({' '.join(str(error).split())}); mend the YAML") from None
     records = document.get("items") if isinstance(document, dict) else None
