@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from warmline.config import RunConfig, load_config
+from warmline.lock import hold
 from warmline.model import REPLY_TOKENS
 from warmline.runs import RunFolder, read_json, write_json
 
@@ -80,16 +81,21 @@ def run_steps(config: RunConfig, budget: Budget, steps: Sequence[Step] | None = 
     Raises:
         WarmlineError: as the steps.
     """
-    console = console or Console()
     folder = RunFolder(config.output_dir / config.name)
     folder.refuse_strangers()
+    with hold(folder.path, "run"):
+        _run_steps(config, folder, budget, STEPS if steps is None else steps, console or Console())
+    return folder
+
+
+def _run_steps(config: RunConfig, folder: RunFolder, budget: Budget, steps: Sequence[Step], console: Console) -> None:
     if folder.heads_description.is_file() and load_config(folder.config) == config:
         console.print(f"train: done before ({folder.heads_description})", highlight=False)
     else:
         console.rule("train", align="left")
         _train(config, folder)
     done: dict[str, str] = read_json(folder.pipeline) if folder.pipeline.is_file() else {}
-    for step in STEPS if steps is None else steps:
+    for step in steps:
         output = step.output(folder) if step.output else None
         if output is not None and is_newer(output, folder.heads_description) and done.get(step.name, budget.name) == budget.name:
             console.print(f"{step.name}: done before ({output})", highlight=False)
@@ -100,7 +106,6 @@ def run_steps(config: RunConfig, budget: Budget, steps: Sequence[Step] | None = 
         write_json(folder.pipeline, done)
         console.print(f"{step.name}: {output or 'done'}", highlight=False)
     console.print(f"read {folder.report}", highlight=False)
-    return folder
 
 
 def is_newer(output: Path, artefact: Path) -> bool:

@@ -2,10 +2,10 @@
 
 <run>/
   config.yaml            the resolved configuration
-  manifest.json          versions, data checksums, base model, seed: what a number needs beside it
+  manifest.json          versions, checksums of data and base, seed: what a number needs beside it; and each resumption
   plan.json              the run's arithmetic, made before it started
   metrics.jsonl          one line a training step or validation
-  checkpoints/           step-000100/ ..., each complete or absent
+  checkpoints/           step-000100/ ..., each complete or absent, with checksums
   adapter/ or model/     the tuned weights, from the best checkpoint
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
@@ -16,6 +16,7 @@
   data_cards/            a page and a picture for each data set
   report.md              all of it, for a person to read
   pipeline.json          the steps that `warmline run` did, and whether it cut them short
+  .lock                  held open by the command that is writing here; says which
 """
 
 import io
@@ -117,7 +118,7 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
             probe = self.path / ".writable"
             _write_new(probe, b"1")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise WarmlineError(f"{self.path}: cannot write the run folder ({error.strerror}); choose another output_dir") from None
 

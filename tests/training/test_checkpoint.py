@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, OPTIMIZERS, Tiny, metrics, perturb, quiet_train, start_training
+from warmline.checksums import sha256_of
 from warmline.config import RunConfig, TrainingConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, weights_hash
-from warmline.runs import RunFolder, read_json
+from warmline.runs import RunFolder, read_json, write_json
 from warmline.training import checkpoint
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
 from warmline.training.loop import keep_metrics
@@ -110,7 +111,7 @@ def test_writing_again_over_what_a_crash_left(tiny: Tiny, run: RunFolder) -> Non
     restore_weights(run, 3, tiny.model)
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "checksums.json"])
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
 def test_damage_is_named(name: str, damage: str, tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny, 1)
@@ -120,7 +121,7 @@ def test_damage_is_named(name: str, damage: str, tiny: Tiny, run: RunFolder) -> 
     path.unlink()
     if damage != "gone":
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-    with pytest.raises(WarmlineError, match=r"step-000004: damaged checkpoint .*; remove it to resume from the one before") as caught:
+    with pytest.raises(WarmlineError, match=rf"step-000004: damaged checkpoint \({name}: .*\); remove it to resume from the beg") as caught:
         restore_checkpoint(run, 4, tiny.model, optimizer)
     assert "\n" not in str(caught.value)
 
@@ -129,9 +130,43 @@ def test_damage_is_named(name: str, damage: str, tiny: Tiny, run: RunFolder) -> 
 def test_json_of_another_shape_is_damage_too(content: str, tiny: Tiny, run: RunFolder) -> None:
     optimizer = trained(tiny, 1)
     save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(4), keep=2)
-    (run.checkpoint(4) / "state.json").write_text(content)
-    with pytest.raises(WarmlineError, match=r"step-000004: damaged checkpoint"):
+    folder = run.checkpoint(4)
+    (folder / "state.json").write_text(content)
+    (folder / "checksums.json").write_text(
+        json.dumps({"run_id": None, "sha256": {name: sha256_of(folder / name) for name in ("state.safetensors", "state.json")}})
+    )
+    with pytest.raises(WarmlineError, match=r"step-000004: damaged checkpoint \(state.json: .*") as caught:
         restore_checkpoint(run, 4, tiny.model, optimizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_named(tiny: Tiny, run: RunFolder) -> None:
+    optimizer = trained(tiny, 1)
+    for step in (2, 4):
+        save_checkpoint(run, collect_state(tiny.model, optimizer), progress_at(step), keep=2)
+    path = run.checkpoint(4) / "state.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4
+    path.write_bytes(content)
+    says = r"step-000004: damaged checkpoint \(state.safetensors: its sha256 is not .*; remove it to resume from the one before, step 2$"
+    with pytest.raises(WarmlineError, match=says):
+        restore_checkpoint(run, 4, tiny.model, optimizer)
+    restore_checkpoint(run, 2, tiny.model, optimizer)
+
+
+def test_a_checkpoint_of_another_step_or_run_is_refused(tiny: Tiny, run: RunFolder, tmp_path: Path) -> None:
+    optimizer = trained(tiny, 1)
+    other = RunFolder(tmp_path / "other")
+    for folder, name in ((run, "one"), (other, "two")):
+        folder.create()
+        write_json(folder.manifest, {"id": name})
+        for step in (2, 4):
+            save_checkpoint(folder, collect_state(tiny.model, optimizer), progress_at(step), keep=2)
+    for source, says in ((run.checkpoint(2), "state.json is of step 2"), (other.checkpoint(4), "another run wrote it")):
+        shutil.rmtree(run.checkpoint(4))
+        shutil.copytree(source, run.checkpoint(4))
+        with pytest.raises(WarmlineError, match=rf"step-000004: damaged checkpoint \({says}\)"):
+            restore_checkpoint(run, 4, tiny.model, optimizer)
 
 
 def test_of_another_adapter(tiny: Tiny, run: RunFolder, tiny_config: ConfigFactory, tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_damaged_newest_checkpoint_stops_a_resume(finished_copy: RunFolder, tmp_
     finished_copy.config.write_text(dump_config(moved))
     path = finished_copy.checkpoint(12) / "state.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WarmlineError, match=r"step-000012: damaged checkpoint .*; remove it to resume from the one before"):
+    with pytest.raises(WarmlineError, match=r"step-000012: damaged checkpoint .*; remove it to resume from the one before, step 6"):
         quiet_train(moved, resume=True)
 
 

@@ -202,5 +202,7 @@ def test_a_run_learns_from_its_teacher(finished: RunFolder, tiny_config: ConfigF
     assert taught.heads.read_bytes() != alone.heads.read_bytes()
     manifest = read_json(taught.manifest)
     write_json(taught.manifest, {**manifest, "teachers_sha256": {str(finished.path): "of another"}})
-    with pytest.raises(WarmlineError, match="its teachers were trained again since it began"):
+    with pytest.raises(
+        WarmlineError, match=r"since this run began: the teacher .* has changed; put back what was, or train anew under another name"
+    ):
         train(learner(finished, tiny_config, tmp_path, name="taught"), resume=True, view=View(quiet=True))

@@ -19,6 +19,7 @@ from warmline.data.sources import data_checksums
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.language import reply_sums
 from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
+from warmline.lock import writes_run
 from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
@@ -44,6 +45,7 @@ class ScoreSettings:
     probe_rows: int = 4000
 
 
+@writes_run("ablate")
 def score_run(path: Path, settings: ScoreSettings, is_full: bool) -> dict[str, Any]:
     """Score the saved artefact, or read the scores back when artefact, data and settings are those they were made with.
 

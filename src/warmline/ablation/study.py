@@ -24,11 +24,13 @@ from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
 from warmline.data.sources import data_checksums
 from warmline.errors import WarmlineError
+from warmline.lock import hold
 from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write_json, write_text
 from warmline.training.curves import read_metrics
 from warmline.training.device import choose_place
 from warmline.training.loop import train
-from warmline.training.plan import plan_run
+from warmline.training.manifest import base_checksums, changes, make_manifest, read_manifest
+from warmline.training.plan import choose_way, plan_run
 
 _NO_MATTER_FOR_THE_LAST_STEP = ("name", "output_dir", "trackers", "training.early_stop", "validation.", "checkpoint.")
 """Keys, or sections, that change nothing of the last step's weights when that step was reached."""
@@ -80,19 +82,20 @@ def ablate(
     study = [StudyRun(name, seed, variant_config(config, name, seed, shortened)) for seed in own_seeds for name in choice.variants]
     main = RunFolder(config.output_dir / config.name)
     main.refuse_strangers()
-    if overwrite and main.ablation.exists():
-        with disk_errors(main.ablation):
-            shutil.rmtree(main.ablation)
-    _refuse_other_configurations(study)
-    scored: list[dict[str, Any]] = []
-    for number, one in enumerate(study, start=1):
-        view.begin(number, len(study), one.variant, one.seed)
-        scored.append(_train_and_score(one, main, settings, view, _alone_on_a_gpu))
-    result = _results(study, scored, choice, config, shortened)
-    write_json(main.ablation_results, result)
-    draw_ablation(result, main.ablation_picture)
-    view.finish(main)
-    return result
+    with hold(main.path, "ablate"):
+        if overwrite and main.ablation.exists():
+            with disk_errors(main.ablation):
+                shutil.rmtree(main.ablation)
+        _refuse_other_configurations(study)
+        scored: list[dict[str, Any]] = []
+        for number, one in enumerate(study, start=1):
+            view.begin(number, len(study), one.variant, one.seed)
+            scored.append(_train_and_score(one, main, settings, view, _alone_on_a_gpu))
+        result = _results(study, scored, choice, config, shortened)
+        write_json(main.ablation_results, result)
+        draw_ablation(result, main.ablation_picture)
+        view.finish(main)
+        return result
 
 
 def run_variant(config: RunConfig, variant: str, seed: int, settings: ScoreSettings | None = None, view: StudyView | None = None) -> Path:
@@ -175,7 +178,8 @@ def _train(one: StudyRun, main: RunFolder, view: StudyView, call: Callable[..., 
         return folder
     if not folder.steps() and same_training(main, one.config):
         view.say(f"taking the last step of {main.path}, which trained alike")
-        _adopt(main, folder, one.config)
+        with hold(folder.path, "ablate"):
+            _adopt(main, folder, one.config)
     call(train_variant, one.config, view.quiet)
     return folder
 
@@ -209,7 +213,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def same_training(main: RunFolder, wanted: RunConfig) -> bool:
     """Whether a run's last checkpoint holds the very weights that training `wanted` in one process here would give.
 
-    Configuration (but for what cannot matter), data, steps, rows a step, device and precision are compared.
+    Configuration (but for what cannot matter), files of data, base and teachers, steps, rows a step, device and precision are compared.
     """
     steps = main.steps()
     if not steps or not all(path.is_file() for path in (main.config, main.plan, main.manifest, main.metrics, main.heads_description)):
@@ -217,15 +221,13 @@ def same_training(main: RunFolder, wanted: RunConfig) -> bool:
     keys = differing_keys(load_config(main.config), wanted)
     if any(not key.startswith(_NO_MATTER_FOR_THE_LAST_STEP) for key in keys):
         return False
-    plan, manifest, place = read_json(main.plan), read_json(main.manifest), choose_place(wanted.training)
-    device = torch.cuda.get_device_name() if place.device.type == "cuda" else None
+    plan, begun, place = read_json(main.plan), read_manifest(main), choose_place(wanted.training)
+    now = {**make_manifest(wanted, place, 1, choose_way(wanted, place).choice), "base_sha256": base_checksums(wanted.model)}
     return bool(
         steps[-1] == plan["steps"]
         and plan["rows_per_step"] == wanted.training.rows_per_micro_batch * wanted.training.accumulation
-        and manifest["ranks"] == 1
-        and manifest["data_sha256"] == data_checksums(wanted.data)
-        and manifest["dtype"] == str(place.dtype).removeprefix("torch.")
-        and (device is None or manifest["device"] == device)
+        and not changes(begun, now)
+        and (place.device.type == "cpu" or begun["device"] == now["device"])
     )
 
 
@@ -233,6 +235,7 @@ def _adopt(main: RunFolder, folder: RunFolder, config: RunConfig) -> None:
     """Give a variant the main run's last checkpoint; `train` finds nothing left to do but to write the artefact."""
     folder.create()
     write_text(folder.config, dump_config(config))
+    write_json(folder.manifest, {**read_manifest(main), "run": config.name})
     write_json(folder.origin, {"run": main.path.name, "step": main.steps()[-1]})
     write_text(folder.metrics, main.metrics.read_text(encoding="utf-8"))
     last = main.steps()[-1]

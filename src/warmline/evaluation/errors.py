@@ -17,6 +17,7 @@ from warmline.evaluation.paired import paired_difference
 from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies, read_replies, write_examples
 from warmline.evaluation.reading import precision, read_verdicts
 from warmline.evaluation.statistics import wilson
+from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json, write_picture
@@ -42,6 +43,7 @@ class Judged(NamedTuple):
         return {name: finding.evidence for name, finding in self.findings[side].items() if finding.evidence is not None}
 
 
+@writes_run("errors")
 def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE, longest: int = REPLY_TOKENS) -> dict[str, Any]:
     """Let both models answer the held-out prompts; write `replies.jsonl`, `examples.json`, `errors.json` and `errors.png` in `results/`.
 

@@ -22,6 +22,7 @@ from warmline.evaluation.leak import hide_replies
 from warmline.evaluation.replies import draw_prompts, score_replies
 from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.evaluation.scores import METHOD
+from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json
@@ -77,6 +78,7 @@ def evaluation_data(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"sources": data.sources.model_copy(update={"goemotions": goemotions, "safety": safety})})
 
 
+@writes_run("evaluate")
 def evaluate(path: Path, replies: int = 50, baselines: bool = True, longest: int = REPLY_TOKENS) -> dict[str, Any]:
     """Score the saved artefact on the test splits; write `results/evaluation.json` and the pictures.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jinja2
 
+from warmline.lock import writes_run
 from warmline.reporting import phrases
 from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, public_name, shape_errors
 from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
@@ -53,6 +54,7 @@ _TITLES = {"evaluation": "evaluation", "eqbench": "EQ-Bench scores", "ablation":
            "errors": "error taxonomy", "safety": "red team"}  # fmt: skip
 
 
+@writes_run("report")
 def write_report(path: Path) -> Path:
     """Write `report.md` into a run folder, with data cards where they are missing; a second time changes no byte.
 

@@ -15,6 +15,7 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, cut_off, too_many_cut
 from warmline.evaluation.finished import FinishedRun
+from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json, write_text
@@ -56,6 +57,7 @@ class Options(NamedTuple):
     max_new_tokens: int = REPLY_TOKENS
 
 
+@writes_run("redteam")
 def red_team(path: Path, options: Options, console: Console | None = None) -> dict[str, Any]:
     """Ask, flag, judge and write.
 

@@ -1,7 +1,8 @@
 """All of a run's state after an optimiser step, in safetensors and JSON: nothing is ever unpickled.
 
 The data order is a function of the sampler's counts, dropout a function of seed and step, the learning rate a function of the step; so
-weights, optimiser state, the packer's state and a few numbers are the whole of it.
+weights, optimiser state, the packer's state and a few numbers are the whole of it. A third file has the checksums of both and says whose
+checkpoint it is, so that what a disk or a person changed is refused, never trained on.
 """
 
 import json
@@ -15,14 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from warmline.checksums import sha256_of
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.model.multitask import MultiTaskModel
-from warmline.runs import RunFolder, write_folder
+from warmline.runs import RunFolder, read_json, write_folder
 from warmline.training.optimizer import Optimizer
 from warmline.training.sharding import spread_like, whole
 
-_TENSORS, _NUMBERS = "state.safetensors", "state.json"
+_TENSORS, _NUMBERS, _CHECKSUMS = "state.safetensors", "state.json", "checksums.json"
 
 
 @dataclass
@@ -103,6 +105,8 @@ def save_checkpoint(run: RunFolder, state: State, progress: Progress, keep: int)
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, folder / _TENSORS)
         content = {"progress": asdict(progress), "optimizer": state.numbers}
         (folder / _NUMBERS).write_text(json.dumps(content), encoding="utf-8")
+        checksums = {"run_id": _run_id(run), "sha256": {name: sha256_of(folder / name) for name in (_TENSORS, _NUMBERS)}}
+        (folder / _CHECKSUMS).write_text(json.dumps(checksums), encoding="utf-8")
 
     write_folder(run.checkpoint(progress.step), fill)
     for step in run.steps()[:-keep]:
@@ -122,24 +126,23 @@ def restore_checkpoint(run: RunFolder, step: int, model: MultiTaskModel, optimiz
     """Load everything that `save_checkpoint` wrote.
 
     Raises:
-        WarmlineError: the checkpoint is damaged or of another model.
+        WarmlineError: the checkpoint is damaged or of another run, step or model.
     """
-    folder = run.checkpoint(step)
-    tensors, content = _read(folder)
-    _load_weights(folder, tensors, model)
+    tensors, content = _read(run, step)
+    _load_weights(run.checkpoint(step), tensors, model)
     try:
         states: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in content["optimizer"].items()}
         progress = Progress(**content["progress"])
         for number, master in enumerate(optimizer.masters()):
             master.copy_(tensors[f"master.{number}"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged(folder, error) from None
-    parameters = _parameters(optimizer)
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            parameter = parameters[int(index)]
-            states.setdefault(int(index), {})[key] = spread_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+        parameters = _parameters(optimizer)
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                parameter = parameters[int(index)]
+                states.setdefault(int(index), {})[key] = spread_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise _damaged(run, step, f"does not fit this run: {_reason(error)}") from None
     optimizer.inner.load_state_dict({**optimizer.inner.state_dict(), "state": states})
     return progress
 
@@ -150,8 +153,7 @@ def restore_weights(run: RunFolder, step: int, model: MultiTaskModel) -> None:
     Raises:
         WarmlineError: the checkpoint is damaged or of another model.
     """
-    folder = run.checkpoint(step)
-    _load_weights(folder, _read(folder)[0], model)
+    _load_weights(run.checkpoint(step), _read(run, step)[0], model)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
@@ -159,16 +161,59 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.inner.param_groups for parameter in group["params"]]
 
 
-def _read(folder: Path) -> tuple[dict[str, Tensor], Any]:
+def _read(run: RunFolder, step: int) -> tuple[dict[str, Tensor], Any]:
+    verify_checkpoint(run, step)
+    folder = run.checkpoint(step)
     try:
-        return load_file(folder / _TENSORS), json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
+        tensors = load_file(folder / _TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _damaged(folder, error) from None
+        raise _damaged(run, step, f"{_TENSORS}: {_reason(error)}") from None
+    try:
+        content = json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
+        found = content["progress"]["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(run, step, f"{_NUMBERS}: {_reason(error)}") from None
+    if found != step:
+        raise _damaged(run, step, f"{_NUMBERS} is of step {found}")
+    return tensors, content
 
 
-def _damaged(folder: Path, error: Exception) -> WarmlineError:
-    reason = f"{type(error).__name__}: {error}"
-    return WarmlineError(f"{folder}: damaged checkpoint ({reason}); remove it to resume from the one before")
+def verify_checkpoint(run: RunFolder, step: int) -> None:
+    """Check that a checkpoint's files are those that this run wrote.
+
+    Raises:
+        WarmlineError: they are not; names the file and what to remove.
+    """
+    folder = run.checkpoint(step)
+    try:
+        said = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        owner, expected = said["run_id"], {name: said["sha256"][name] for name in (_TENSORS, _NUMBERS)}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(run, step, f"{_CHECKSUMS}: {_reason(error)}") from None
+    for name, digest in expected.items():
+        try:
+            found = sha256_of(folder / name)
+        except OSError as error:
+            raise _damaged(run, step, f"{name}: {_reason(error)}") from None
+        if found != digest:
+            raise _damaged(run, step, f"{name}: its sha256 is not the one in {_CHECKSUMS}")
+    if owner != _run_id(run):
+        raise _damaged(run, step, "another run wrote it")
+
+
+def _run_id(run: RunFolder) -> Any:
+    return read_json(run.manifest).get("id") if run.manifest.is_file() else None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or repr(error)).lower()
+
+
+def _damaged(run: RunFolder, step: int, reason: str) -> WarmlineError:
+    earlier = [other for other in run.steps() if other < step]
+    later = " and the later ones" if run.steps()[-1:] > [step] else ""
+    then = f"resume from the one before, step {earlier[-1]}" if earlier else "resume from the beginning"
+    return WarmlineError(f"{run.checkpoint(step)}: damaged checkpoint ({' '.join(reason.split())}); remove it{later} to {then}")
 
 
 def _load_weights(folder: Path, tensors: dict[str, Tensor], model: MultiTaskModel) -> None:

@@ -21,15 +21,23 @@ from warmline.data.encoding import encode_split
 from warmline.data.packing import Row, collate, count_targets, tally
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
+from warmline.lock import LOCK, hold
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.runs import RunFolder, append_text, disk_errors, parse_json, read_json, write_json, write_text
-from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint
+from warmline.runs import RunFolder, append_text, disk_errors, parse_json, write_json, write_text
+from warmline.training.checkpoint import (
+    Progress,
+    collect_state,
+    restore_checkpoint,
+    restore_weights,
+    save_checkpoint,
+    verify_checkpoint,
+)
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
-from warmline.training.manifest import make_manifest
+from warmline.training.manifest import make_manifest, record_base, record_resumption, refuse_changes
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
 from warmline.training.plan import Way, choose_way, make_packer, make_plan, refuse_hopeless
@@ -37,7 +45,7 @@ from warmline.training.refit import refit_heads
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
-from warmline.training.teachers import Teachers, teacher_hashes, teachers_of
+from warmline.training.teachers import Teachers, teachers_of
 from warmline.training.thresholds import move_thresholds
 from warmline.training.validation import Validator
 from warmline.training.view import View
@@ -73,17 +81,22 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
     way = choose_way(config, place, accelerator.num_processes)
     view = view or View(quiet=not accelerator.is_main_process)
     run = RunFolder(config.output_dir / config.name)
+    now = make_manifest(config, place, accelerator.num_processes, way.choice)
     if accelerator.is_main_process:
-        _claim(run, config, resume, overwrite)
+        run.create()
     accelerator.wait_for_everyone()
-    try:
-        return _Training(config, run, accelerator, place, way, view).finish()
-    except torch.OutOfMemoryError:
-        raise WarmlineError(f"out of GPU memory; {what_would_fit(config, place.dtype != torch.float32, place.device)}") from None
-    finally:
-        view.close()
-        if config.trackers:
-            accelerator.end_training()
+    with hold(run.path, "train"):
+        if accelerator.is_main_process:
+            _claim(run, config, now, resume, overwrite)
+        accelerator.wait_for_everyone()
+        try:
+            return _Training(config, run, accelerator, place, way, now, view).finish()
+        except torch.OutOfMemoryError:
+            raise WarmlineError(f"out of GPU memory; {what_would_fit(config, place.dtype != torch.float32, place.device)}") from None
+        finally:
+            view.close()
+            if config.trackers:
+                accelerator.end_training()
 
 
 class StepResult(NamedTuple):
@@ -97,7 +110,9 @@ class StepResult(NamedTuple):
 class _Training:
     """A run in progress. Everything that changes lies in `progress`, the model, the optimiser and the packer."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, way: Way, view: View) -> None:
+    def __init__(
+        self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, way: Way, now: dict[str, Any], view: View
+    ) -> None:
         self.config, self.run, self.accelerator, self.place, self.way, self.view = config, run, accelerator, place, way, view
         self.template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
         view.say("reading and encoding the data")
@@ -118,7 +133,9 @@ class _Training:
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, self.held_out, place)
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
-        self.progress = self._start_or_resume()
+        if accelerator.is_main_process:
+            record_base(run, config.model)
+        self.progress = self._start_or_resume(now)
         if self.progress.step < self.plan.steps:
             for line in self_check(self.model, self.sources, place, config.model.bidirectional):
                 view.say(f"self-check: {line}")
@@ -128,9 +145,7 @@ class _Training:
     def finish(self) -> RunFolder:
         """Train what is left, then write artefact and curves."""
         if self.accelerator.is_main_process:
-            write_text(self.run.config, dump_config(self.config))
             write_json(self.run.plan, self.plan.as_json())
-            write_json(self.run.manifest, make_manifest(self.config, self.place, self.accelerator.num_processes, self.way.choice))
         if self.config.trackers:
             self.accelerator.init_trackers("warmline", config={"name": self.config.name, "yaml": dump_config(self.config)})
         self.view.start(self.plan, self.progress.step)
@@ -158,18 +173,22 @@ class _Training:
             scores = self.validator(self.model, self.accelerator)
             self._record({"kind": "validation", "step": step, "refit": fitted, "offsets": moved, **scores})
 
-    def _start_or_resume(self) -> Progress:
+    def _start_or_resume(self, now: dict[str, Any]) -> Progress:
         steps = self.run.steps()
         if not steps:
             if self.accelerator.is_main_process:
                 keep_metrics(self.run.metrics, upto=-1)
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
         progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
+        if self.config.validation.artifact == "best" and progress.best_step:
+            verify_checkpoint(self.run, progress.best_step)  # the artefact may be made of it: better known now than after the last step
         self.packer.restore(progress.packer)
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
         if self.accelerator.is_main_process:
             keep_metrics(self.run.metrics, upto=progress.step)
+            if other := record_resumption(self.run, progress.step, now):
+                self.view.say(f"not as the run began, so the last bits may differ: {', '.join(other)}")
         self.view.say(f"resuming after step {progress.step}")
         return progress
 
@@ -347,12 +366,11 @@ def _micro_batches(rows: list[Row], size: int, ranks: int, rank: int) -> Iterato
         yield own[start : start + size]
 
 
-def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> None:
-    """Make the run folder, or say why it may not be used."""
+def _claim(run: RunFolder, config: RunConfig, now: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Begin in the run folder, or say why it may not be used."""
     begun = run.config.exists() or bool(run.steps())
     if begun and overwrite:
-        with disk_errors(run.path):
-            shutil.rmtree(run.path)
+        _clear(run)
     elif begun:
         run.refuse_strangers()
         if not resume:
@@ -362,7 +380,19 @@ def _claim(run: RunFolder, config: RunConfig, resume: bool, overwrite: bool) -> 
             raise WarmlineError(
                 f"{run.path}: the configuration differs from the run's at `{differing_keys(saved, config)[0]}`; resume unchanged"
             )
-        if run.manifest.is_file() and read_json(run.manifest).get("teachers_sha256", {}) != teacher_hashes(config):
-            raise WarmlineError(f"{run.path}: its teachers were trained again since it began; put the earlier ones back, or --overwrite")
+        if run.steps():
+            refuse_changes(run, now)
+            return
     run.create()
     write_text(run.config, dump_config(config))
+    write_json(run.manifest, now)
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove all but the lock, which is held."""
+    with disk_errors(run.path):
+        for path in run.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()

@@ -27,6 +27,7 @@ from warmline.evaluation.eqbench3.suites import Suite, official_suite, sample_su
 from warmline.evaluation.eqbench3.transcripts import DECODING, MAX_TOKENS, SHORT_REPLY, Transcript, play, section_report
 from warmline.evaluation.finished import FinishedRun, run_context
 from warmline.evaluation.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, LocalModel, Responder
+from warmline.lock import writes_run
 from warmline.model.description import read_description
 from warmline.runs import RunFolder, write_json, write_text
 
@@ -81,6 +82,7 @@ class Options:
     tuned_model: str = "tuned"
 
 
+@writes_run("eqbench")
 def eq_bench(path: Path, options: Options, console: Console | None = None) -> dict[str, Any]:
     """Run the benchmark on a finished run and write `results/eq_bench_results.json`.
 
