@@ -22,7 +22,7 @@ from warmline.training.device import Place
 from warmline.training.teachers import teacher_hashes
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
-_BASE_FILES = (".json", ".jinja", ".model", ".safetensors", ".txt")
+_BASE_FILES = ("config.json", "tokenizer*", "vocab*", "merges.txt", "*tokens*.json", "*.model", "*.safetensors", "*.safetensors.index.json")
 _FILES = {"data_sha256": "the data file", "base_sha256": "the base's file", "teachers_sha256": "the teacher"}
 _SETTINGS = {"ranks": "processes", "dtype": "precision", "backend": "backend"}
 _SURROUNDINGS = ("device", "threads", "python")
@@ -142,7 +142,8 @@ def base_checksums(model: ModelConfig) -> dict[str, str]:
         if not isinstance(cached, str):
             return {}
         folder = Path(cached).parent
-    return {path.name: sampled_sha256(path) for path in sorted(folder.iterdir()) if path.suffix in _BASE_FILES and path.is_file()}
+    files = {path for pattern in _BASE_FILES for path in folder.glob(pattern) if path.is_file()}
+    return {path.name: sampled_sha256(path) for path in sorted(files)}
 
 
 def _changed(run: RunFolder, changed: list[str]) -> WarmlineError:
