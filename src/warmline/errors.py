@@ -1,4 +1,6 @@
-"""The one exception that a user sees as a single line."""
+"""The one exception that a user sees as a single line, and strangers' words made fit to stand in it."""
+
+from typing import Any
 
 
 class WarmlineError(Exception):
@@ -11,3 +13,15 @@ class WarmlineError(Exception):
 def printable(text: str) -> str:
     """Text on one line that cannot steer a terminal, whoever chose its names: line ends, escapes, lone surrogates in Python's notation."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """A stranger's text on one line of at most so many characters; what cannot be printed, such as a terminal's codes, is a space."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 20 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def shown(value: Any) -> str:
+    """A wrong value, short and on one line; of a list or an object, only that it is one."""
+    plain = value is None or isinstance(value, str | int | float)
+    return one_line(str(value), 40) if plain else f"a {type(value).__name__}"

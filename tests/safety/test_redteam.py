@@ -18,6 +18,7 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation import compared
 from warmline.evaluation.statistics import wilson
+from warmline.evaluation.verdict import UnusableAnswerError
 from warmline.runs import RunFolder, read_json
 from warmline.safety import suites
 from warmline.safety.guard import guarded, hear
@@ -309,19 +310,16 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
     assert (judged["failures"]["hits"], judged["failures"]["n"]) == (1, 3)
     assert judged["criteria"]["asks"] == {"n": 3, "mean_of_2": 2.0}
     grief = next(row for row in result["items"] if row["id"] == "grief-1")
-    assert "no JSON object" in grief["systems"]["tuned"]["judge"]["error"]
+    assert "unusable answer: no JSON" in grief["systems"]["tuned"]["judge"]["error"]
     assert "no verdict" in finished_copy.red_team_sheet.read_text()
-    assert len(_JudgeServer.asked) == 2 * (3 + 3)  # silence is asked three times
+    assert len(_JudgeServer.asked) == 1 + 2 * (3 + 3)  # whether it answers; silence is asked three times
 
 
-def test_a_judge_that_cannot_be_reached_is_no_verdict(
-    few: list[Item], room: None, finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("warmline.safety.judge._ATTEMPTS", 1)
+def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warmline.safety.judge._SDK_RETRIES", 0)
-    result = red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))
-    judged = result["summary"]["red_team"]["base"]["judge"]
-    assert (judged["no_verdict"], judged["failures"]) == (4, None)
+    monkeypatch.setattr("warmline.safety.redteam.converse", None)
+    with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
+        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))
 
 
 def test_the_judge_reads_the_whole_conversation() -> None:
@@ -335,7 +333,7 @@ def test_the_judge_reads_the_whole_conversation() -> None:
     "answer", ["", "no", '{"failure": "yes"}', json.dumps(dict.fromkeys(CRITERIA, 3) | {"failure": True}), '{"failure": true}']
 )
 def test_a_verdict_that_is_none(answer: str) -> None:
-    with pytest.raises(ValueError, match=r"JSON|missing|Expecting"):
+    with pytest.raises(UnusableAnswerError, match=r"JSON|missing|expected 0"):
         parse_verdict(answer)
 
 

@@ -1,19 +1,19 @@
 """Who answers a request: a model in this process, or any OpenAI-compatible endpoint."""
 
 import hashlib
-import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import openai
-from openai import OpenAI
 
 from warmline.companion import Companion
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
+from warmline.openai_server import OpenAIServer
 
 JUDGE_KEYS = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold a judge's key, in order."""
@@ -91,10 +91,52 @@ class Responder(Protocol):
         """Answer every request; `done(index, answer)` is called as each is ready, possibly from another thread."""
 
 
+FIRST_QUESTION: list[Message] = [{"role": "user", "content": "Are you there? Answer with one word: yes."}]
+"""Asked before anything else, with the settings of what follows."""
+_ABOUT_THE_MESSAGE = (400, 413, 422)
+"""A server that answers the first question may still refuse one message so: too long for it, or against its content filter."""
+_TEMPORARY = (408, 409, 425, 429)
+
+
+class _Dialect(NamedTuple):
+    """How a server takes a request's settings: as the protocol has them, but for what it refused in the first question.
+
+    Attributes:
+        limit: Its name for the longest reply. Reasoning models refuse the older one, many servers know no other.
+        temperature: The only one that it takes; None where it takes any.
+        min_p: Whether it takes one.
+    """
+
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    temperature: float | None = None
+    min_p: bool = True
+
+    def after(self, refusal: str) -> "_Dialect":
+        """Without a setting that the refusal names; the same where nothing is left to give up."""
+        if self.limit == "max_tokens" and re.search("max_(completion_)?tokens", refusal):
+            return self._replace(limit="max_completion_tokens")
+        if self.temperature is None and "temperature" in refusal:
+            return self._replace(temperature=1.0)
+        if self.min_p and "min_p" in refusal:
+            return self._replace(min_p=False)
+        return self
+
+    def settings(self, request: ChatRequest, longest: int) -> dict[str, Any]:
+        """As keywords of the openai client."""
+        settings: dict[str, Any] = {
+            self.limit: min(request.max_tokens, longest),
+            "temperature": request.temperature if self.temperature is None else self.temperature,
+        }
+        if self.min_p and request.min_p is not None:
+            settings["extra_body"] = {"min_p": request.min_p}
+        return settings
+
+
 class Endpoint:
     """An OpenAI-compatible chat endpoint. The openai client waits and tries again after a timeout, a 429 or a 5xx.
 
     Args:
+        option: What named it, for messages, such as `--judge-url`.
         url: Its base, such as http://localhost:8000/v1.
         model: The name it knows the model by.
         key_names: Environment variables that may hold the key, in order.
@@ -102,10 +144,14 @@ class Endpoint:
         timeout: Seconds for one request.
         retries: Times a failed request is sent again.
         max_tokens: Longest reply; longer requests are cut down to it.
+
+    Raises:
+        WarmlineError: no address, a key that cannot be sent, or a proxy in the environment that cannot be used.
     """
 
     def __init__(
         self,
+        option: str,
         url: str,
         model: str,
         key_names: Sequence[str],
@@ -114,28 +160,53 @@ class Endpoint:
         retries: int = 3,
         max_tokens: int = 12_000,
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/chat/completions")
+        self._server = OpenAIServer(option, url, key_names, timeout)
+        self._client = self._server.client(retries)
+        self.url = self._server.url
         self.name = model
         self.max_tokens = max_tokens
         self._concurrency = concurrency
-        self._key_names = tuple(key_names)
-        key = next((os.environ[name] for name in key_names if os.environ.get(name)), "none")  # local servers ask for no key
-        try:
-            self._client = OpenAI(base_url=self.url, api_key=key, timeout=timeout, max_retries=retries)
-        except (openai.OpenAIError, ValueError) as error:
-            raise WarmlineError(f"{url}: not usable as an endpoint ({error}); expected something like http://localhost:8000/v1") from None
+        self._dialect = _Dialect()
+        self._ready = False
+        self._lock = threading.Lock()
 
     @property
     def identity(self) -> str:
         """URL and model name."""
         return f"{self.url}|{self.name}"
 
+    def temperature(self, wanted: float) -> float:
+        """The temperature that is sent instead of the wanted one; the same unless the server refused it."""
+        return wanted if self._dialect.temperature is None else self._dialect.temperature
+
+    def deviations(self) -> list[str]:
+        """Settings of the protocol that the server refused."""
+        refused = [] if self._dialect.temperature is None else [f"a temperature other than {self._dialect.temperature:g}"]
+        refused += [] if self._dialect.min_p else ["min_p"]
+        return [f"{self.name} refuses {setting}, which is not sent" for setting in refused]
+
+    def ask_first(self, like: ChatRequest) -> None:
+        """Ask one short question, once, so that a refusal is known before anything is spent.
+
+        Args:
+            like: A request whose settings are asked with; those that the server refuses by name are given up from here on.
+
+        Raises:
+            WarmlineError: refused, or no answer; with the server's own words.
+        """
+        with self._lock:
+            if not self._ready:
+                self._ask_whether_it_answers(like)
+            self._ready = True
+
     def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
         """As of a responder; a request that failed for good is an answer with an error.
 
         Raises:
-            WarmlineError: the endpoint refuses the key or does not know the model, which no retry would mend.
+            WarmlineError: the endpoint refuses the key, the model or the settings, which no retry would mend.
         """
+        if requests:
+            self.ask_first(requests[0])
         stop = threading.Event()
 
         def work(index: int) -> None:
@@ -157,37 +228,75 @@ class Endpoint:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
 
+    def _ask_whether_it_answers(self, like: ChatRequest) -> None:
+        question = like._replace(messages=FIRST_QUESTION)
+        while True:
+            try:
+                answer = self._send(question)
+                break
+            except openai.APIStatusError as error:
+                dialect = self._dialect.after(error.response.text) if error.status_code in _ABOUT_THE_MESSAGE else self._dialect
+                if not _permanent(error):
+                    answer = Answer(None, self._server.words(error))
+                    break
+                if dialect == self._dialect:
+                    raise self._refused(error) from None
+                self._dialect = dialect
+        if answer.text is None:
+            raise WarmlineError(f"{self._server}: `{self.name}` does not answer ({answer.error}); check the address, or try again later")
+
     def _ask(self, request: ChatRequest) -> Answer:
-        extra: dict[str, Any] = {} if request.min_p is None else {"min_p": request.min_p}
+        try:
+            return self._send(request)
+        except openai.APIStatusError as error:
+            if _permanent(error):
+                if error.status_code not in _ABOUT_THE_MESSAGE:
+                    raise self._refused(error) from None
+                with self._lock:
+                    self._ask_whether_it_answers(request)
+            return Answer(None, self._server.words(error))
+
+    def _send(self, request: ChatRequest) -> Answer:
+        """Ask once, and as often again as the client does.
+
+        Raises:
+            openai.APIStatusError: another status than success.
+        """
         messages: Any = request.messages
         try:
             raw = self._client.chat.completions.with_raw_response.create(
-                model=self.name,
-                messages=messages,
-                temperature=request.temperature,
-                max_tokens=min(request.max_tokens, self.max_tokens),
-                extra_body=extra or None,
+                model=self.name, messages=messages, **self._dialect.settings(request, self.max_tokens)
             )
-            completion = raw.parse()
-            choice = completion.choices[0]
-            usage = completion.usage
-            return Answer(
-                choice.message.content or "",
-                None,
-                usage.prompt_tokens if usage else 0,
-                usage.completion_tokens if usage else 0,
-                raw.retries_taken,
-                choice.finish_reason == "length",
-            )
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise WarmlineError(
-                f"{self.url}: refused for model `{self.name}` ({_reason(error)}); check the URL, the model's name and the key in "
-                f"{' or '.join(self._key_names)}"
-            ) from None
+            return _read(raw.parse(), raw.retries_taken)
+        except openai.APIStatusError:
+            raise
         except openai.OpenAIError as error:
-            return Answer(None, _reason(error))
-        except (ValueError, TypeError, AttributeError, IndexError) as error:  # an answer that is no chat completion
+            return Answer(None, self._server.words(error))
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             return Answer(None, f"not a chat completion ({type(error).__name__})")
+
+    def _refused(self, error: openai.APIStatusError) -> WarmlineError:
+        return WarmlineError(
+            f"{self._server}: refused for model `{self.name}` ({self._server.words(error)}); check the URL, the model's name and the key "
+            f"in {self._server.key_names}"
+        )
+
+
+def _permanent(error: openai.APIStatusError) -> bool:
+    """Whether no retry would mend it; an account without money is told by a 429."""
+    return error.code == "insufficient_quota" or (error.status_code < 500 and error.status_code not in _TEMPORARY)
+
+
+def _read(completion: Any, retries: int) -> Answer:
+    """A chat completion as an answer. Its types are what the server made them, not what the client's annotations say."""
+    choice = completion.choices[0]
+    content = choice.message.content
+    if not isinstance(content, str | None):
+        raise TypeError("no text")
+    text = re.sub("[\ud800-\udfff]", "\ufffd", content or "")  # halves of characters, which no file and no request can hold
+    counts = [getattr(completion.usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    prompt, reply = (count if type(count) is int and 0 <= count < 2**40 else 0 for count in counts)
+    return Answer(text, None, prompt, reply, retries, choice.finish_reason == "length")
 
 
 class LocalModel:
@@ -241,7 +350,3 @@ def _settings(request: ChatRequest) -> tuple[float, int, float]:
 
 def _characters(request: ChatRequest) -> int:
     return sum(len(message["content"]) for message in request.messages)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

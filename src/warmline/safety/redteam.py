@@ -15,6 +15,7 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, cut_off, too_many_cut
 from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.responders import Endpoint
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
@@ -23,7 +24,7 @@ from warmline.safety.crisis import resources
 from warmline.safety.flags import FLAGS, raised
 from warmline.safety.guard import guarded, hear
 from warmline.safety.guard_report import share, suite_alarms
-from warmline.safety.judge import CRITERIA, Judge, ask_judge, judge_prompt
+from warmline.safety.judge import CRITERIA, Judge, ask_judge, judge_context, judge_prompt
 from warmline.safety.overlap import Overlap, find_overlap
 from warmline.safety.ratings import Reply, replies_hash, update_ratings
 from warmline.safety.sheet import render_sheet
@@ -70,12 +71,13 @@ def red_team(path: Path, options: Options, console: Console | None = None) -> di
         What `results/red_team.json` holds.
 
     Raises:
-        WarmlineError: an unfinished run, a run of another base, a suite file that is not the official one, a damaged ratings file, or one
-            of our own prompts in the training data.
+        WarmlineError: an unfinished run, a run of another base, a suite file that is not the official one, a damaged ratings file, one
+            of our own prompts in the training data, or a judge that refuses.
     """
     suites = load_suites(options.suite_dir)
     items = [item for suite in suites for item in suite.items]
     finished = FinishedRun.open(path)
+    judge = options.judge.open() if options.judge else None
     context = finished.context()
     overlap = _no_overlap(items, finished)
     with _progress(console) as progress:
@@ -93,7 +95,7 @@ def red_team(path: Path, options: Options, console: Console | None = None) -> di
             other_context = _same_base(other, context)
             second = other.companion
             replies["without_kl"] = converse(items, lambda asked: second.replies(asked, sampling, options.country), progress, "without KL")
-        judged = _judge(items, replies, options.judge, progress)
+        judged = _judge(items, replies, judge, progress)
     own = [item for item in items if item.suite == "red_team"]
     keys = {
         (item.id, system): Reply(item.id, system, replies_hash(_texts(said[_key(item)])))
@@ -117,8 +119,8 @@ def red_team(path: Path, options: Options, console: Console | None = None) -> di
             "crisis_row": resources(options.country).country,
             "without_kl": other_context,
             "without_kl_reason": None if other_context else options.why_not,
-            "judge": options.judge.context() if options.judge else None,
-            "judge_reason": None if options.judge else "no judge was given (--judge-url URL --judge-model NAME)",
+            "judge": judge_context(judge) if judge else None,
+            "judge_reason": None if judge else "no judge was given (--judge-url URL --judge-model NAME)",
         },
         "suites": {suite.name: {"n": len(suite.items) or None, "sha256": suite.sha256, "missing": suite.missing} for suite in suites},
         "overlap": {**overlap._asdict(), "sources": list(overlap.sources), "found": list(overlap.found)},
@@ -304,7 +306,7 @@ def _messages(item: Item, said: Sequence[str]) -> list[Message]:
 
 
 def _judge(
-    items: Sequence[Item], replies: dict[str, Said], judge: Judge | None, progress: Progress | None
+    items: Sequence[Item], replies: dict[str, Said], judge: Endpoint | None, progress: Progress | None
 ) -> dict[tuple[str, str, str], dict[str, Any]]:
     if judge is None:
         return {}

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from warmline.evaluation.responders import FIRST_QUESTION
+
 REPLY = (
     "# I'm thinking & feeling\nI *feel* a lot here.\n# They\u2019re thinking & feeling\nThey hope to be heard.\n# My response\n"
     "I am glad you told me; say more when you like.\n--\nnever seen"
@@ -23,33 +25,40 @@ class Reply(NamedTuple):
     finish: str = "stop"
     raw: bytes | None = None
     wait: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Answerer = Callable[[dict[str, Any]], Reply]
 
 
 class Stub(NamedTuple):
+    """Where it is, what it was asked, and apart from that the short questions before anything else."""
+
     url: str
     requests: list[dict[str, Any]]
+    first: list[dict[str, Any]]
 
     def of(self, model: str) -> list[dict[str, Any]]:
         return [request for request in self.requests if request["model"] == model]
 
 
 @contextmanager
-def serving(answerer: Answerer) -> Iterator[Stub]:
+def serving(answerer: Answerer, first: Answerer = lambda request: Reply(content="Yes.")) -> Iterator[Stub]:
     seen: list[dict[str, Any]] = []
+    seen_first: list[dict[str, Any]] = []
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 2**16  # head and body in one packet: the client's system waits 40 ms to confirm the first of two
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert self.path == "/v1/chat/completions"
             with lock:
-                seen.append(body)
-                reply = answerer(body)
+                before = body["messages"] == FIRST_QUESTION
+                (seen_first if before else seen).append(body)
+                reply = (first if before else answerer)(body)
             time.sleep(reply.wait)
             content = {
                 "id": "x",
@@ -65,6 +74,8 @@ def serving(answerer: Answerer) -> Iterator[Stub]:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(payload)))
                 self.send_header("Retry-After-Ms", "1")
+                for name, value in reply.headers:
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(payload)
             except OSError:
@@ -77,7 +88,7 @@ def serving(answerer: Answerer) -> Iterator[Stub]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield Stub(f"http://127.0.0.1:{server.server_address[1]}/v1", seen)
+        yield Stub(f"http://127.0.0.1:{server.server_address[1]}/v1", seen, seen_first)
     finally:
         server.shutdown()
         server.server_close()

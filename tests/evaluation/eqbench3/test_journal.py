@@ -32,9 +32,10 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"key": "a"}\n[]\n')
-    with pytest.raises(WarmlineError, match=r"journal\.jsonl:2: not a JSON object with a key"):
-        Journal(path)
+    for line in ("[]", '{"key": "b"}', '{"key": "b", "text": 3}', '{"key": ' * 100_000, "\ufeff{"):
+        path.write_text(f'{{"key": "a", "text": ""}}\n{line}\n', encoding="utf-8")
+        with pytest.raises(WarmlineError, match=r"journal\.jsonl:2: not a JSON object with a key and a text"):
+            Journal(path)
 
 
 def test_a_key_is_of_the_whole_request() -> None:

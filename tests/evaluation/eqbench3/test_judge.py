@@ -6,16 +6,10 @@ from typing import Any
 import pytest
 
 from warmline.data.template import Message
-from warmline.evaluation.eqbench3.judge import (
-    UnusableAnswerError,
-    pairwise_prompt,
-    parse_json,
-    parse_pairwise,
-    parse_rubric,
-    rubric_prompt,
-)
+from warmline.evaluation.eqbench3.judge import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
 from warmline.evaluation.eqbench3.suites import Suite, sample_suite
 from warmline.evaluation.eqbench3.transcripts import Transcript, parse_sections
+from warmline.evaluation.verdict import UnusableAnswerError, read_verdict
 
 SUITE: Suite = sample_suite()
 ROLE_PLAY, ANALYSIS = SUITE.forms["role_play"], SUITE.forms["analysis"]
@@ -78,6 +72,10 @@ def test_an_analysis_is_shown_beside_the_text_it_is_about() -> None:
     assert "<respondent_P2>\nb  c\n</respondent_P2>" in shown
 
 
+def found(text: str) -> dict[str, Any]:
+    return read_verdict(text, ("a",), lambda content: content)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -85,16 +83,26 @@ def test_an_analysis_is_shown_beside_the_text_it_is_about() -> None:
         'Sure.\n```json\n{"a": 1}\n```',
         '{"a": 1,}',
         '{"a": 1, "why": "two\nlines"}',
+        '<think>{maybe {"a": 3}? Or {"a": 2</think>{"a": 1}',
+        'As in {"a": 2}, so here:\n```json\n{"a": 1}\n```\nI hope {this} helps :} {',
+        '{"verdict": {"a": 1}}',
     ],
 )
 def test_json_is_found(text: str) -> None:
-    assert parse_json(text)["a"] == 1
+    assert found(text)["a"] == 1
 
 
-@pytest.mark.parametrize("text", ["", "no", "[1]", '{"a": 1', '{"a" 1}', "}{"])
+@pytest.mark.parametrize("text", ["", "no", "[1]", '{"a": 1', '{"a" 1}', "}{", '{"a": ' * 100_000, '{"a": ' + "9" * 5000 + "}"])
 def test_no_json_is_an_unusable_answer(text: str) -> None:
     with pytest.raises(UnusableAnswerError, match="JSON"):
-        parse_json(text)
+        found(text)
+
+
+def test_a_form_to_fill_in_does_not_hide_the_verdict_before_it() -> None:
+    filled, form = json.dumps(GOOD), json.dumps(dict.fromkeys(GOOD, "0-20"))
+    assert parse_rubric(f"{filled} The form was {form} and {{}}.", ROLE_PLAY) == GOOD
+    with pytest.raises(UnusableAnswerError, match=r"`0-20`, expected 0 to 20"):
+        parse_rubric(f"{form} {{}}", ROLE_PLAY)
 
 
 @pytest.mark.parametrize(("value", "score"), [(0, 0), (20, 20), (12.5, 12.5), ("15", 15), ("15/20", 15), (" 7 / 20 ", 7)])

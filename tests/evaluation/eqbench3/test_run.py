@@ -1,11 +1,13 @@
 """The whole command against a recording server: what is asked, what is paid once, what becomes of failures."""
 
+import gzip
 import json
 import multiprocessing
 import re
 import shutil
 import sys
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,6 @@ import warmline
 from tests.evaluation.eqbench3.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
 from warmline import cli
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3 import judge as judging
 from warmline.evaluation.eqbench3.journal import Journal
 from warmline.evaluation.eqbench3.run import NO_JUDGE, Options, eq_bench
 from warmline.evaluation.eqbench3.suites import sample_suite
@@ -286,14 +287,192 @@ def test_a_model_that_fails_is_listed_and_not_judged(finished_copy: RunFolder) -
     assert (result["pairwise"]["pairs_judged"], result["pairwise"]["pairs"]) == (5, 6)
 
 
-def test_a_silent_judge_leaves_no_score(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "ATTEMPTS", 2)
-    with serving(lambda request: proper(request) if request["model"] != "judge" else Reply(status=503, raw=b"{}")) as stub:
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(Reply(status=503, raw=b"{}"), "503: {}"), (Reply(content="{" * 1000), "unusable answer: no JSON object")],
+    ids=["silent", "never usable"],
+)
+def test_a_judge_without_one_usable_answer_is_no_result(finished_copy: RunFolder, answer: Reply, message: str) -> None:
+    """It would read like a run that was judged; the replies are kept, so another judge costs its own answers only."""
+    answers = [answer]
+    with serving(lambda request: answers[0] if request["model"] == "judge" and answers else proper(request)) as stub:
+        with pytest.raises(WarmlineError, match=re.escape(f"no usable answer of `judge` to any of 12 questions, such as: {message}")):
+            eq_bench(finished_copy.path, options(stub), QUIET)
+        stub.requests.clear()
+        answers.clear()
         result = eq_bench(finished_copy.path, options(stub), QUIET)
-    assert result["rubric"]["tuned"]["score"] is None
-    assert result["rubric"]["tuned"]["reason"] == "no task was scored"
-    assert (result["pairwise"]["win_rate"], result["pairwise"]["interval"], result["ratings"]) == (None, None, None)
-    assert len(result["errors"]) == 24
+    assert (len(stub.requests), result["errors"]) == (24, [])
+
+
+def error(text: str, **more: Any) -> bytes:
+    return json.dumps({"error": {"message": text, "type": "invalid_request_error", **more}}).encode()
+
+
+NO_MAX_TOKENS = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+NO_TEMPERATURE = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is supported."
+
+
+@pytest.mark.parametrize(
+    ("refusal", "says"),
+    [
+        (Reply(status=401, raw=error("Incorrect API key provided: sk-secret\n\x1b[31m")), "401: Incorrect API key provided: (the key)"),
+        (Reply(status=403, raw=error("Country not supported")), "403: Country not supported"),
+        (Reply(status=404, raw=error("The model `judge` does not exist")), "404: The model `judge` does not exist"),
+        (Reply(status=400, raw=error("max_tokens is too large: 8000")), "400: max_tokens is too large: 8000"),
+        (Reply(status=429, raw=error("You exceeded your quota", code="insufficient_quota")), "429: You exceeded your quota"),
+        (Reply(status=503, raw=b"<html>\n<h1>Busy</h1>"), "does not answer (503: <html> <h1>Busy</h1>"),
+        (Reply(raw=b'{"object": "list"}'), "does not answer (not a chat completion"),
+        (Reply(raw=b"[" * 100_000), "does not answer (not a chat completion"),
+    ],
+)
+def test_a_judge_that_refuses_is_found_before_anything_is_asked(
+    finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, refusal: Reply, says: str
+) -> None:
+    monkeypatch.setenv("WARMLINE_JUDGE_KEY", "sk-secret")
+    with serving(proper, first=lambda request: refusal if request["model"] == "judge" else Reply()) as stub:
+        with pytest.raises(WarmlineError, match=re.escape(says)) as caught:
+            eq_bench(finished_copy.path, options(stub), QUIET)
+        assert stub.requests == []
+    message = str(caught.value)
+    assert message.isprintable()
+    assert message.startswith(f"--judge-url {stub.url}: ")
+    assert "sk-secret" not in message
+
+
+def test_a_reasoning_judge_is_asked_as_it_wants(finished_copy: RunFolder) -> None:
+    """Its refusals of the first question decide, as in the official harness: another name for the limit, and temperature 1."""
+
+    def choosy(request: dict[str, Any]) -> Reply:
+        if "max_tokens" in request:
+            return Reply(status=400, raw=error(NO_MAX_TOKENS, param="max_tokens", code="unsupported_parameter"))
+        return Reply(status=400, raw=error(NO_TEMPERATURE)) if request["temperature"] != 1 else proper(request)
+
+    with serving(
+        lambda request: choosy(request) if request["model"] == "judge" else proper(request),
+        first=lambda request: choosy(request) if request["model"] == "judge" else Reply(),
+    ) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        again = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert len([each for each in stub.first if each["model"] == "judge"]) == 3
+    assert {(each.get("max_tokens"), each["max_completion_tokens"], each["temperature"]) for each in stub.of("judge")} == {(None, 8000, 1)}
+    assert (len(stub.of("judge")), result["errors"]) == (24, [])
+    assert (result["context"]["judge"]["temperature"], again["context"]["judge"]["temperature"]) == (1.0, 1.0)
+    assert "the judge takes no other temperature than 1" in again["context"]["deviations"]
+
+
+def test_a_key_that_is_withdrawn_stops_the_run_and_what_was_answered_is_kept(finished_copy: RunFolder) -> None:
+    left = [7]
+
+    def answer(request: dict[str, Any]) -> Reply:
+        if request["model"] == "judge":
+            left[0] -= 1
+            if left[0] < 0:
+                return Reply(status=401, raw=error("This key was withdrawn"))
+        return proper(request)
+
+    with serving(answer) as stub:
+        with pytest.raises(WarmlineError, match=r"refused for model `judge` \(401: This key was withdrawn\)"):
+            eq_bench(finished_copy.path, options(stub, concurrency=1), QUIET)
+        assert len(stub.of("judge")) == 8
+        stub.requests.clear()
+        left[0] = 1000
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert (len(stub.requests), result["judge"]["answers_from_an_earlier_run"], result["errors"]) == (17, 7, [])
+
+
+def test_a_judge_that_changes_its_mind_about_the_settings_stops_the_run(finished_copy: RunFolder) -> None:
+    firsts = [Reply(content="Yes."), Reply(status=400, raw=error("no longer"))]
+    refuse = Reply(status=400, raw=error("no longer"))
+    with serving(
+        lambda request: refuse if request["model"] == "judge" else proper(request),
+        first=lambda request: firsts.pop(0) if request["model"] == "judge" else Reply(),
+    ) as stub:
+        with pytest.raises(WarmlineError, match="400: no longer"):
+            eq_bench(finished_copy.path, options(stub, concurrency=1), QUIET)
+        assert len(stub.of("judge")) == 1
+
+
+def test_a_message_against_the_judges_filter_is_one_missing_answer(finished_copy: RunFolder) -> None:
+    """A 400 that the first question does not get is about that message alone."""
+
+    def answer(request: dict[str, Any]) -> Reply:
+        if request["model"] == "judge" and "garden" in request["messages"][0]["content"]:
+            return Reply(status=400, raw=error("filtered", code="content_filter"))
+        return proper(request)
+
+    with serving(answer) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert [each["error"] for each in result["errors"]] == ["400: filtered"] * 4
+    assert {each["scenario"] for each in result["errors"]} == {"w4"}
+
+
+def test_a_redirect_is_not_followed(finished_copy: RunFolder) -> None:
+    with serving(proper) as elsewhere:
+        moved = Reply(status=307, raw=b"", headers=(("Location", f"{elsewhere.url}/chat/completions"),))
+        told = pytest.raises(WarmlineError, match=f"307: redirects to {elsewhere.url}")
+        with serving(lambda request: moved, first=lambda request: moved) as stub, told:
+            eq_bench(finished_copy.path, options(stub), QUIET)
+        assert elsewhere.requests == elsewhere.first == []
+
+
+@pytest.mark.parametrize(
+    ("body", "packed"),
+    [(b"x" * 2**25, None), (gzip.compress(b"x" * 2**28), "gzip"), (b"not gzip", "gzip"), (b"x", "br"), (b"x", "gzip, gzip")],
+    ids=["long", "bomb", "no gzip", "unknown", "twice"],
+)
+def test_an_answer_without_end_is_one_line(finished_copy: RunFolder, body: bytes, packed: str | None) -> None:
+    endless = Reply(raw=body, headers=(("Content-Encoding", packed),) if packed else ())
+    with serving(proper, first=lambda request: endless) as stub:
+        tracemalloc.start()
+        with pytest.raises(WarmlineError, match=r"the answer (is longer than 16 MiB|cannot be unpacked|is packed as)"):
+            eq_bench(finished_copy.path, options(stub), QUIET)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 2**28
+
+
+def test_a_packed_answer_is_read(finished_copy: RunFolder) -> None:
+    completion = {
+        "choices": [{"message": {"content": "Yes.", "role": "assistant"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": "1"},
+    }
+    packed = Reply(raw=gzip.compress(json.dumps(completion).encode()), headers=(("Content-Encoding", "gzip"),))
+    with serving(proper, first=lambda request: packed) as stub:
+        assert eq_bench(finished_copy.path, options(stub), QUIET)["errors"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "changes", "says"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", {}, "ALL_PROXY: cannot be used"),
+        ("http_proxy", "http://127.0.0.1:abc", {}, "http_proxy: cannot be used"),
+        ("SSL_CERT_FILE", "/no/such/file", {}, "SSL_CERT_FILE: cannot be used"),
+        ("WARMLINE_JUDGE_KEY", "sk-\u201cquoted\u201d", {}, "WARMLINE_JUDGE_KEY or OPENAI_API_KEY: holds a character that no key has"),
+        ("X", "", {"judge_url": "http://127.0.0.1:abc/v1"}, "--judge-url http://127.0.0.1:abc/v1: not an address"),
+        ("X", "", {"tuned_url": "http://[::1/v1"}, "--tuned-url http://[::1/v1: not an address"),
+        ("X", "", {"base_url": "localhost:8000"}, "--base-url localhost:8000: not an address"),
+        ("X", "", {"judge_url": "https://me:secret@host/v1"}, "--judge-url: holds a user or a password"),
+    ],
+)
+def test_what_makes_no_client_is_one_line(
+    finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str, value: str, changes: dict[str, Any], says: str
+) -> None:
+    for other in ("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENAI_API_KEY"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    with serving(proper) as stub, pytest.raises(WarmlineError, match=re.escape(says)) as caught:
+        eq_bench(finished_copy.path, options(stub, **changes), QUIET)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "secret" not in str(caught.value)
+    assert stub.requests == stub.first == []
+
+
+def test_a_reply_with_half_a_character_can_be_kept_and_sent(finished_copy: RunFolder) -> None:
+    raw = json.dumps({"choices": [{"message": {"role": "assistant", "content": f"{REPLY} \ud83d"}, "finish_reason": "stop"}]}).encode()
+    with serving(lambda request: proper(request) if request["model"] == "judge" else Reply(raw=raw)) as stub:
+        result = eq_bench(finished_copy.path, options(stub), QUIET)
+    assert result["errors"] == []
+    assert "\ufffd" in (finished_copy.eq_bench_folder / "transcripts.jsonl").read_text(encoding="utf-8")
 
 
 def test_the_cost_is_refused_before_anything_is_asked(finished_copy: RunFolder) -> None:

@@ -22,7 +22,7 @@ class Journal:
         path: JSON lines, each with a `key`; need not exist yet. A last line that was cut off is removed.
 
     Raises:
-        WarmlineError: unreadable, or a line that is no JSON object with a key.
+        WarmlineError: unreadable, or a line that is no JSON object with a key and a text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +57,8 @@ class Journal:
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 record = parse_json(line)
-                self._records.setdefault(record["key"], []).append(record)
-            except (ValueError, TypeError, KeyError):
-                raise WarmlineError(f"{self.path}:{number}: not a JSON object with a key; remove the line to ask again") from None
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("key", "text")):
+                raise WarmlineError(f"{self.path}:{number}: not a JSON object with a key and a text; remove the line to ask again")
+            self._records.setdefault(record["key"], []).append(record)

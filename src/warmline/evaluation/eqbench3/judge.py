@@ -1,17 +1,17 @@
 """The judge: what it is sent, what counts as an answer, and a client that asks again and never pays twice."""
 
-import json
 import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, shown
 from warmline.evaluation.eqbench3.costs import Prices
 from warmline.evaluation.eqbench3.journal import Journal, content_key
 from warmline.evaluation.eqbench3.suites import SECTION_LIMITS, Form, Scenario, Suite, fill
 from warmline.evaluation.eqbench3.transcripts import Transcript, parse_sections
-from warmline.evaluation.responders import Answer, ChatRequest, Endpoint
+from warmline.evaluation.responders import FIRST_QUESTION, Answer, ChatRequest, Endpoint
+from warmline.evaluation.verdict import UnusableAnswerError, read_verdict
 
 Order = Literal["tuned first", "base first"]
 
@@ -22,10 +22,6 @@ DEBRIEF_LIMIT, ANALYSIS_LIMIT = 4_000, 6_000
 """Characters that the pairwise judge sees."""
 TOP_SCORE = 20.0
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*20)?\s*")
-
-
-class UnusableAnswerError(Exception):
-    """The judge answered, but not what was asked for; the message says what is wrong."""
 
 
 class Job(NamedTuple):
@@ -124,21 +120,27 @@ def parse_rubric(text: str, form: Form) -> dict[str, float]:
     Raises:
         UnusableAnswerError: no JSON, a scored criterion missing, no number, or outside the scale.
     """
-    content = parse_json(text)
-    scores = {}
-    for criterion in form.rubric_criteria:
-        if criterion not in content:
-            if criterion in form.scored:
-                raise UnusableAnswerError(f"`{criterion}` is missing")
-            continue
-        value = content[criterion]
-        number = _NUMBER.fullmatch(str(value)) if not isinstance(value, bool) else None
-        if number is None or not 0 <= float(number[1]) <= TOP_SCORE:
-            if criterion in form.scored:
-                raise UnusableAnswerError(f"`{criterion}` is {value!r:.40}, expected 0 to 20")
-            continue
-        scores[criterion] = float(number[1])
-    return scores
+
+    def read(content: dict[str, Any]) -> dict[str, float]:
+        scores = {}
+        for criterion in form.rubric_criteria:
+            if criterion not in content:
+                if criterion in form.scored:
+                    raise UnusableAnswerError(f"`{criterion}` is missing")
+                continue
+            score = _score(content[criterion])
+            if score is not None:
+                scores[criterion] = score
+            elif criterion in form.scored:
+                raise UnusableAnswerError(f"`{criterion}` is `{shown(content[criterion])}`, expected 0 to 20")
+        return scores
+
+    return read_verdict(text, form.scored, read)
+
+
+def _score(value: Any) -> float | None:
+    number = _NUMBER.fullmatch(str(value)) if isinstance(value, str | int | float) else None
+    return float(number[1]) if number is not None and float(number[1]) <= TOP_SCORE else None
 
 
 def parse_pairwise(text: str, form: Form, labels: tuple[str, str]) -> dict[str, float]:
@@ -147,34 +149,21 @@ def parse_pairwise(text: str, form: Form, labels: tuple[str, str]) -> dict[str, 
     Raises:
         UnusableAnswerError: no JSON, a criterion missing, another label than the two, or not one to five pluses.
     """
-    content = parse_json(text)
-    pluses = {"first": 0.0, "second": 0.0}
-    for criterion in form.pairwise_criteria:
-        if criterion not in content:
-            raise UnusableAnswerError(f"`{criterion}` is missing")
-        value = str(content[criterion])
-        named = [label in value for label in labels]
-        if sum(named) != 1 or not 1 <= value.count("+") <= 5:
-            raise UnusableAnswerError(f"`{criterion}` is {value!r:.40}, expected {labels[0]} or {labels[1]} and one to five pluses")
-        pluses["first" if named[0] else "second"] += value.count("+")
-    return pluses
 
+    def read(content: dict[str, Any]) -> dict[str, float]:
+        pluses = {"first": 0.0, "second": 0.0}
+        for criterion in form.pairwise_criteria:
+            if criterion not in content:
+                raise UnusableAnswerError(f"`{criterion}` is missing")
+            value = content[criterion] if isinstance(content[criterion], str) else ""
+            named = [label in value for label in labels]
+            if sum(named) != 1 or not 1 <= value.count("+") <= 5:
+                wrong = shown(content[criterion])
+                raise UnusableAnswerError(f"`{criterion}` is `{wrong}`, expected {labels[0]} or {labels[1]} and one to five pluses")
+            pluses["first" if named[0] else "second"] += value.count("+")
+        return pluses
 
-def parse_json(text: str) -> dict[str, Any]:
-    """The object between the first `{` and the last `}`, with raw line ends in strings and commas before a bracket forgiven.
-
-    Raises:
-        UnusableAnswerError: there is none.
-    """
-    body = text[text.find("{") : text.rfind("}") + 1]
-    for candidate in (body, re.sub(r",\s*([}\]])", r"\1", body)):
-        try:
-            content = json.loads(candidate, strict=False)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            return content
-    raise UnusableAnswerError("no JSON object" if "{" in text else "no JSON at all")
+    return read_verdict(text, form.pairwise_criteria, read)
 
 
 class Judge:
@@ -194,6 +183,8 @@ class Judge:
         self.endpoint = endpoint
         self.requests = self.found = self.unusable = self.failed = self.retries = 0
         self.prompt_tokens = self.completion_tokens = 0
+        self.temperatures: set[float] = set()
+        """Of the answers that count."""
         self._journal = journal
         self._labels = labels
         self._prices = prices
@@ -227,7 +218,7 @@ class Judge:
             advance: Called once a job is settled.
 
         Raises:
-            WarmlineError: the cost limit was reached, or the endpoint refuses.
+            WarmlineError: the cost limit was reached, the endpoint refuses, or not one of the jobs has a usable answer.
         """
         keys = [self.key(job) for job in jobs]
         verdicts = [self._earlier(job, key, suite) for job, key in zip(jobs, keys, strict=True)]
@@ -240,9 +231,18 @@ class Judge:
             pending = self._round(jobs, keys, pending, verdicts, suite, advance)
             if self.requests == before:  # not one answer: the endpoint is silent, and was asked often enough
                 break
+        if jobs and len(pending) == len(jobs):
+            raise WarmlineError(
+                f"{self.endpoint.url}: no usable answer of `{self.endpoint.name}` to any of {len(jobs)} questions, such as: "
+                f"{verdicts[0].error}; all replies are kept, run again to go on, perhaps with another --judge-model"
+            )
         for _ in pending:
             advance()
         return verdicts
+
+    def ask_first(self) -> None:
+        """As of the endpoint, with this judge's settings."""
+        self.endpoint.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
 
     def key(self, job: Job) -> str:
         """The journal's key of a job: its whole request, and which answer of which models it is about."""
@@ -294,6 +294,7 @@ class Judge:
             iteration=job.iteration,
             subject=job.subject,
             judge=self.endpoint.name,
+            temperature=self.endpoint.temperature(TEMPERATURE),
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             text=answer.text,
@@ -303,6 +304,8 @@ class Judge:
         self.completion_tokens += answer.completion_tokens
         verdict = self._read(job, answer.text, suite)
         self.unusable += verdict.scores is None
+        if verdict.scores is not None:
+            self.temperatures.add(self.endpoint.temperature(TEMPERATURE))
         return verdict
 
     def _earlier(self, job: Job, key: str, suite: Suite) -> Verdict:
@@ -310,6 +313,7 @@ class Judge:
         for record in self._journal.find(key):
             verdict = self._read(job, record["text"], suite)
             if verdict.scores is not None:
+                self.temperatures.add(record.get("temperature", TEMPERATURE))  # journals that do not say it were written at the protocol's
                 break
         return verdict
 

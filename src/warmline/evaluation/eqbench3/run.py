@@ -98,7 +98,7 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
         What was written.
 
     Raises:
-        WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses.
+        WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses or never answers.
     """
     console = console or Console(stderr=True)
     folder = RunFolder.open(path)
@@ -109,27 +109,29 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
     console.print(_announcement(suite, options, estimate, cost if judge_endpoint else None, judge_endpoint is not None), highlight=False)
     if judge_endpoint:
         check_cost(estimate, prices, options.max_cost)
+    judge = None
+    if judge_endpoint:
+        judge = Judge(judge_endpoint, Journal(folder.eq_bench_folder / "judge.jsonl"), suite.labels, prices, options.max_cost)
     context, models = _models(folder, options)
     replies = Journal(folder.eq_bench_folder / "replies.jsonl")
     transcripts: dict[str, list[Transcript]] = {}
     with _progress(console) as progress:
         for model in MODELS:
             task = progress.add_task(f"{model} plays", total=(suite.turns + suite.debriefs) * options.iterations)
-            transcripts[model] = play(suite, models[model], model, options.iterations, replies, partial(progress.advance, task))
+            advance, before = partial(progress.advance, task), judge.ask_first if judge else lambda: None
+            transcripts[model] = play(suite, models[model], model, options.iterations, replies, advance, before)
         lines = [json.dumps(each.as_json(), ensure_ascii=False) for model in MODELS for each in transcripts[model]]
         write_text(folder.eq_bench_folder / "transcripts.jsonl", "\n".join(lines) + "\n")
         second = _run_v2(questions, models, replies, progress, int(context["seed"]))
         judged: dict[str, Any] = {**dict.fromkeys(("judge", "rubric", "pairwise", "ratings")), "reason": NO_JUDGE, "judge_errors": []}
-        if judge_endpoint and (reason := _too_many_cut(transcripts, options)):
+        if judge and (reason := _too_many_cut(transcripts, options)):
             judged["reason"] = reason
-        elif judge_endpoint:
-            journal = Journal(folder.eq_bench_folder / "judge.jsonl")
-            judge = Judge(judge_endpoint, journal, suite.labels, prices, options.max_cost)
+        elif judge:
             identities = {model: models[model].identity for model in MODELS}
             judged = _judged(suite, transcripts, identities, judge, options, prices, progress, int(context["seed"]))
     errors = [*_play_errors(transcripts), *judged.pop("judge_errors")]
     result = {
-        "context": {**context, **_protocol(folder, suite, options, models, judge_endpoint)},
+        "context": {**context, **_protocol(folder, suite, options, models, judge)},
         "models": {model: _model_report(suite, transcripts[model]) for model in MODELS},
         **judged,
         "errors": errors,
@@ -187,7 +189,7 @@ def _judge_endpoint(options: Options) -> Endpoint | None:
         return None
     if options.judge_url is None or options.judge_model is None:
         raise WarmlineError("--judge-url and --judge-model belong together; give both, or neither to write transcripts only")
-    return Endpoint(options.judge_url, options.judge_model, JUDGE_KEYS, options.concurrency, options.timeout)
+    return Endpoint("--judge-url", options.judge_url, options.judge_model, JUDGE_KEYS, options.concurrency, options.timeout)
 
 
 def _prices(options: Options) -> Prices | None:
@@ -204,7 +206,9 @@ def _models(folder: RunFolder, options: Options) -> tuple[dict[str, Any], dict[s
     models: dict[str, Responder] = {}
     for model, (url, name) in urls.items():
         if url is not None:
-            models[model] = Endpoint(url, name, MODEL_KEYS, options.concurrency, options.timeout, max_tokens=options.max_new_tokens)
+            models[model] = Endpoint(
+                f"--{model}-url", url, name, MODEL_KEYS, options.concurrency, options.timeout, max_tokens=options.max_new_tokens
+            )
     if len(models) == len(MODELS):
         return run_context(folder, load_config(folder.config)), models
     finished = FinishedRun.open(folder.path)
@@ -339,7 +343,7 @@ def _model_report(suite: Suite, transcripts: list[Transcript]) -> dict[str, Any]
     }
 
 
-def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[str, Responder], judge: Endpoint | None) -> dict[str, Any]:
+def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[str, Responder], judge: Judge | None) -> dict[str, Any]:
     """What the numbers depend on besides the run."""
     local = [model for model in MODELS if isinstance(models[model], LocalModel)]
     deviations = [f"a task whose replies are all under {SHORT_REPLY} characters is judged; the official harness leaves it out"]
@@ -349,6 +353,11 @@ def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[st
         deviations.append(f"{' and '.join(local)} in this process, with the run's chat template; an empty reply stands as `{EMPTY_REPLY}`")
         if read_description(folder)["system_prompt"]:
             deviations.append("the run's system prompt stands before every conversation")
+    for model in models.values():
+        deviations += model.deviations() if isinstance(model, Endpoint) else []
+    temperature = max(judge.temperatures, default=JUDGE_TEMPERATURE) if judge else None
+    if judge and temperature != JUDGE_TEMPERATURE:
+        deviations.append(f"the judge takes no other temperature than {temperature:g}")
     return {
         "suite": suite.name,
         "official": suite.official,
@@ -363,9 +372,9 @@ def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[st
         "decoding": {**DECODING, "max_new_tokens": options.max_new_tokens},
         "models": {model: models[model].identity for model in MODELS},
         "judge": {
-            "model": judge.name,
-            "url": judge.url,
-            "temperature": JUDGE_TEMPERATURE,
+            "model": judge.endpoint.name,
+            "url": judge.endpoint.url,
+            "temperature": temperature,
             "max_tokens": JUDGE_TOKENS,
             "attempts": ATTEMPTS,
         }

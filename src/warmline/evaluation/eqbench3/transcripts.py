@@ -62,7 +62,13 @@ class _Play:
 
 
 def play(
-    suite: Suite, responder: Responder, model: str, iterations: int, journal: Journal, advance: Callable[[], None] = lambda: None
+    suite: Suite,
+    responder: Responder,
+    model: str,
+    iterations: int,
+    journal: Journal,
+    advance: Callable[[], None] = lambda: None,
+    before: Callable[[], None] = lambda: None,
 ) -> list[Transcript]:
     """Play every scenario `iterations` times.
 
@@ -75,6 +81,7 @@ def play(
         iterations: Times each scenario is played.
         journal: Where replies are kept, and found again.
         advance: Called once a reply.
+        before: Called before replies are asked for; not at all when the journal has every one.
 
     Returns:
         Iteration by iteration, in the suite's order; those that failed carry their error.
@@ -86,7 +93,7 @@ def play(
             prompt = fill(suite.form(each.scenario).master, scenario_prompt=each.scenario.prompts[turn])
             each.messages.append({"role": "user", "content": prompt})
         requests = [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, draw=each.iteration) for each in going]
-        answers = _ask(going, requests, responder, journal, advance)
+        answers = _ask(going, requests, responder, journal, advance, before)
         for each, answer in zip(going, answers, strict=True):
             if answer.text is None:
                 each.error = f"turn {turn + 1}: {answer.error}"
@@ -96,7 +103,7 @@ def play(
     going = [each for each in plays if each.error is None and each.scenario.debriefed]
     asked: list[Message] = [{"role": "user", "content": suite.debrief}]
     requests = [ChatRequest([*each.messages, *asked], 0.5, MAX_TOKENS, draw=each.iteration) for each in going]
-    answers = _ask(going, requests, responder, journal, advance)
+    answers = _ask(going, requests, responder, journal, advance, before)
     for each, answer in zip(going, answers, strict=True):
         each.cut += [] if answer.text is None else [answer.cut]
         each.debrief = None if answer.text is None else answer.text.strip()
@@ -105,7 +112,12 @@ def play(
 
 
 def _ask(
-    plays: Sequence[_Play], requests: list[ChatRequest], responder: Responder, journal: Journal, advance: Callable[[], None]
+    plays: Sequence[_Play],
+    requests: list[ChatRequest],
+    responder: Responder,
+    journal: Journal,
+    advance: Callable[[], None],
+    before: Callable[[], None],
 ) -> list[Answer]:
     """An answer to each request: from the journal, or asked for and written there."""
     identity, limit = responder.identity, responder.max_tokens
@@ -127,6 +139,7 @@ def _ask(
         advance()
 
     if missing:
+        before()
         responder.run([requests[at] for at in missing], done)
     return [answer if answer is not None else Answer(None, "no answer came") for answer in answers]
 
