@@ -1,5 +1,9 @@
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -113,7 +117,7 @@ def test_ed_situations_map_to_known_emotions():
     ("content", "place", "says"),
     [
         ("id,utterance\n" + rows("One"), ":1:", "expected the header"),
-        ("", ":1:", "expected the header"),
+        ("", ":", "is empty"),
         (HEADER, ":", "no conversation"),
         (HEADER + rows("One", "Two")[:-12], ":3:", "truncated"),
         (HEADER + rows("One") + "c1,2,sad,pro\n", ":3:", "4 fields"),
@@ -231,6 +235,27 @@ def test_esconv_half_an_emoji_is_refused(write, refused):
     assert "ESConv.json: dialogue 0, message 0: half a character (\\ud83d)" in message
 
 
+def test_esconv_may_be_one_dialogue_a_line(write, write_esconv, refused):
+    path = write_esconv([SEEKER, SUPPORTER], [SEEKER], [SEEKER, SUPPORTER, SEEKER]) / "ESConv.json"
+    expected = every_dialogue(path.parent)
+    lines = [json.dumps(dialogue) + "\n" for dialogue in json.loads(path.read_text(encoding="utf-8"))]
+    assert every_dialogue(write("ESConv.json", "".join(lines))) == expected
+    assert every_dialogue(write("ESConv.json", "\n".join(lines))) == expected
+    folder = write("ESConv.json", "".join(lines)[:-20])
+    assert refused(esconv.load, folder, "train").startswith(f"{folder / 'ESConv.json'}:3: not valid JSON")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, f"[{'9' * 5000}]"])
+def test_esconv_json_that_python_does_not_read_is_refused(write, refused, content):
+    assert "ESConv.json:1: not to be read as JSON" in refused(esconv.load, write("ESConv.json", content), "train")
+
+
+def test_esconv_of_another_form_is_named(write, refused):
+    """The published conversion's, one dialogue a line."""
+    line = '{"dialog": [{"text": "Hi", "speaker": "usr"}, {"text": "Hello", "speaker": "sys", "strategy": "Question"}]}\n'
+    assert "speaker is `usr`, expected seeker or supporter" in refused(esconv.load, write("ESConv.json", line * 3), "train")
+
+
 # GoEmotions
 
 
@@ -299,7 +324,7 @@ def test_goemotions_neutral_twice_is_only_neutral(write):
         ("\t1\ti\n", ":1:", "empty text"),
         ("a\t1\ti\nb\t2\tj", ":2:", "truncated"),
         ("a\t27\ti\n", ":", "no row with an emotion"),
-        ("", ":", "no row with an emotion"),
+        ("", ":", "is empty"),
     ],
 )
 def test_goemotions_bad_lines_are_named(write, refused, content, place, says):
@@ -349,10 +374,63 @@ def test_safety_bad_lines_are_named(write, refused, line, says):
 
 
 def test_safety_empty_file_is_refused(write, refused):
-    assert "no conversation" in refused(safety.load, write("train.jsonl", ""), "train")
+    assert "is empty" in refused(safety.load, write("train.jsonl", ""), "train")
 
 
 # Files, whichever the source
+
+
+@pytest.fixture
+def contents(write_esconv) -> dict[str, str]:
+    """A small good file for each loader."""
+    esconv_json = (write_esconv([SEEKER, SUPPORTER]) / "ESConv.json").read_text(encoding="utf-8")
+    return {
+        "train.csv": HEADER + rows("One", "Two"),
+        "ESConv.json": esconv_json,
+        "train.tsv": "a\t17\tid1\n",
+        "train.jsonl": safety_line(),
+    }
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\r"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    ],
+    ids=["byte-order mark", "CRLF", "CR", "both"],
+)
+def test_how_an_editor_saves_a_text_changes_nothing(write, contents, name, changed):
+    load = LOADERS[name]
+    expected = load(write(name, contents[name]), "train")
+    assert load(write(name, changed(contents[name])), "train") == expected
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    ("stranger", "says"),
+    [
+        (lambda text: gzip.compress(text), "a gzip archive"),
+        (lambda text: b"PK\x03\x04\x14\x00\x00\x00", "a zip archive"),
+        (lambda text: bz2.compress(text), "a bzip2 archive"),
+        (lambda text: lzma.compress(text), "an xz archive"),
+        (lambda text: text.decode().encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        (lambda text: b"\xef\xbb\xbf" + text.decode().encode("utf-16-le"), "holds a zero byte: UTF-16 text"),
+        (lambda text: text.decode().encode("utf-16-be"), "holds a zero byte: UTF-16 text"),
+        (lambda text: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a pointer of Git LFS"),
+        (lambda text: b"\n<!DOCTYPE html>\n<html><title>404</title></html>\n", "a web page"),
+        (lambda text: b"<html>\n<body>Not Found</body></html>\n", "a web page"),
+        (lambda text: b"", "is empty"),
+        (lambda text: b"\xef\xbb\xbf", "is empty"),
+        (lambda text: b" \r\n\n", "is empty"),
+    ],
+)
+def test_what_is_no_data_file_is_named(write, refused, contents, name, stranger, says):
+    folder = write(name, stranger(contents[name].encode()))
+    assert re.search(says, refused(LOADERS[name], folder, "train"))
 
 
 @pytest.mark.parametrize("name", LOADERS)

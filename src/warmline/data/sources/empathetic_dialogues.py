@@ -9,7 +9,7 @@ from pathlib import Path
 from warmline.data.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import SITUATION_TO_EMOTIONS
 from warmline.data.sources.files import read_text
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, shown
 
 HEADER = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
 
@@ -30,25 +30,26 @@ def load(folder: Path, split: Split, situation_as_emotion: bool = False) -> Load
     """
     path = folder / f"{split}.csv"
     lines = read_text(path).split("\n")
-    if lines[0].rstrip("\r") != HEADER:
+    if lines[0] != HEADER:
         raise WarmlineError(f"{path}:1: expected the header `{HEADER}`; this is not an official EmpatheticDialogues file")
     if lines[-1] != "":
         raise WarmlineError(f"{path}:{len(lines)}: the last line has no end; the file is truncated, fetch it again")
     grouped: dict[str, tuple[str, list[str]]] = {}
     for number, line in enumerate(lines[1:-1], 2):
-        fields = line.rstrip("\r").split(",")
+        fields = line.split(",")
         if len(fields) not in (8, 9):  # the ninth, in some official lines, holds retrieval candidates
             raise WarmlineError(f"{path}:{number}: {len(fields)} fields, expected 8 or 9 (a comma in text is `_comma_`)")
         conversation_id, position, situation, text = fields[0], fields[1], fields[2], _text(fields[5])
         if situation not in SITUATION_TO_EMOTIONS:
-            raise WarmlineError(f"{path}:{number}: unknown emotion label `{situation}`, expected one of the 32 situations")
+            raise WarmlineError(f"{path}:{number}: unknown emotion label `{shown(situation)}`, expected one of the 32 situations")
         if not text:
-            raise WarmlineError(f"{path}:{number}: empty utterance in {conversation_id}; remove the conversation")
+            raise WarmlineError(f"{path}:{number}: empty utterance in {shown(conversation_id)}; remove the conversation")
         _, utterances = grouped.setdefault(conversation_id, (situation, []))
         utterances.append(text)
         if position != str(len(utterances)):
             raise WarmlineError(
-                f"{path}:{number}: utterance_idx is {position}, expected {len(utterances)}; lines of {conversation_id} are missing"
+                f"{path}:{number}: utterance_idx is {shown(position)}, expected {len(utterances)}; lines of {shown(conversation_id)} are "
+                "missing"
             )
     if not grouped:
         raise WarmlineError(f"{path}: no conversation; the file is truncated, fetch it again")

@@ -5,15 +5,14 @@ its own strategy. Of the survey fields (`situation`, `emotion_type`, `problem_ty
 before or after the chat, and the model will not have them.
 """
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 from warmline.data.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import STRATEGIES
-from warmline.data.sources.files import message_text, read_text
-from warmline.errors import WarmlineError
+from warmline.data.sources.files import message_text, read_json, read_text, split_lines
+from warmline.errors import WarmlineError, shown
 
 SPLIT_SEED = 13
 HELD_OUT_FRACTION = 0.15
@@ -33,16 +32,20 @@ def load(folder: Path, split: Split) -> Loaded:
         WarmlineError: a missing or damaged file, a dialogue that does not fit, an unknown strategy.
     """
     path = folder / "ESConv.json"
-    text = read_text(path)
-    try:
-        dialogues = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise WarmlineError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); the file is truncated, fetch it again") from None
+    dialogues = _dialogues(path, read_text(path))
     if not isinstance(dialogues, list) or not dialogues:
         raise WarmlineError(f"{path}: expected a list of dialogues; this is not an official ESConv.json")
     chosen = split_indices(len(dialogues))[split]
     conversations = tuple(_conversation(path, index, dialogues[index]) for index in chosen)
     return Loaded(conversations, rows=len(conversations), left_out={})
+
+
+def _dialogues(path: Path, text: str) -> Any:
+    """The file's own list, or one dialogue a line."""
+    lines = [(number, line) for number, line in enumerate(split_lines(text), 1) if line.strip()]
+    if len(lines) > 1 and all(line.startswith("{") for _, line in lines):
+        return [read_json(line, str(path), number, "mend or remove the line") for number, line in lines]
+    return read_json(text, str(path), 1, "the file is damaged or truncated, fetch it again")
 
 
 def split_indices(dialogues: int) -> dict[Split, list[int]]:
@@ -64,13 +67,14 @@ def _conversation(path: Path, index: int, dialogue: Any) -> Conversation:
 def _turn(place: str, message: Any) -> Turn:
     if not isinstance(message, dict):
         raise WarmlineError(f"{place}: expected an object with speaker, annotation and content")
-    speaker, text = message.get("speaker"), message_text(message.get("content"), place)
+    speaker = message.get("speaker")
+    if speaker not in ("seeker", "supporter"):
+        raise WarmlineError(f"{place}: speaker is `{shown(speaker)}`, expected seeker or supporter; is this the official ESConv.json?")
+    text = message_text(message.get("content"), place)
     if speaker == "seeker":
         return Turn("user", text)
-    if speaker != "supporter":
-        raise WarmlineError(f"{place}: speaker is `{speaker}`, expected seeker or supporter")
     annotation = message.get("annotation")
     strategy = annotation.get("strategy") if isinstance(annotation, dict) else None
     if strategy not in STRATEGIES:
-        raise WarmlineError(f"{place}: unknown strategy `{strategy}`, expected one of: {', '.join(STRATEGIES)}")
+        raise WarmlineError(f"{place}: unknown strategy `{shown(strategy)}`, expected one of: {', '.join(STRATEGIES)}")
     return Turn("assistant", text, strategy=strategy)

@@ -1,6 +1,8 @@
 """Reading official files: text with a named error when a file is missing, damaged or not what its checksum says."""
 
+import codecs
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,26 @@ CHECKSUMS = "SHA256SUMS"
 """File beside the data, written by `warmline data fetch` in the format of `sha256sum`; verified when it is there."""
 
 
+_NO_TEXT = {
+    b"\x1f\x8b": "a gzip archive; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"BZh": "a bzip2 archive; unpack it",
+    b"\xfd7zXZ": "an xz archive; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+    b"version https://git-lfs": "a pointer of Git LFS in place of the file; run `git lfs pull` where it was cloned",
+    b"<!doctype html": "a web page, perhaps an error page saved under this name; download the file itself",
+    b"<html": "a web page, perhaps an error page saved under this name; download the file itself",
+}
+"""What stands in a data file's place now and then, by its first bytes, and how to mend it."""
+
+
 def read_text(path: Path) -> str:
-    """The file's text, after its checksum was verified.
+    """The file's text, after its checksum was verified; lines end with a newline alone, and there is no byte-order mark.
 
     Raises:
-        WarmlineError: missing, unreadable, not UTF-8, or different from the folder's SHA256SUMS.
+        WarmlineError: missing, unreadable, empty, no UTF-8 text, or different from the folder's SHA256SUMS.
     """
     try:
         content = path.read_bytes()
@@ -27,11 +44,42 @@ def read_text(path: Path) -> str:
         raise WarmlineError(
             f"{path}: sha256 differs from {CHECKSUMS} beside it (truncated or changed); fetch it again with `warmline data fetch`"
         )
+    body = content.removeprefix(codecs.BOM_UTF8)
+    start = body[:64].lstrip()
+    for magic, what in _NO_TEXT.items():
+        if start.lower().startswith(magic.lower()):
+            raise WarmlineError(f"{path}: this is {what}")
+    if not body.strip():
+        raise WarmlineError(f"{path}: is empty; fetch it again")
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise WarmlineError(f"{path}:{line}: holds a zero byte: UTF-16 text, to be saved as UTF-8, or a damaged file, to be fetched again")
     try:
-        return content.decode("utf-8")
+        text = body.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = body.count(b"\n", 0, error.start) + 1
         raise WarmlineError(f"{path}:{line}: not UTF-8 text; the file is damaged, fetch it again") from None
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
+def read_json(text: str, place: str, line: int, mend: str) -> Any:
+    """A value out of a data file.
+
+    Args:
+        text: JSON.
+        place: The file.
+        line: Of the file, where the text begins.
+        mend: What to do about it.
+
+    Raises:
+        WarmlineError: not JSON, deeper than Python reads, or a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise WarmlineError(f"{place}:{line + error.lineno - 1}: not valid JSON ({error.msg}); {mend}") from None
+    except (ValueError, RecursionError) as error:
+        raise WarmlineError(f"{place}:{line}: not to be read as JSON ({type(error).__name__}); {mend}") from None
 
 
 def write_checksums(folder: Path) -> None:

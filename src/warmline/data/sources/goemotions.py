@@ -10,7 +10,7 @@ from pathlib import Path
 from warmline.data.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL
 from warmline.data.sources.files import read_text
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, shown
 
 FILE_NAMES: dict[Split, str] = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 NEUTRAL_ONLY = "only neutral"
@@ -37,7 +37,7 @@ def load(folder: Path, split: Split, with_neutral: bool = False) -> Loaded:
     conversations = []
     neutral_only = 0
     for number, line in enumerate(lines[:-1], 1):
-        fields = line.rstrip("\r").split("\t")
+        fields = line.split("\t")
         if len(fields) != 3:
             raise WarmlineError(f"{path}:{number}: {len(fields)} fields, expected text, label ids and comment id between tabs")
         text, ids, comment = " ".join(fields[0].split()), fields[1], fields[2]
@@ -57,6 +57,6 @@ def _emotions(path: Path, number: int, ids: str) -> tuple[str, ...]:
     names = []
     for part in ids.split(","):
         if not part.isdecimal() or int(part) >= len(EMOTIONS_AND_NEUTRAL):
-            raise WarmlineError(f"{path}:{number}: unknown emotion label id `{part}`, expected 0 to {len(EMOTIONS_AND_NEUTRAL) - 1}")
+            raise WarmlineError(f"{path}:{number}: unknown emotion label id `{shown(part)}`, expected 0 to {len(EMOTIONS_AND_NEUTRAL) - 1}")
         names.append(EMOTIONS_AND_NEUTRAL[int(part)])
     return tuple(dict.fromkeys(names))

@@ -4,13 +4,12 @@ They ship with the package (`assets/sample/safety`). Replies hold slots such as 
 table of `warmline.safety.crisis` fills them when a reply is shown, so that no number ever comes from a model.
 """
 
-import json
 from pathlib import Path
 from typing import Any, get_args
 
 from warmline.data.conversation import Conversation, Loaded, Role, Split, Turn
-from warmline.data.sources.files import message_text, read_text, split_lines
-from warmline.errors import WarmlineError
+from warmline.data.sources.files import message_text, read_json, read_text, split_lines
+from warmline.errors import WarmlineError, shown
 from warmline.safety.crisis import unknown_slots
 
 CATEGORIES: tuple[str, ...] = (
@@ -44,10 +43,7 @@ def load(folder: Path, split: Split) -> Loaded:
     path = folder / f"{split}.jsonl"
     conversations = []
     for number, line in enumerate(split_lines(read_text(path)), 1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise WarmlineError(f"{path}:{number}: not valid JSON ({error.msg}); mend or remove the line") from None
+        record = read_json(line, str(path), number, "mend or remove the line")
         conversations.append(_conversation(f"{path}:{number}", record))
     if not conversations:
         raise WarmlineError(f"{path}: no conversation; the file is truncated")
@@ -58,7 +54,7 @@ def _conversation(place: str, record: Any) -> Conversation:
     if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("messages"), list):
         raise WarmlineError(f"{place}: expected an object with id, category, risk and messages")
     if record.get("category") not in CATEGORIES:
-        raise WarmlineError(f"{place}: unknown category `{record.get('category')}`, expected one of: {', '.join(CATEGORIES)}")
+        raise WarmlineError(f"{place}: unknown category `{shown(record.get('category'))}`, expected one of: {', '.join(CATEGORIES)}")
     turns = tuple(_turn(place, message) for message in record["messages"])
     if not turns or turns[-1].role != "assistant":
         raise WarmlineError(f"{place}: a safety conversation ends with the assistant's reply")
@@ -68,7 +64,7 @@ def _conversation(place: str, record: Any) -> Conversation:
 def _turn(place: str, message: Any) -> Turn:
     role = message.get("role") if isinstance(message, dict) else None
     if role not in get_args(Role):
-        raise WarmlineError(f"{place}: role is `{role}`, expected user or assistant")
+        raise WarmlineError(f"{place}: role is `{shown(role)}`, expected user or assistant")
     text = message_text(message.get("content"), place)
     if unknown := unknown_slots(text):
         raise WarmlineError(f"{place}: unknown slot `{{{unknown[0]}}}`; `warmline.safety.crisis` has the slots that can be filled")
