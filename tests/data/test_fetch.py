@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import hashlib
 import io
 import socket
@@ -25,6 +27,8 @@ class Remote:
         asked: (path, Range header) of each request.
         break_after: Bytes of a body after which it hangs up once; None for never.
         ranges: Whether it honours Range.
+        length: What it says instead of the right Content-Length.
+        moved: Where it sends all who ask for `/moved`.
     """
 
     def __init__(self) -> None:
@@ -32,6 +36,8 @@ class Remote:
         self.asked: list[tuple[str, str | None]] = []
         self.break_after: int | None = None
         self.ranges = True
+        self.length: str | None = None
+        self.moved: str | None = None
         remote = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +54,11 @@ class Remote:
         wanted = request.headers.get("Range")
         self.asked.append((request.path, wanted))
         body = self.files.get(request.path)
+        if self.moved is not None and request.path == "/moved":
+            request.send_response(302)
+            request.send_header("Location", self.moved)
+            request.end_headers()
+            return
         if body is None:
             request.send_error(404)
             return
@@ -56,17 +67,18 @@ class Remote:
             request.send_error(416)
             return
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(body) - start))
+        request.send_header("Content-Length", str(len(body) - start) if self.length is None else self.length)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         request.end_headers()
         end = len(body) if self.break_after is None else start + self.break_after
         self.break_after = None
-        request.wfile.write(body[start:end])
+        with contextlib.suppress(ConnectionError):  # the client has seen enough
+            request.wfile.write(body[start:end])
 
     def serve(self, name: str, body: bytes, members: tuple[str, ...] = (), digest: str | None = None) -> RemoteFile:
         self.files[f"/{name}"] = body
-        return RemoteFile("made", name, f"{self.url}/{name}", digest or f"sha256:{hashlib.sha256(body).hexdigest()}", members)
+        return RemoteFile("made", name, f"{self.url}/{name}", digest or f"sha256:{hashlib.sha256(body).hexdigest()}", len(body), members)
 
 
 @pytest.fixture
@@ -184,6 +196,37 @@ def test_a_damaged_part_is_removed_and_then_fetched_anew(remote, tmp_path, broke
     assert (tmp_path / "made" / "data.txt").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("length", ["many", "-5", "", "1e3", "9" * 5000, "1\u00b2", "720001"])
+def test_a_length_that_is_none_does_no_harm(remote, tmp_path, length):
+    file = remote.serve("data.txt", CONTENT)
+    remote.length = length
+    try:
+        fetch(tmp_path, (file,))
+    except WarmlineError as error:  # or it is whole
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
+        assert not (tmp_path / "made" / "data.txt").exists()
+    else:
+        assert (tmp_path / "made" / "data.txt").read_bytes() == CONTENT
+
+
+def test_a_file_that_does_not_end_is_read_no_further_than_it_may_go(remote, tmp_path, refused):
+    file = remote.serve("data.txt", CONTENT)
+    remote.files["/data.txt"] = CONTENT * 50
+    assert "is longer than the 720,000 bytes expected" in refused(fetch, tmp_path, (file,))
+    assert names(tmp_path / "made") == []
+
+
+def test_a_redirect_to_another_site_is_not_followed(remote, tmp_path, refused):
+    file = remote.serve("data.txt", CONTENT)
+    moved = dataclasses.replace(file, url=f"{remote.url}/moved")
+    for place in (f"{remote.url.replace('127.0.0.1', 'localhost')}/data.txt", "file:///etc/hostname", "http://[broken", "//other/data.txt"):
+        remote.moved = place
+        refused(fetch, tmp_path, (moved,))
+        assert names(tmp_path / "made") == []
+    remote.moved = "/data.txt"
+    assert fetch(tmp_path, (moved,)) == ["made/data.txt: fetched and verified"]
+
+
 def test_a_wrong_checksum_removes_the_part(remote, tmp_path, refused):
     file = remote.serve("data.txt", CONTENT, digest=f"sha256:{'0' * 64}")
     message = refused(fetch, tmp_path, (file,))
@@ -256,7 +299,7 @@ def test_a_refused_connection_cannot_be_reached(tmp_path, refused, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/data.txt"
-        message = refused(fetch, tmp_path, (RemoteFile("made", "data.txt", url, f"sha256:{'0' * 64}"),))
+        message = refused(fetch, tmp_path, (RemoteFile("made", "data.txt", url, f"sha256:{'0' * 64}", 9),))
     assert message.startswith(f"{url}: cannot be reached (")
 
 
@@ -294,3 +337,4 @@ def test_official_goemotions_are_the_copies_beside_the_repository(official):
         if file.source == "goemotions":
             content = (official / "goemotions" / file.name).read_bytes()
             assert file.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+            assert file.most == len(content)

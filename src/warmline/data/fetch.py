@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from warmline.data.sources.files import checksums, write_checksums
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, one_line
 from warmline.paths import expand_home
 
 _BLOCK = 2**18
@@ -33,6 +34,7 @@ class RemoteFile:
         name: Its name there.
         url: Official address.
         digest: `sha256:<hex>` of the file, or `git-blob:<hex>`, the id git gives its content.
+        most: Bytes that are read at most: its size, or where that is not known a round number above.
         members: For an archive, the files to take out of it; the archive itself is not kept.
     """
 
@@ -40,6 +42,7 @@ class RemoteFile:
     name: str
     url: str
     digest: str
+    most: int
     members: tuple[str, ...] = ()
 
 
@@ -49,6 +52,7 @@ OFFICIAL_FILES: tuple[RemoteFile, ...] = (
         "empatheticdialogues.tar.gz",
         "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/empatheticdialogues.tar.gz",
         "sha256:56f234d77b7dd1f005fd365bb17769cfe346c3c84295b69bc069c8ccb83be03d",
+        64 * 2**20,
         ("empatheticdialogues/train.csv", "empatheticdialogues/valid.csv", "empatheticdialogues/test.csv"),
     ),
     RemoteFile(
@@ -56,30 +60,35 @@ OFFICIAL_FILES: tuple[RemoteFile, ...] = (
         "ESConv.json",
         "https://raw.githubusercontent.com/thu-coai/Emotional-Support-Conversation/f262d062ad74cb39b17ea476facc81568ddcba24/ESConv.json",
         "git-blob:2f7a69eeda505053eac68f9ab26fd728d0f6db31",
+        16 * 2**20,
     ),
     RemoteFile(
         "goemotions",
         "train.tsv",
         f"{_GOEMOTIONS}/train.tsv",
         "sha256:1c254a142be5c00e80d819b9ae1bbd36d94b2eeb8f4b1271846508d57e57d9c5",
+        3_519_053,
     ),
     RemoteFile(
         "goemotions",
         "dev.tsv",
         f"{_GOEMOTIONS}/dev.tsv",
         "sha256:575489c079c9de1097062a01738f998590d6b7ead66dd1c9fd1d2ba01fd8bc62",
+        439_059,
     ),
     RemoteFile(
         "goemotions",
         "test.tsv",
         f"{_GOEMOTIONS}/test.tsv",
         "sha256:0587b2dd8b27b97352adbfc3fb083d46005c8946657fdc2b1ca8b1cc7f1f8be4",
+        436_706,
     ),
     RemoteFile(
         "goemotions",
         "emotions.txt",
         f"{_GOEMOTIONS}/emotions.txt",
         "sha256:45c3ef86782d2a4d7fedcd6d8c111aa0d0e94720689bd164fac94fefb4495a89",
+        248,
     ),
 )
 
@@ -114,13 +123,13 @@ def fetch(folder: Path, files: tuple[RemoteFile, ...] = OFFICIAL_FILES) -> list[
                 write_checksums(target)
             except urllib.error.URLError as error:
                 raise WarmlineError(
-                    f"{file.url}: cannot be reached ({error.reason}); check the network and run `warmline data fetch` again, it goes "
-                    "on where it stopped"
+                    f"{file.url}: cannot be reached ({one_line(str(error.reason))}); check the network and run `warmline data fetch` "
+                    "again, it goes on where it stopped"
                 ) from None
-            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
                 raise WarmlineError(
-                    f"{file.url}: the connection broke ({error or type(error).__name__}); run `warmline data fetch` again, it goes on "
-                    "where it stopped"
+                    f"{file.url}: the connection broke ({one_line(str(error)) or type(error).__name__}); run `warmline data fetch` again, "
+                    "it goes on where it stopped"
                 ) from None
             except OSError as error:
                 raise WarmlineError(f"{target}: cannot be written ({error.strerror or error}); choose another --data-dir") from None
@@ -141,13 +150,31 @@ def _complete(target: Path, file: RemoteFile) -> bool:
     return all((target / name).exists() and _digest(target / name, kind) == wanted for name, wanted in expected.items())
 
 
+class _SameSite(urllib.request.HTTPRedirectHandler):
+    """Follows redirects within a site: none of the official files needs another."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        """As of the base class, which makes the next request or raises."""
+        there, here = urlsplit(newurl), urlsplit(req.full_url)
+        if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            raise urllib.error.URLError(f"it redirects to another site, {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_SameSite)
+
+
 def _download(file: RemoteFile, target: Path, report: Callable[[int, int | None], None]) -> Path:
-    """Bytes into `<name>.part`, from where an earlier attempt stopped."""
+    """Bytes into `<name>.part`, from where an earlier attempt stopped, never more than the file may have."""
     part = target / f"{file.name}.part"
     have = part.stat().st_size if part.exists() else 0
+    if have >= file.most:
+        return part  # whole, or something else that will not verify
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310 - fixed https addresses
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+        response = _OPENER.open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing left: the part is whole, or longer than the file and will not verify
             return part
@@ -155,13 +182,16 @@ def _download(file: RemoteFile, target: Path, report: Callable[[int, int | None]
     with response:
         if have and response.status != 206:
             have = 0  # the server starts again, so do we
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None
         with part.open("ab" if have else "wb") as out:
-            while block := response.read(_BLOCK):
+            while block := response.read(min(_BLOCK, file.most + 1 - have)):
                 out.write(block)
                 have += len(block)
                 report(have, total)
+    if have > file.most:
+        part.unlink()
+        raise WarmlineError(f"{file.url}: is longer than the {file.most:,} bytes expected; the file changed, use --data-dir with a copy")
     if total is not None and have != total:
         raise http.client.IncompleteRead(b"", total - have)
     return part

@@ -47,7 +47,7 @@ def test_the_files_are_found_wherever_the_folder_is_named(shared: Path, tmp_path
 def test_fetching_lays_them_out_so_that_they_are_found(shared: Path, tmp_path: Path) -> None:
     """From local copies under file addresses: the digests of all 13 pinned files hold, and the suite loads."""
     local = tuple(
-        fetching.RemoteFile(file.source, file.name, (shared / "data" / file.source / file.name).resolve().as_uri(), file.digest)
+        fetching.RemoteFile(file.source, file.name, (shared / "data" / file.source / file.name).resolve().as_uri(), file.digest, file.most)
         for file in EQBENCH_FILES
     )
     assert len(fetching.fetch(tmp_path, local)) == 13

@@ -31,14 +31,16 @@ EQBENCH2_SHA256: dict[str, str] = {
     "eq_bench_v2_questions_171.json": "b4e9bf11df7e88bc12381efab18565f8b0ff0d4743fe8708c4482df91c4e617a",
 }
 
+_MOST = 2**20
+"""Bytes: more than any of them has."""
 _RAW = "https://raw.githubusercontent.com"
 EQBENCH_FILES: tuple[RemoteFile, ...] = (
     *(
-        RemoteFile("eqbench3/data", name, f"{_RAW}/EQ-bench/eqbench3/{EQBENCH3_COMMIT}/data/{name}", f"sha256:{digest}")
+        RemoteFile("eqbench3/data", name, f"{_RAW}/EQ-bench/eqbench3/{EQBENCH3_COMMIT}/data/{name}", f"sha256:{digest}", _MOST)
         for name, digest in EQBENCH3_SHA256.items()
     ),
     *(
-        RemoteFile("eqbench_v2/data", name, f"{_RAW}/EQ-bench/EQ-Bench/{EQBENCH2_COMMIT}/data/{name}", f"sha256:{digest}")
+        RemoteFile("eqbench_v2/data", name, f"{_RAW}/EQ-bench/EQ-Bench/{EQBENCH2_COMMIT}/data/{name}", f"sha256:{digest}", _MOST)
         for name, digest in EQBENCH2_SHA256.items()
     ),
 )
