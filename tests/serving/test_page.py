@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 import warmline
-from tests.serving.browser import ARGUMENTS, CHAT, HELD, TAP, chromium_path, events, reading, said, served, sources
+from tests.serving.browser import ARGUMENTS, CHAT, HELD, TAP, chromium_path, events, reading, said, scored, served, sources
 from warmline.runs import RunFolder
 from warmline.safety.guard import assess, crisis_message
 from warmline.serving.api import create_app
@@ -60,7 +60,7 @@ def visit(server: Server, browser: Browser) -> Iterator[Opener]:
     """`visit(script="", **context)` opens the page; at the end no page may have thrown, broken its policy or left its origin."""
     contexts, wrong = [], []
 
-    def open_page(script: str = "", **options: Any) -> Page:
+    def open_page(script: str = "", welcome: bool = True, **options: Any) -> Page:
         context = browser.new_context(**{"reduced_motion": "reduce", "viewport": {"width": 1100, "height": 800}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -71,7 +71,7 @@ def visit(server: Server, browser: Browser) -> Iterator[Opener]:
         page.on("console", lambda line: wrong.append(line.text) if line.type == "error" and "Failed to load" not in line.text else None)
         page.on("request", lambda request: wrong.append(request.url) if not _same_origin(request.url, server.address) else None)
         page.goto(server.address)
-        expect(page.locator("#welcome")).to_be_visible()
+        expect(page.locator("#welcome")).to_be_visible(visible=welcome)
         return page
 
     yield open_page
@@ -360,6 +360,41 @@ def test_unreadable_storage_is_left_alone(visit: Opener) -> None:
     page.click("#open-menu")
     expect(page.locator("#kept")).to_have_text("None yet.")
     assert page.evaluate("localStorage.getItem('warmline.conversation.x')") == "{]"
+
+
+WHOLE = {"said": "Hello", "reading": None, "reply": {"text": "Hi.", "unfinished": False}, "base": None}
+OTHERWISE: dict[str, Any] = {
+    "no scores": {"reading": {"emotion": {"label": "joy", "probability": 0.9}, "strategy": {"label": "Others", "scores": None}}},
+    "no risk": {"reading": {"emotion": scored(joy=1.0)}},
+    "no texts": {"reading": {"risk": {"level": "red", "message": 3, "crisis_line": {}, "emergency_number": [1]}}},
+    "another level": {"reading": {"risk": {"level": "blue"}}},
+    "scores of words": {"reading": {"emotion": {"label": "joy", "probability": "much", "scores": {"joy": "much"}}}},
+    "a reading of text": {"reading": "joy"},
+    "a reply of text": {"reply": "Hi."},
+    "a reply without text": {"reply": {"unfinished": True}, "base": 3},
+    "neither": {"reading": 0, "reply": [], "base": {"text": None}},
+    "nothing else": {"reading": [], "reply": None},
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_conversation_of_another_version_is_shown_as_far_as_it_can_be_read(visit: Opener, name: str) -> None:
+    """Opened anew at every load, it would otherwise break the page at every load."""
+    broken = {"exchanges": [WHOLE, {"said": "Danger" if "texts" in name else "Old"} | OTHERWISE[name], "no exchange", {"reply": WHOLE}]}
+    preferences = {"open": "old", "theme": {}, "country": ["GB"], "compare": 1}
+    stored = {"warmline.conversation.old": json.dumps(broken), "warmline.preferences": json.dumps(preferences)}
+    script = f"for (const [name, text] of Object.entries({json.dumps(stored)})) if (!sessionStorage.set) localStorage.setItem(name, text);"
+    page = visit(f"{script} sessionStorage.set = 1;", welcome=False)
+    expect(page.locator(".exchange")).to_have_count(2)
+    expect(page.locator(".exchange .user .said").first).to_have_text("Hello")
+    expect(page.locator(".crisis")).to_have_count(1 if name == "no texts" else 0)
+    page.click("#open-menu")
+    expect(page.locator("#kept button.open")).to_have_count(1)
+    page.click("[data-close]")
+    _say(page, "And now?")
+    expect(page.locator(".exchange")).to_have_count(3)
+    page.reload()
+    expect(page.locator(".exchange")).to_have_count(3)
 
 
 # ---- when something fails

@@ -12,13 +12,13 @@ export function begin() {
   return { id: `${Date.now()}-${Math.random().toString(36).slice(2, 8)}`, begun: now, changed: now, exchanges: [] };
 }
 
-/** Every conversation kept here, the newest first; an entry that cannot be read is left alone and out. */
+/** Every conversation kept here, the newest first; what cannot be read of it is left out, and an entry of which nothing can is left alone. */
 export function all() {
   return attempt([], () =>
     Object.keys(localStorage)
       .filter((name) => name.startsWith(PREFIX))
-      .map((name) => parse(localStorage.getItem(name)))
-      .filter(isConversation)
+      .map((name) => conversation(name.slice(PREFIX.length), parse(localStorage.getItem(name))))
+      .filter(({ exchanges }) => exchanges.length)
       .sort((one, other) => other.changed.localeCompare(one.changed)),
   );
 }
@@ -54,7 +54,7 @@ export function whenErasedElsewhere(then) {
 /** `theme`, `country` and `compare`, as far as they were chosen, and which conversation is `open`. */
 export function preferences() {
   const kept = attempt(null, () => parse(localStorage.getItem(PREFERENCES)));
-  return kept && typeof kept === "object" ? kept : {};
+  return Object.fromEntries(Object.entries(kept ?? {}).filter(([, chosen]) => ["string", "boolean"].includes(typeof chosen)));
 }
 
 /** Change some preferences. */
@@ -68,13 +68,40 @@ export function title(conversation) {
   return words.length > 60 ? `${words.slice(0, 57)}…` : words;
 }
 
-function isConversation(value) {
-  return (
-    typeof value?.id === "string" &&
-    typeof value.changed === "string" &&
-    Array.isArray(value.exchanges) &&
-    value.exchanges.every((exchange) => typeof exchange?.said === "string")
-  );
+// What is kept may be from another version of this page, or from anybody with this browser in hand: each part is read as it must be, or not.
+
+function conversation(id, kept) {
+  const exchanges = Array.isArray(kept?.exchanges) ? kept.exchanges.filter((one) => typeof one?.said === "string") : [];
+  const changed = moment(kept?.changed);
+  return { id, begun: moment(kept?.begun, changed), changed, exchanges: exchanges.map(exchange) };
+}
+
+function exchange({ said, reading, reply, base }) {
+  return { said, reading: heard(reading), reply: words(reply), base: words(base) };
+}
+
+function heard(kept) {
+  return kept && typeof kept === "object" ? { emotion: guess(kept.emotion), strategy: guess(kept.strategy), risk: risk(kept.risk) } : null;
+}
+
+function guess(kept) {
+  const { label, probability, scores } = kept ?? {};
+  const whole = typeof label === "string" && scores && [probability, ...Object.values(scores)].every(Number.isFinite);
+  return whole ? { label, probability, scores } : null;
+}
+
+function risk(kept) {
+  if (!["none", "yellow", "red"].includes(kept?.level)) return null;
+  const texts = ["message", "crisis_line", "emergency_number"].map((name) => [name, typeof kept[name] === "string" ? kept[name] : null]);
+  return { ...kept, ...Object.fromEntries(texts) };
+}
+
+function words(kept) {
+  return typeof kept?.text === "string" ? { text: kept.text, unfinished: Boolean(kept.unfinished) } : null;
+}
+
+function moment(kept, otherwise = new Date(0).toISOString()) {
+  return typeof kept === "string" && !Number.isNaN(Date.parse(kept)) ? kept : otherwise;
 }
 
 function parse(text) {
