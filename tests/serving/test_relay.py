@@ -35,17 +35,21 @@ class Stub:
         self.pieces = [" Oh", " no. Call {crisis_", "line}", " or ", "{emerg", "} \n"]
         self.status = 200
         self.hangs = False
+        self.lines: list[str] = []
         self.asked: list[dict[str, Any]] = []
         self.gone = 0
         self.app = FastAPI()
         self.app.get("/v1/models")(self.models)
         self.app.post("/v1/chat/completions", response_model=None)(self.chat)
+        self.app.post("/elsewhere", response_model=None)(self.chat)
 
     async def models(self) -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "me"} for name in ("friend", "plain")]}
 
     async def chat(self, request: Request) -> JSONResponse | StreamingResponse:
         self.asked.append(await request.json())
+        if self.lines:
+            return StreamingResponse(iter(self.lines), self.status, {"location": "/elsewhere"}, "text/event-stream")
         if self.status != 200:
             return JSONResponse({"error": {"message": "out of\nmemory"}}, self.status)
         return StreamingResponse(self.events(), media_type="text/event-stream")
@@ -164,6 +168,58 @@ def test_its_failure_is_one_line(status: int, connect: Connect, stub: Stub) -> N
     assert soon(lambda: relay.active == 0)
 
 
+OH = 'data: {"choices": [{"delta": {"content": "Oh"}}]}\n\n'
+END = 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "reason", "tokens"),
+    [
+        ([OH, 'data: {"choices": [{"delta": null, "finish_reason": "stop"}]}\n\n', "data: [DONE]\n\n"], "Oh", "stop", 1),
+        (['data: {"model": "friend"}\n\n', 'data: {"choices": null}\n\n', OH, END], "Oh", "stop", 1),
+        ([OH, 'data: {"choices": [{"delta": {"content": null}}], "surprise": [1]}\n\n', END], "Oh", "stop", 1),
+        ([OH, END, 'data: {"choices": [], "usage": {"prompt_tokens": 5}}\n\n', "data: [DONE]\n\n"], "Oh", "stop", 1),
+        ([OH, END, f'data: {{"choices": [], "usage": {{"completion_tokens": {"9" * 400}}}}}\n\n'], "Oh", "stop", 1),
+        ([OH, END, "data: {broken\n\n"], "Oh", "stop", 1),
+        ([": ping\n\n", "event: message\n", OH.replace("\n", "\r\n")], "Oh", "length", 1),
+        ([OH.replace("Oh", r"\ud83d"), OH.replace("Oh", r"\ude00"), END], "\U0001f600", "stop", 2),
+        ([OH.replace("Oh", r"Oh \ud83d"), END], "Oh \ufffd", "stop", 1),
+        ([OH.replace("Oh", "O\u2028h"), END], "O\u2028h", "stop", 1),
+    ],
+)
+def test_an_incomplete_chunk_is_read_as_far_as_it_goes(
+    lines: list[str], words: str, reason: str, tokens: int, connect: Connect, stub: Stub
+) -> None:
+    relay, stub.lines = connect(), lines
+    stream = relay.start(SAD)
+    assert ("".join(stream), stream.finish_reason, stream.usage.completion) == (words, reason, tokens)
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "words"),
+    [
+        (200, [OH, 'data: {"error": {"message": "out of\\nmemory"}}\n\n'], "out of memory"),
+        (200, [OH, "data: []\n\n", END], "expected an object"),
+        (200, ["<html>Welcome</html>"], "something else than a stream"),
+        (307, ["Go"], "answered 307 and points to another address, which is not followed"),
+        (502, ["<html>\nBad gateway\n"], "answered 502: <html> Bad gateway"),
+    ],
+)
+def test_what_is_no_reply_ends_in_one_line(status: int, lines: list[str], words: str, connect: Connect, stub: Stub) -> None:
+    relay, stub.status, stub.lines = connect(), status, lines
+    with pytest.raises(RuntimeError, match=words):
+        list(relay.start(SAD))
+    assert len(stub.asked) == 1
+    assert soon(lambda: relay.active == 0)
+
+
+def test_stop_texts_beyond_those_that_a_server_takes(connect: Connect, stub: Stub) -> None:
+    stream = connect().start(SAD, Generation(stop=("1", "2", "3", "4", " or")), country="GB")
+    assert "".join(stream).endswith(resources("GB").crisis_line)
+    assert stream.finish_reason == "stop"
+    assert stub.asked[0]["stop"] == ["1", "2", "3", "4"]
+
+
 def test_who_leaves_frees_both_servers(connect: Connect, stub: Stub) -> None:
     relay, stub.hangs = connect(slots=1, queue=0), True
     stream = relay.start(SAD)
@@ -207,6 +263,8 @@ def test_an_unknown_model_or_server(finished: RunFolder, stub: Stub) -> None:
         Relay.connect(finished.path, Remote(f"{url}/v1", "nobody"))
     with pytest.raises(WarmlineError, match="no OpenAI-compatible server answers there"):
         Relay.connect(finished.path, Remote("http://127.0.0.1:9/v1", "friend"))
+    with pytest.raises(WarmlineError, match="no OpenAI-compatible server answers there"):
+        Relay.connect(finished.path, Remote("http://127.0.0.1:port/v1", "friend"))
 
 
 def test_a_base_alone_has_nothing_to_read(stub: Stub, tiny_config: ConfigFactory, tmp_path: Path) -> None:

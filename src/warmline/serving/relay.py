@@ -8,11 +8,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import openai
-from openai import AsyncOpenAI, OpenAI
+from openai import DefaultAsyncHttpxClient
 
 from warmline.companion import check_messages
 from warmline.data.template import Message
@@ -21,12 +21,19 @@ from warmline.safety.guard import Heard, hear
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
+from warmline.serving.upstream import chunks, model_ids, open_client, words
 
 KEYS = ("WARMLINE_GENERATE_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the server's key, in order."""
 
 _SECONDS_TO_CUT = 5.0
 """That cancelled requests have to end."""
+_SECONDS_OF_REPLY = 1800.0
+"""Longest time for one reply, however busily the server talks."""
+_CHARACTERS_A_TOKEN = 64
+"""Of a reply, for each token that was asked for; what is beyond is cut."""
+_MOST_STOPS = 4
+"""Stop texts that OpenAI takes; `ReplyText` looks for all of them."""
 
 
 class Remote(NamedTuple):
@@ -49,15 +56,15 @@ class _Pieces:
     """Stands for a tokenizer where pieces of text come instead of tokens."""
 
     def decode(self, pieces: list[str], skip_special_tokens: bool = True) -> str:  # noqa: ARG002 - a tokenizer's signature
-        """The text so far."""
-        return "".join(pieces)
+        """The text so far; JSON may bring a character in two halves, even in two chunks."""
+        return "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Relay(Engine):
     """An `Engine` whose replies come from elsewhere; readings, guard, hotlines and limits are as ever. Made by `Relay.connect`."""
 
     _remote: Remote
-    _client: AsyncOpenAI
+    _client: DefaultAsyncHttpxClient
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -87,7 +94,7 @@ class Relay(Engine):
             relay.close()
             raise WarmlineError(f"{path}: holds no heads, so there is nothing to read beside {remote.url}; use that server directly")
         relay._remote = remote
-        relay._client = AsyncOpenAI(base_url=remote.url, api_key=key, timeout=remote.timeout, max_retries=0)
+        relay._client = open_client(remote.url, key, remote.timeout)
         return relay
 
     @property
@@ -158,33 +165,44 @@ class Relay(Engine):
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
-            "seed": settings.seed,
-            "stop": list(settings.stop) or None,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "extra_body": {"min_p": settings.min_p} if settings.min_p else None,
+            **({"seed": settings.seed} if settings.seed is not None else {}),
+            **({"stop": settings.stop[:_MOST_STOPS]} if settings.stop else {}),
+            **({"min_p": settings.min_p} if settings.min_p else {}),
         }
 
     async def _relay(self, reading: Stream, stream: Stream, request: dict[str, Any], text: ReplyText) -> None:
         """Fill a stream: the reading from here, then the server's words between what the guard says."""
         say = Speaker(stream)
-        reason: FinishReason | None = None
         try:
             stream.put_reading(await reading.ready())
-            pieces: list[Any] = []
-            async with await self._client.chat.completions.create(**request) as chunks:
-                async for chunk in chunks:
-                    for choice in chunk.choices:
-                        pieces.append(choice.delta.content or "")
-                        reason = "length" if choice.finish_reason == "length" else "stop" if choice.finish_reason else reason
-                        say.more(text.grow(pieces), len(pieces))
-                    if chunk.usage is not None:
-                        stream.put("", chunk.usage.completion_tokens)
-            say.end(text.grow(pieces, last=True), stream.usage.completion)
-            stream.finish(reason or "length")
-        except (openai.OpenAIError, RuntimeError, ValueError, OSError) as error:
+            stream.finish(await asyncio.wait_for(self._say(say, request, text), _SECONDS_OF_REPLY))
+        except Exception:
             say.close(stream.usage.completion)
-            stream.finish(None, RuntimeError(f"{self._remote.url}: {' '.join(str(error).split())[:200]}"))
+            raise
+
+    async def _say(self, say: Speaker, request: dict[str, Any], text: ReplyText) -> FinishReason:
+        """The server's words, and why they end."""
+        said: Any = ""
+        spoken, most = 0, request["max_tokens"] * _CHARACTERS_A_TOKEN
+        reason: FinishReason | None = None
+        tokens: int | None = None
+        try:
+            async with self._client.stream("POST", "chat/completions", json=request) as response, aclosing(chunks(response)) as parts:
+                async for chunk in parts:
+                    said, spoken = (said + chunk.text)[:most], spoken + bool(chunk.text)
+                    reason = chunk.reason or reason
+                    if chunk.tokens is not None and 0 <= chunk.tokens <= self.context:
+                        tokens = chunk.tokens
+                    say.more(text.grow([said]), spoken)
+                    if text.stopped or len(said) == most or (reason is not None and tokens is not None):
+                        break
+        except Exception:
+            if reason is None:  # a failure behind the reply's end takes nothing from it
+                raise
+        say.end(text.grow([said], last=True), spoken if tokens is None else tokens)
+        return "stop" if text.stopped else reason or "length"
 
     # on the loop's own thread
 
@@ -193,6 +211,8 @@ class Relay(Engine):
             reading.cancel()
             if task.cancelled():
                 stream.finish("length" if self._cutting else None)
+            elif (error := task.exception()) is not None:  # of any kind: nobody may be left waiting
+                stream.finish(None, RuntimeError(f"{self._remote.url}: {words(error)}"))
             with self._changed:
                 del self._relayed[stream]
                 self._changed.notify_all()
@@ -211,12 +231,10 @@ class Relay(Engine):
 
 def _check(remote: Remote, key: str) -> None:
     try:
-        with OpenAI(base_url=remote.url, api_key=key, timeout=20, max_retries=0) as client:
-            known = [model.id for model in client.models.list()]
-    except (openai.OpenAIError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        known = asyncio.run(model_ids(remote.url, key))
+    except Exception as error:
         raise WarmlineError(
-            f"--generate-at {remote.url}: no OpenAI-compatible server answers there ({reason}); expected something like "
+            f"--generate-at {remote.url}: no OpenAI-compatible server answers there ({words(error)}); expected something like "
             f"http://localhost:8000/v1, and its key in {' or '.join(KEYS)}"
         ) from None
     for name in (remote.model, remote.base):
