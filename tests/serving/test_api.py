@@ -156,6 +156,65 @@ def test_what_clients_send_along_is_let_through(client: OpenAI, url: str) -> Non
     assert ask(url, {"messages": sent_back, "max_tokens": 1}).status_code == 200
 
 
+EMPTY: Any = {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [{"role": "system", "content": ""}, *SAD]},
+        {"messages": [{"role": "user", "content": " "}, {"role": "assistant"}, *SAD]},
+        {"messages": [*SAD, EMPTY]},
+        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}, *SAD]},
+        {"messages": [{**SAD[0], "id": 7, "timestamp": 1.5, "name": None, "reasoning_content": "hm"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": SAD[0]["content"], "cache_control": {"type": "ephemeral"}}]}]},
+        {"response_format": {"type": "text"}, "modalities": ["text"], "tools": [], "tool_choice": "none", "functions": None},
+        {"tool_choice": "auto", "top_k": 0, "repetition_penalty": 1.0, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}},
+        {"top_k": -1, "n": 1, "best_of": 1, "logprobs": False, "top_logprobs": 0, "ignore_eos": False, "min_tokens": 0},
+        {"typical_p": 1, "tfs_z": 1, "xtc_probability": 0.0, "dry_multiplier": 0, "mirostat": 0, "repeat_penalty": 1, "grammar": ""},
+        {"user": "me", "chat_id": "1", "keep_alive": "5m", "chat_template_kwargs": {"enable_thinking": False}, "stream_options": {"x": 1}},
+        {"stop": ["q", "w", "x", "y", "z"]},
+        {"stop": ""},
+        {"max_tokens": None, "max_completion_tokens": 3},
+        {"stream": False, "seed": None},
+    ],
+)
+def test_what_asks_for_nothing_else_is_served_as_ever(url: str, change: dict[str, Any]) -> None:
+    plain = {"messages": SAD, "max_tokens": 3, "temperature": 0}
+    answer, expected = ask(url, {**plain, **change}), ask(url, plain).json()
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"] == expected["choices"]
+    assert answer.json()["warmline"] == expected["warmline"]
+
+
+def test_a_turn_after_a_reply_that_was_stopped_at_once(url: str) -> None:
+    apart = ask(url, {"messages": [*SAD, EMPTY, *SAD], "temperature": 0, "max_tokens": 3}).json()
+    assert apart["choices"] == ask(url, {"messages": [*SAD, *SAD], "temperature": 0, "max_tokens": 3}).json()["choices"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_more_tokens_than_the_limit_are_the_limit_and_a_header_says_so(engine: Engine, serve: Serve, stream: bool) -> None:
+    url = serve(engine, limits=Limits(max_tokens=4))
+    asked = {"messages": SAD, "temperature": 0, "stream": stream}
+    for name in ("max_tokens", "max_completion_tokens"):
+        answer = ask(url, {**asked, name: 10**9})
+        assert answer.headers["x-warmline-max-tokens"] == "4"
+        assert '"finish_reason": "length"' in answer.text or answer.json()["usage"]["completion_tokens"] == 4
+    assert "x-warmline-max-tokens" not in ask(url, {**asked, "max_tokens": 4}).headers
+
+
+def test_zero_and_minus_one_leave_the_length_to_the_server(url: str) -> None:
+    for value in (0, -1):
+        answer = ask(url, {"messages": SAD, "temperature": 0, "max_tokens": value})
+        assert answer.json()["choices"] == ask(url, {"messages": SAD, "temperature": 0}).json()["choices"]
+
+
+def test_fields_that_were_not_read_are_named_in_a_header(url: str) -> None:
+    answer = ask(url, {"messages": SAD, "max_tokens": 1, "temprature": 0, "chat_id": "7", "top_k": 0, "line\nbreak": 1})
+    assert answer.headers["x-warmline-ignored"] == "chat_id, temprature"
+    assert "x-warmline-ignored" not in ask(url, {"messages": SAD, "max_tokens": 1, "top_k": 0}).headers
+
+
 def test_errors_are_the_clients_own(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="there is tiny and tiny-base"):
         client.chat.completions.create(model="gpt-4", messages=SAD)
@@ -170,32 +229,43 @@ def test_errors_are_the_clients_own(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"messages": [{"role": "wizard", "content": "a"}]}, "messages.0.role: Input should be 'system'"),
+        ({"messages": [{"role": "wizard", "content": "a"}]}, "messages.0.role: got \"wizard\", expected 'system', 'developer', 'user' or"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user", "content": " \n"}]}, "content is empty"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": " \n"}]}, "messages: the last one is empty, expected the user's words"),
+        ({"messages": [*SAD, {"role": "user", "content": None}]}, "messages: the last one is empty, expected the user's words"),
+        ({"messages": [*SAD, {"role": "user"}]}, "messages: the last one is empty, expected the user's words"),
+        ({"messages": [{"role": "assistant", "content": ""}]}, "messages: all are empty, expected the user's words"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content: got 5, expected a valid string"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "only text can be read"),
         ({"messages": []}, "messages"),
         ({"messages": [*SAD, {"role": "assistant", "content": "ok"}]}, "last message must be the user's"),
         ({"messages": "hi"}, "messages"),
-        ({"temperature": float("nan")}, "temperature: Input should be a finite number"),
+        ({"temperature": float("nan")}, "temperature: got NaN, expected a finite number"),
         ({"temperature": float("inf")}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 2.1}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"min_p": -0.1}, "min_p"),
         ({"seed": 1.5}, "seed"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 10**9}, "max_tokens is 1000000000, expected at most 1024"),
-        ({"n": 2}, "n: "),
-        ({"stop": ["a"] * 5}, "stop"),
-        ({"stop": [""]}, "stop"),
+        ({"max_tokens": -2}, "max_tokens: got -2, expected greater than or equal to -1"),
+        ({"n": 2}, "`n` is not supported, and is 2: one reply a request; leave it out, or send 1"),
+        ({"n": True}, "`n` is not supported, and is true"),
+        ({"stop": ["a"] * 17}, "stop: got a list of 17, expected a text or a list of at most 16, each of at most 200 characters"),
+        ({"stop": {"a": 1}}, "stop: got an object of 1, expected a text or a list"),
+        ({"stop": ["a" * 201]}, "stop: got a list of 1, expected a text or a list of at most 16, each of at most 200 characters"),
+        ({"stream": "yes"}, 'stream: got "yes", expected a valid boolean'),
         ({"tools": [{"type": "function"}]}, "`tools` is not supported"),
+        (
+            {"tool_choice": "required"},
+            '`tool_choice` is not supported, and is "required": this model calls no tools; leave it out, or send "none"',
+        ),
         ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
         ({"frequency_penalty": 0.5}, "`frequency_penalty` is not supported"),
+        ({"repetition_penalty": 1.1}, "`repetition_penalty` is not supported, and is 1.1: there are no penalties; leave it out, or send 1"),
+        ({"top_k": 40}, "`top_k` is not supported, and is 40"),
         ({"logprobs": True}, "`logprobs` is not supported"),
-        ({"surprise": 1}, "surprise"),
+        ({"ignore_eos": 1}, "`ignore_eos` is not supported"),
         ({"warmline": {"country": "Great Britain"}}, "warmline.country"),
         ({"warmline": {"crisis_message": "off"}}, "warmline.crisis_message"),
     ],

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import re
 import time
 from collections.abc import AsyncIterator
 from importlib import resources as package
@@ -24,7 +25,7 @@ from warmline.serving.exchange import Exchange
 from warmline.serving.http import ApiError, Gate, Refuse
 from warmline.serving.listening import listen, refusal
 from warmline.serving.metrics import Metrics
-from warmline.serving.schema import ChatRequest
+from warmline.serving.schema import ChatRequest, explain
 from warmline.serving.stream import Stream
 
 WEB = Path(str(package.files("warmline") / "serving" / "web"))
@@ -43,6 +44,7 @@ _REPLY: dict[int | str, dict[str, Any]] = {
     }
 }
 _RETRY_SECONDS = 2
+_MOST_NAMED = 20
 
 
 def create_app(engine: Engine, api_key: str | None = None, country: str | None = None, limits: Limits | None = None) -> FastAPI:
@@ -82,12 +84,12 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         begun = time.perf_counter()
         base = _is_base(engine, body.model)
         place = body.warmline.country or country
-        messages = _messages(body, limits)
+        notes, messages = _notes(body, limits), _messages(body, limits)
         heard, shown = await listen(user_turns(messages), place), body.warmline.crisis_message
         if heard.alone:
             stream = Stream.of_the_guard(heard, shown == "inline")
         else:
-            stream = await _start(engine, messages, body.generation, base, place, shown, heard)
+            stream = await _start(engine, messages, body.generation(limits.max_tokens), base, place, shown, heard)
         model = engine.base_id if base else engine.models[0]
         exchange = Exchange(stream, model, place, bool(body.stream_options and body.stream_options.include_usage))
         watcher = asyncio.create_task(_cancel_when_gone(request, stream))
@@ -103,7 +105,7 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
                 extra = await exchange.extra()
                 metrics.began(begun)
             if extra is not None and not body.stream:
-                whole = JSONResponse(await exchange.whole(extra))
+                whole = JSONResponse(await exchange.whole(extra), headers=notes)
                 ended()
                 return whole
         except BaseException:
@@ -117,7 +119,7 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
             finally:
                 ended()
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no", **notes})
 
     @app.get("/v1/models", dependencies=[Depends(authorised)], responses=_ERRORS)
     async def models() -> dict[str, Any]:
@@ -180,10 +182,18 @@ def _messages(body: ChatRequest, limits: Limits) -> list[Message]:
         if len(message.content) > limits.message_characters:
             words = f"message {at} has {len(message.content)} characters, expected at most {limits.message_characters}"
             raise ApiError(400, words, "message_too_long", f"messages.{at}.content")
-    longest = body.generation.max_tokens
-    if longest is not None and longest > limits.max_tokens:
-        raise ApiError(400, f"max_tokens is {longest}, expected at most {limits.max_tokens}", "max_tokens_too_large", "max_tokens")
-    return [Message(role="system" if one.role == "developer" else one.role, content=one.content) for one in body.messages]
+    said = [one for one in body.messages if one.content.strip()]
+    return [Message(role="system" if one.role == "developer" else one.role, content=one.content) for one in said]
+
+
+def _notes(body: ChatRequest, limits: Limits) -> dict[str, str]:
+    """Headers that say where a request was not taken at its word."""
+    notes = {}
+    if body.longest is not None and body.longest > limits.max_tokens:
+        notes["x-warmline-max-tokens"] = str(limits.max_tokens)
+    if unread := [name for name in body.unread if re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name)]:
+        notes["x-warmline-ignored"] = ", ".join(unread[:_MOST_NAMED])
+    return notes
 
 
 async def _start(
@@ -219,11 +229,7 @@ def _answer_errors(app: FastAPI, refuse: Refuse) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        words = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "json_invalid":
-            field, words = "", f"the body is not JSON: {first.get('ctx', {}).get('error', words)}"
+        field, words = explain(error.errors()[0])
         return await answer(request, ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None))
 
     @app.exception_handler(HTTPException)

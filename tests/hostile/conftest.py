@@ -1,0 +1,5 @@
+"""The engine of the ordinary tests."""
+
+from tests.serving.conftest import engine
+
+__all__ = ["engine"]
