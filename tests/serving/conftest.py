@@ -21,10 +21,10 @@ Serve = Callable[..., str]
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """The address of a server that runs in a thread."""
+def serving(app: Any, **options: Any) -> Iterator[str]:
+    """The address of a server that runs in a thread; options are uvicorn's."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

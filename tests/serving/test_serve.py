@@ -1,13 +1,18 @@
 """`warmline serve` as a process: where it listens, what it refuses, and how it ends."""
 
+import asyncio
+import errno
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +20,13 @@ import httpx
 import pytest
 
 import warmline.serving
+from tests.serving.conftest import serving
 from warmline.cli import main
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
-from warmline.serving import require_extra
+from warmline.serving import connections, require_extra
+from warmline.serving.api import create_app
+from warmline.serving.engine import Engine
 from warmline.serving.server import Options
 from warmline.serving.server import serve as serve_run
 
@@ -52,6 +60,75 @@ def test_sigterm_in_mid_stream_ends_every_stream_cleanly(finished: RunFolder) ->
         assert stream.lines[-1] == "data: [DONE]"
         last = json.loads(stream.lines[-2].removeprefix("data: "))
         assert last["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+@pytest.mark.slow(15)
+def test_half_sent_requests_keep_nobody_out(finished: RunFolder, tmp_path: Path) -> None:
+    """Of 300 at 150 descriptors some have sent half a head, some half a body, some nothing, and some read no answer."""
+    log = tmp_path / "log"
+    command = f'ulimit -n 150; exec "{sys.executable}" -m warmline serve "{finished.path}" --port 0'
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
+        ExitStack() as stack,
+    ):
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+            assert found
+            half = [
+                b"GET / HTTP/1.1\r\nhost: x",
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{",
+                b"",
+            ]
+            half.append(b"GET /static/app.js HTTP/1.1\r\nhost: localhost\r\n\r\n" * 40)
+            for number in range(300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", int(found[1])), timeout=20)).sendall(half[number % 4])
+                if number % 60 == 59:
+                    begun = time.monotonic()
+                    assert httpx.get(f"{found[0]}/health", timeout=20).json()["status"] == "ok"
+                    chat = httpx.post(f"{found[0]}/v1/chat/completions", json={"messages": SAD, "max_tokens": 2}, timeout=20)
+                    assert chat.status_code == 200
+                    assert time.monotonic() - begun < 10
+        finally:
+            process.kill()
+    assert log.read_text(encoding="utf-8").count("\n") <= 1
+
+
+def test_who_does_not_finish_a_request_is_left(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request, one behind a whole one, none; and then whole ones whose answers are not read, and without end."""
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "_STALL_SECONDS", 0.3)
+    whole = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with serving(create_app(engine), http=connections.Connection) as url:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        for sent in (b"GET / HTTP/1.1\r\nhost", whole + b"GET / HTTP/1.1\r\nhost", b""):
+            with socket.create_connection(address, timeout=10) as connection:
+                connection.sendall(sent)
+                said = b"".join(iter(lambda: connection.recv(4096), b""))
+                assert said.count(b"HTTP/1.1 200") == sent.count(whole)
+        file = b"GET /static/app.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        for ahead in (file * 1000, whole * 100_000):
+            with socket.create_connection(address, timeout=10) as connection, pytest.raises(ConnectionError):
+                send_for_good(connection, ahead)
+
+
+def send_for_good(connection: socket.socket, first: bytes) -> None:
+    connection.sendall(first)
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"GET")
+
+
+def test_a_lack_of_descriptors_is_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    loop, handle = asyncio.new_event_loop(), connections.one_line_a_minute()
+    for _ in range(1000):
+        handle(loop, {"message": "accept failed", "exception": OSError(errno.EMFILE, "Too many open files")})
+    assert caplog.messages == ["connections have to wait: Too many open files; `ulimit -n` gives more"]
+    handle(loop, {"message": "something else", "exception": OSError(errno.EIO, "broken")})
+    assert "something else" in caplog.text
+    loop.close()
 
 
 class Reader(threading.Thread):

@@ -1,5 +1,6 @@
 """`warmline serve`: the application behind uvicorn, and an end that breaks off nobody."""
 
+import asyncio
 import socket
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import uvicorn
 from warmline.errors import WarmlineError
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.api import create_app
+from warmline.serving.connections import Connection, one_line_a_minute, places
 from warmline.serving.engine import Engine
 from warmline.serving.http import is_loopback
 from warmline.serving.relay import Relay, Remote
@@ -55,10 +57,22 @@ def serve(path: Path, options: Options) -> None:
     else:
         engine = Relay.connect(path, options.remote, options.slots, options.queue, options.base)
     app = create_app(engine, options.api_key, options.country)
+    most = places(options.slots + options.queue)
+    listener.listen(most)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"{' and '.join(engine.models)} at http://{shown}:{port} (API under /v1); Ctrl-C ends it", flush=True)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="off")
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        limit_concurrency=most,
+        backlog=most,
+        log_level="error",  # what clients do wrong is not for this log
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        lifespan="off",
+    )
     try:
         _Server(config, engine, options.grace).run(sockets=[listener])
     finally:
@@ -78,6 +92,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._engine, self._grace = engine, grace
         self._ending = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Before the first connection."""
+        asyncio.get_running_loop().set_exception_handler(one_line_a_minute())
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """On SIGTERM and Ctrl-C."""
