@@ -1,8 +1,9 @@
 """Paths as people write them."""
 
 import contextlib
+import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 
@@ -30,3 +31,18 @@ def refuse_no_path(given: Any) -> Any:
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(given)):
             raise ValueError("expected a path in UTF-8 without control characters")
     return given
+
+
+NANO = "nano"
+"""The base that lies inside this package."""
+
+
+def is_folder(model: str) -> bool:
+    """Whether a model's name is a place on a machine, this one or another, and no hub id."""
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model) and not expand_home(Path(model)).is_dir()
+    return model != NANO and not is_hub_id
+
+
+def public_name(model: str) -> str:
+    """A model as anyone may be told of it: a hub id whole; of a folder the last part alone, as `./last`, which is no hub id."""
+    return f"./{PureWindowsPath(model).name}" if is_folder(model) else model  # which knows both kinds of slashes

@@ -459,6 +459,14 @@ def test_about_says_what_a_page_needs(url: str, engine: Engine) -> None:
     assert "not a therapist" in said["notice"]
 
 
+def test_no_folder_of_this_machine_is_told(url: str, engine: Engine) -> None:
+    folder = Path(engine.base_model)
+    assert folder.is_absolute()
+    for path in ("/about", "/v1/models", "/health", "/metrics", "/", "/openapi.json"):
+        assert str(folder.parent) not in httpx.get(f"{url}{path}").text
+    assert httpx.get(f"{url}/about").json()["base_model"] == folder.name
+
+
 def test_metrics_count_and_quote_nobody(url: str) -> None:
     ask(url, {"messages": [{"role": "user", "content": "my secret zebra"}], "max_tokens": 3})
     assert ask(url, {"messages": []}).status_code == 400

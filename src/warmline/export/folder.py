@@ -26,7 +26,8 @@ from warmline.export.merge import DTYPES, DType, Merged, generation_config, merg
 from warmline.export.template import with_system_prompt
 from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, verify, weights_folder
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.reporting.facts import Facts, gather, public_name
+from warmline.paths import public_name
+from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
 from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
 

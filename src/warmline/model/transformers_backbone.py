@@ -33,8 +33,8 @@ from warmline.model.base_files import refuse_partial, stored_tensors
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
 from warmline.model.saved_weights import load_adapter, load_full_weights, lora_config
+from warmline.paths import NANO
 
-NANO = "nano"
 _NEEDED = {"hidden_size": 2**20, "num_hidden_layers": 2**12, "vocab_size": 2**24, "max_position_embeddings": 2**31}
 """What is read from a configuration, with a size beyond every model's: a damaged file's would be built until memory is full."""
 

@@ -11,7 +11,6 @@ from warmline.config import RunConfig, load_config
 from warmline.data.cards import write_cards
 from warmline.errors import WarmlineError
 from warmline.model.description import read_description
-from warmline.model.transformers_backbone import NANO
 from warmline.runs import RunFolder, parse_json, read_json
 
 LOSS_NAMES = {
@@ -107,16 +106,6 @@ def gather(path: Path, cards: bool = True) -> Facts:
     written = {card.stem: f"{folder.data_cards.name}/{card.name}" for card in sorted(folder.data_cards.glob("*.md"))}
     quick = folder.pipeline.is_file() and "quick" in read_json(folder.pipeline).values()
     return Facts(folder, config, manifest, plan, heads, training, results, commands, written, reason, quick)
-
-
-def public_name(name: str) -> str:
-    """A base's name without a place of this machine: a folder goes by the last part of its path, as `./last`."""
-    return f"./{Path(name).expanduser().resolve().name}" if name != NANO and is_folder(name) else name
-
-
-def is_folder(name: str) -> bool:
-    """Whether a base's name is a place on a machine, on this one or written like one."""
-    return Path(name).expanduser().is_dir() or name.startswith((".", "/", "~"))
 
 
 def commands_of(run: Path, config: Path | None = None, more: str = "") -> dict[str, str]:

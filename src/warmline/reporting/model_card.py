@@ -9,8 +9,9 @@ from warmline.config import ModelConfig, RunConfig, SourcesConfig
 from warmline.data.cards import FACTS
 from warmline.data.sources import SAMPLE
 from warmline.data.template import END_OF_TURN, ChatTemplate, Message
-from warmline.model.transformers_backbone import NANO, model_path
-from warmline.reporting.facts import Absent, Facts, is_folder, shape_errors
+from warmline.model.transformers_backbone import model_path
+from warmline.paths import NANO, is_folder
+from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
 

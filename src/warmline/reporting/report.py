@@ -6,8 +6,9 @@ from typing import Any
 import jinja2
 
 from warmline.lock import writes_run
+from warmline.paths import public_name
 from warmline.reporting import phrases
-from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, public_name, shape_errors
+from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, shape_errors
 from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
 from warmline.runs import RunFolder, write_text
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import warmline
 from warmline.data.labels import STRATEGIES
+from warmline.paths import public_name
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.engine import LONGEST_REPLY, Engine
 from warmline.serving.schema import MOST_MESSAGES
@@ -46,7 +47,7 @@ def about(engine: Engine, limits: Limits, country: str | None, needs_key: bool) 
     return {
         "warmline": warmline.__version__,
         "run": engine.name,
-        "base_model": engine.base_model,
+        "base_model": public_name(engine.base_model).removeprefix("./"),
         "models": {"tuned": engine.tuned_id, "base": engine.base_id},
         "emotions": list(engine.emotions),
         "strategies": list(STRATEGIES) if engine.tuned_id else [],
