@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as people write them, and as others may see them."""
 
 import contextlib
 import re

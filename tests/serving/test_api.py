@@ -23,6 +23,7 @@ from warmline.runs import RunFolder
 from warmline.safety.crisis import COUNTRIES, numbers, resources
 from warmline.safety.flags import invented_numbers
 from warmline.safety.guard import assess, crisis_message
+from warmline.serving import engine as serving_engine
 from warmline.serving import making
 from warmline.serving.about import COUNTRY_NAMES, Limits
 from warmline.serving.engine import Engine, Generation
@@ -203,10 +204,12 @@ def test_more_tokens_than_the_limit_are_the_limit_and_a_header_says_so(engine: E
     assert "x-warmline-max-tokens" not in ask(url, {**asked, "max_tokens": 4}).headers
 
 
-def test_zero_and_minus_one_leave_the_length_to_the_server(url: str) -> None:
+def test_zero_and_minus_one_leave_the_length_to_the_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_engine, "LONGEST_REPLY", 4)
     for value in (0, -1):
         answer = ask(url, {"messages": SAD, "temperature": 0, "max_tokens": value})
         assert answer.json()["choices"] == ask(url, {"messages": SAD, "temperature": 0}).json()["choices"]
+        assert answer.json()["usage"]["completion_tokens"] == 4
 
 
 def test_fields_that_were_not_read_are_named_in_a_header(url: str) -> None:
