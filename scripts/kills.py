@@ -9,7 +9,6 @@ The phases take turns, so 40 kills are five or six of each. About a quarter of a
 table, and ends with status 1 when a promise was broken.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -21,14 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import resources
 from itertools import groupby
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}  # before torch: to the bit, on a CPU
-
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -49,6 +48,11 @@ OF_THE_CLOCK = ("seconds", "tokens_per_second")
 """Of a line of metrics.jsonl."""
 LONGEST = 300.0
 """Seconds after which a command hangs."""
+LOG = "WARMLINE_KILLS_LOG"
+"""Names, in the environment, the file that the killed processes write to."""
+KILLED = -signal.SIGKILL
+MISSES = 5
+"""Times that a command may end before the moment to kill it came."""
 TICK = 0.01
 """Seconds by which the file system's clock may lag behind."""
 
@@ -105,7 +109,7 @@ def _command(*arguments: str) -> None:
     from warmline.cli import main
 
     torch.set_num_threads(1)
-    with Path(os.environ["KILLS_LOG"]).open("ab") as log:
+    with Path(os.environ[LOG]).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     print(f"--- warmline {' '.join(arguments)}", flush=True)
@@ -123,6 +127,12 @@ def finish(*arguments: str) -> bool:
     return process.exitcode == 0
 
 
+def finish_or_fail(*arguments: str) -> None:
+    """The same, where nothing can go on without it."""
+    if not finish(*arguments):
+        raise failed(arguments, "a bad end")
+
+
 def reach(arguments: Sequence[str], aim: Aim, delay: float) -> BaseProcess:
     """Begin `warmline ARGUMENTS` and wait until so many seconds after the phase began, or until it ends."""
     began = time.time() - TICK
@@ -134,11 +144,11 @@ def reach(arguments: Sequence[str], aim: Aim, delay: float) -> BaseProcess:
     return process
 
 
-def kill(process: BaseProcess) -> bool:
-    """Kill it; whether it still ran."""
+def kill(process: BaseProcess) -> int | None:
+    """Kill it; its exit status, KILLED unless it had ended."""
     process.kill()
     process.join()
-    return process.exitcode == -signal.SIGKILL
+    return process.exitcode
 
 
 def fresh(path: Path, began: float) -> bool:
@@ -202,31 +212,52 @@ def aims(run: RunFolder, step: int) -> dict[str, Aim]:
     }
 
 
-def kill_training(config: Path, optimizer: str, phases: Sequence[str], whole: RunFolder, chance: random.Random) -> list[Kill]:
+def kill_training(
+    config: Path, optimizer: str, phases: Sequence[str], whole: RunFolder, chance: random.Random, misses: int = 0
+) -> list[Kill]:
     """Train anew, kill once for each of the phases, the later ones in what was resumed, and go on to the end."""
     run = RunFolder(whole.path.with_name("killed"))
     shutil.rmtree(run.path, ignore_errors=True)
     resume = ("train", str(config), "--set", "name=killed", "--resume")
     kills: list[Kill] = []
-    share = STEPS / len(phases)
-    for number, phase in enumerate(sorted(phases, key="artefact".__eq__)):  # behind which there is nothing left but itself
+    due, status = sorted(phases, key="artefact".__eq__), KILLED  # behind the artefact there is nothing left but itself
+    share = STEPS / len(due)
+    for number, phase in enumerate(due):
         aim = aims(run, chance.randint(round(number * share), round((number + 1) * share) - 1))[phase]
-        delay = chance.random() * aim.longest
-        began = time.time() - TICK
+        delay, began = chance.random() * aim.longest, time.time() - TICK
         process = reach(resume, aim, delay)
-        complete = run.steps()
-        if not kill(process):
-            return kill_training(config, optimizer, phases, whole, chance)  # it ended before: the moment was missed
-        for one in kills[number - 1 : number]:
-            one.resumed = True
-        gone = complete[-1:] if complete and max(run.steps(), default=0) < complete[-1] else []
+        complete = run.steps()[-1:]
+        status = kill(process)
+        if kills:
+            kills[-1].resumed = status in (KILLED, 0)
+        if status != KILLED:
+            break
+        gone = [step for step in complete if step > max(run.steps(), default=0)]
         kills.append(Kill(phase, optimizer, delay, aim.begun(began), f"checkpoint {gone[0]}" if gone else ""))
-    kills[-1].resumed = finish(*resume)
-    same = run.heads_description.is_file() and curve(run) == curve(whole) and run.steps() == whole.steps()
-    same = same and files(run.path / "adapter") == files(whole.path / "adapter") and run.heads.read_bytes() == whole.heads.read_bytes()
+    missed = due[len(kills) :]
+    if not kills and (status != 0 or misses == MISSES):
+        raise failed(resume, f"status {status}" if status else f"no sign of {', '.join(missed)}")
+    if status == KILLED:
+        kills[-1].resumed = finish(*resume)
+    same = bool(kills) and is_as(whole, run)
     for one in kills:
         one.identical = same
-    return kills
+    return kills + (kill_training(config, optimizer, missed, whole, chance, 0 if kills else misses + 1) if missed else [])
+
+
+def is_as(whole: RunFolder, run: RunFolder) -> bool:
+    """Whether a run has the curve, checkpoints, adapter and heads of the one that nobody killed."""
+    return (
+        run.heads_description.is_file()
+        and (curve(run), run.steps()) == (curve(whole), whole.steps())
+        and files(run.path / "adapter") == files(whole.path / "adapter")
+        and run.heads.read_bytes() == whole.heads.read_bytes()
+    )
+
+
+def failed(arguments: Sequence[str], why: str) -> SystemExit:
+    """When a command did not do what it does without a kill, so that nothing can be compared."""
+    return SystemExit(f"warmline {' '.join(arguments)}: {why}, without a kill; its output is in {os.environ[LOG]}")
 
 
 # results
@@ -254,11 +285,10 @@ class Rewriting:
         self.place = self.now / place
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, self.now)
-        if together and not finish(*arguments):
-            raise SystemExit(f"warmline {' '.join(arguments)} failed without a kill: see the log")
+        if together:
+            finish_or_fail(*arguments)
         earlier = {path: path.stat().st_mtime_ns for path in self.place.rglob("*") if path.is_file()}
-        if not finish(*arguments):
-            raise SystemExit(f"warmline {' '.join(arguments)} failed without a kill: see the log")
+        finish_or_fail(*arguments)
         self.new = files(self.place)
         shutil.copytree(self.now, self.before)
         for path in [path for path in self.place.rglob("*") if path.is_file()]:
@@ -268,32 +298,39 @@ class Rewriting:
             elif path.stat().st_mtime_ns != earlier[path]:
                 old.write_bytes(old.read_bytes() + b"\n")
         self.old = files(self.before / place)
+        self.signs = [name for name in self.new if self.old.get(name) != self.new[name]]
+        if together:
+            self.signs = [f".{self.place.name}.writing", f".{self.place.name}.old"]
 
     def kill(self, phase: str, optimizer: str, chance: random.Random) -> Kill:
         """Kill it once, look, and run it again."""
-        shutil.rmtree(self.now)
-        shutil.copytree(self.before, self.now)
-        rewritten = chance.choice([name for name in self.new if self.old.get(name) != self.new[name]])
-        aim = Aim(lambda began: self._begun(rewritten, began), 0.1 if self.together else 0.02)
-        delay = chance.random() * aim.longest * chance.randint(0, 1)
-        began = time.time() - TICK
-        if not kill(reach(self.arguments, aim, delay)):
-            return self.kill(phase, optimizer, chance)
-        found = Kill(phase, optimizer, delay, self._half_way(began), self._lost())
-        found.resumed = finish(*self.arguments)
-        found.identical = files(self.place) == self.new
-        return found
+        for _ in range(MISSES):
+            shutil.rmtree(self.now)
+            shutil.copytree(self.before, self.now)
+            rewritten = chance.choice(self.signs)
+            aim = Aim(partial(self._begun, rewritten), 0.1 if self.together else 0.02)
+            delay, began = chance.random() * aim.longest * chance.randint(0, 1), time.time() - TICK
+            status = kill(reach(self.arguments, aim, delay))
+            if status == KILLED:
+                found = Kill(phase, optimizer, delay, self._half_way(began), self._lost())
+                found.resumed = finish(*self.arguments)
+                found.identical = files(self.place) == self.new
+                return found
+            if status != 0:
+                raise failed(self.arguments, f"status {status}")
+        raise failed(self.arguments, f"no sign of writing {rewritten}")
 
     def _begun(self, name: str, began: float) -> bool:
         if self.together:
-            return written_aside(self.place.parent, began, self.place.name)
+            return self.place.with_name(name).exists()
         path = self.place / name
         return written_aside(path.parent, began, path.name) or fresh(path, began)
 
     def _half_way(self, began: float) -> bool:
-        folders = [self.place.parent] if self.together else [self.place, *(path for path in self.place.rglob("*") if path.is_dir())]
-        mixed = files(self.place) not in (self.old, self.new)
-        return mixed or any(written_aside(folder, began, "") for folder in folders)
+        if self.together:
+            return any(self.place.with_name(name).exists() for name in self.signs)
+        folders = [self.place, *(path for path in self.place.rglob("*") if path.is_dir())]
+        return files(self.place) not in (self.old, self.new) or any(written_aside(folder, began, "") for folder in folders)
 
     def _lost(self) -> str:
         if self.together:
@@ -342,8 +379,7 @@ def kill_all(number: int, seed: int, folder: Path, say: Callable[[Kill], None]) 
         whole = RunFolder(folder / optimizer / "whole")
         evaluate = ("--replies", "1", "--no-baselines", "--max-new-tokens", "8")
         for arguments in (("train", str(config)), ("evaluate", str(whole.path), *evaluate), ("report", str(whole.path))):
-            if not finish(*arguments):
-                raise SystemExit(f"warmline {' '.join(arguments)} failed without a kill: see the log")
+            finish_or_fail(*arguments)
         shutil.rmtree(whole.data_cards)  # so that `report` writes them again
         in_training = [phase for phase in phases if phase in TRAINING]
         chance.shuffle(in_training)
@@ -390,28 +426,29 @@ def _counts(kills: Sequence[Kill]) -> tuple[int, ...]:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=40, help="how many")
-    parser.add_argument("--seed", type=int, default=24, help="of the moments")
-    parser.add_argument("--out", type=Path, default=Path("results/reliability"), help="folder for kills.json")
-    parser.add_argument("--folder", type=Path, help="where to work, to look at afterwards; a temporary folder by default")
-    options = parser.parse_args()
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="warmline-kills-"))
+def main(
+    number: Annotated[int, typer.Option("--kills", min=1, help="How many.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 24,
+    out: Annotated[Path, typer.Option(help="Folder for kills.json.")] = Path("results/reliability"),
+    work: Annotated[Path | None, typer.Option(help="Where to work, to look at afterwards; a temporary folder by default.")] = None,
+) -> None:
+    """Kill at random moments with kill -9, then go on, then compare."""
+    folder = work or Path(tempfile.mkdtemp(prefix="warmline-kills-"))
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ |= {"WARMLINE_CACHE": str(folder / "cache"), "KILLS_LOG": str(folder / "log.txt")}
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}  # to the bit, on a CPU
+    os.environ |= {"WARMLINE_CACHE": str(folder / "cache"), LOG: str(folder / "log.txt")}
     console, began = Console(width=None if sys.stdout.isatty() else 120), time.monotonic()
 
     def say(one: Kill) -> None:
         told = f"lost: {one.lost}" if one.lost else "not resumed" if not one.resumed else "identical" if one.identical else "DIFFERS"
         console.print(f"{one.optimizer}, {one.phase}, +{1000 * one.delay:.0f} ms: {told}", highlight=False)
 
-    kills = kill_all(options.kills, options.seed, folder, say)
+    kills = kill_all(number, seed, folder, say)
     minutes = (time.monotonic() - began) / 60
-    write_json(options.out / "kills.json", {"seed": options.seed, "minutes": round(minutes, 1), "kills": [asdict(one) for one in kills]})
+    write_json(out / "kills.json", {"seed": seed, "minutes": round(minutes, 1), "kills": [asdict(one) for one in kills]})
     console.print(table(kills, f"{len(kills)} kills in {minutes:.1f} minutes"))
     broken = any(one.lost or not one.resumed or not one.identical for one in kills)
-    if options.folder is None and not broken:
+    if work is None and not broken:
         shutil.rmtree(folder)
     elif broken:
         console.print(f"a promise was broken; everything lies in {folder}", highlight=False)
@@ -419,4 +456,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
