@@ -10,7 +10,7 @@ LONGEST = 200_000
 _EFFORT, _PARSED, _TOO_DEEP = 2_000_000_000, 100, 5_000_000
 """Where looking ends: so many characters gone over to find a line number, each parsed one counting for 100, braces too deep for Python for
 5 million. That is about a second; ordinary answers need a thousandth."""
-_START = re.compile(r'\{\s*"')
+_START = re.compile(r'\{\s*["}]')
 _COMMA_BEFORE_BRACKET = re.compile(r",\s*([}\]])")
 _DECODER = json.JSONDecoder(strict=False)
 """Takes raw line ends in strings."""
