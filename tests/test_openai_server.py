@@ -14,15 +14,15 @@ import pytest
 
 from tests.evaluation.eqbench3.stub import Reply, serving
 from warmline.openai_server import OpenAIServer
+from warmline.serving.upstream import chunks
 
 PIECE = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 async def _streamed(server: OpenAIServer) -> str:
-    client = server.async_client()
-    async with client, await client.chat.completions.create(**REQUEST, stream=True) as chunks:
-        return "".join([choice.delta.content or "" async for chunk in chunks for choice in chunk.choices])
+    async with server.stream_client() as client, client.stream("POST", "chat/completions", json=REQUEST) as response:
+        return "".join([chunk.text async for chunk in chunks(response)])
 
 
 def streamed(url: str, timeout: float = 5.0) -> str:
@@ -45,11 +45,12 @@ def test_a_stream_arrives(packed: bool) -> None:
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
-        (Reply(raw=b": " + b"x" * 2**25), "the answer is longer than 16 MiB"),
+        (Reply(raw=b"x\n" * 2**24), "the answer is longer than 16 MiB"),
+        (Reply(raw=b": " + b"x" * 2**25), "a line that does not end"),
         (Reply(raw=gzip.compress(PIECE * 2**20), headers=(("Content-Encoding", "gzip"),)), "the answer is longer than 16 MiB"),
         (Reply(raw=b"x", headers=(("Content-Encoding", "zstd"),)), "packed as zstd"),
-        (Reply(status=307, headers=(("Location", "http://127.0.0.1:9/v1"),)), "307: redirects to http://127.0.0.1:9/v1"),
-        (Reply(status=500, raw=b'{"error": {"message": "out of\\nmemory \\u001b[31m"}}'), "500: out of memory [31m"),
+        (Reply(status=307, headers=(("Location", "http://127.0.0.1:9/v1"),)), "answered 307 and points to another address"),
+        (Reply(status=500, raw=b'{"error": {"message": "out of\\nmemory \\u001b[31m"}}'), "answered 500: out of memory [31m"),
     ],
 )
 def test_a_stream_that_goes_wrong_is_told(reply: Reply, says: str) -> None:
@@ -94,4 +95,4 @@ def test_an_answer_that_trickles_ends_with_the_timeout() -> None:
 def test_the_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_KEY", " sk-secret\n")
     with serving(lambda request: Reply(status=401, raw=b'{"error": "sk-secret is not known here"}')) as stub:
-        assert streamed(stub.url) == "failed: 401: (the key) is not known here"
+        assert streamed(stub.url) == "failed: answered 401: (the key) is not known here"

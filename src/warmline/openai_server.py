@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import openai
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 
 from warmline.errors import WarmlineError, one_line
 
@@ -73,8 +73,8 @@ class OpenAIServer:
             raise WarmlineError(_surroundings(error)) from None
         return OpenAI(base_url=self.url, api_key=self._key, timeout=self.timeout, max_retries=retries, http_client=http)
 
-    def async_client(self) -> AsyncOpenAI:
-        """A client for streams, which may last while they are never silent for longer than the timeout; nothing is sent again.
+    def stream_client(self) -> httpx.AsyncClient:
+        """A client for streams, which may last while they are never silent for longer than the timeout; `serving/upstream.py` reads them.
 
         Raises:
             WarmlineError: as of `client`.
@@ -83,13 +83,15 @@ class OpenAIServer:
         async def bound(response: httpx.Response) -> None:
             response.stream = _BoundedStream(response)
 
+        headers = {**_UNPACKED, "Authorization": f"Bearer {self._key}"}
         try:
-            http = openai.DefaultAsyncHttpxClient(follow_redirects=False, headers=_UNPACKED, event_hooks={"response": [bound]})
+            return openai.DefaultAsyncHttpxClient(
+                base_url=self.url, headers=headers, timeout=self.timeout, follow_redirects=False, event_hooks={"response": [bound]}
+            )
         except Exception as error:
             raise WarmlineError(_surroundings(error)) from None
-        return AsyncOpenAI(base_url=self.url, api_key=self._key, timeout=self.timeout, max_retries=0, http_client=http)
 
-    def words(self, error: Exception) -> str:
+    def words(self, error: BaseException) -> str:
         """What the server said, or what went wrong on the way to it: one line, without the key."""
         if isinstance(error, openai.APIStatusError):
             said = _message(error) if error.status_code >= 400 else f"redirects to {error.response.headers.get('location', 'nowhere')}"

@@ -98,8 +98,10 @@ def ended(client: httpx.Client, relay: Relay) -> tuple[str, str]:
     while relay.active and time.monotonic() < until:
         time.sleep(0.001)
     assert relay.active == 0
-    if last != "[DONE]":
-        message = str(json.loads(last)["error"]["message"])
+    assert last == "[DONE]" or response.status_code == 500
+    told = json.loads(earlier[-1] if last == "[DONE]" else last)
+    if "error" in told:
+        message = str(told["error"]["message"])
         assert "\n" not in message
         assert len(message) < 400
         return "", message

@@ -5,23 +5,21 @@ ours renders: an export's `chat_template.jinja` does.
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from openai import DefaultAsyncHttpxClient
-
 from warmline.companion import check_messages
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
+from warmline.openai_server import OpenAIServer
 from warmline.safety.guard import Heard, hear
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
-from warmline.serving.upstream import chunks, model_ids, open_client, words
+from warmline.serving.upstream import chunks, model_ids
 
 KEYS = ("WARMLINE_GENERATE_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the server's key, in order."""
@@ -64,7 +62,8 @@ class Relay(Engine):
     """An `Engine` whose replies come from elsewhere; readings, guard, hotlines and limits are as ever. Made by `Relay.connect`."""
 
     _remote: Remote
-    _client: DefaultAsyncHttpxClient
+    _server: OpenAIServer
+    _client: Any
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -87,14 +86,14 @@ class Relay(Engine):
         Raises:
             WarmlineError: nothing there that can be loaded, a server that does not answer, or one without that model.
         """
-        key = next((os.environ[name] for name in KEYS if os.environ.get(name)), "none")
-        _check(remote, key)
+        server = OpenAIServer("--generate-at", remote.url, KEYS, remote.timeout)
+        _check(remote, server)
         relay = cls.open(path, slots, queue, base)
         if not isinstance(relay, cls) or relay.tuned_id is None:
             relay.close()
             raise WarmlineError(f"{path}: holds no heads, so there is nothing to read beside {remote.url}; use that server directly")
         relay._remote = remote
-        relay._client = open_client(remote.url, key, remote.timeout)
+        relay._server, relay._client = server, server.stream_client()
         return relay
 
     @property
@@ -212,7 +211,7 @@ class Relay(Engine):
             if task.cancelled():
                 stream.finish("length" if self._cutting else None)
             elif (error := task.exception()) is not None:  # of any kind: nobody may be left waiting
-                stream.finish(None, RuntimeError(f"{self._remote.url}: {words(error)}"))
+                stream.finish(None, RuntimeError(f"{self._remote.url}: {self._server.words(error)}"))
             with self._changed:
                 del self._relayed[stream]
                 self._changed.notify_all()
@@ -229,12 +228,12 @@ class Relay(Engine):
         self._loop.call_soon_threadsafe(cancel)  # after `_begin`
 
 
-def _check(remote: Remote, key: str) -> None:
+def _check(remote: Remote, server: OpenAIServer) -> None:
     try:
-        known = asyncio.run(model_ids(remote.url, key))
+        known = asyncio.run(model_ids(server))
     except Exception as error:
         raise WarmlineError(
-            f"--generate-at {remote.url}: no OpenAI-compatible server answers there ({words(error)}); expected something like "
+            f"--generate-at {remote.url}: no OpenAI-compatible server answers there ({server.words(error)}); expected something like "
             f"http://localhost:8000/v1, and its key in {' or '.join(KEYS)}"
         ) from None
     for name in (remote.model, remote.base):

@@ -1,18 +1,16 @@
 """An OpenAI-compatible server as one that may send anything: whatever comes, memory is bounded, and it ends in chunks or in one line.
 
-The openai client is not used: it reads whole bodies and endless lines, follows redirects, and hands on what it does not understand.
+The openai client is not used: it waits for lines without an end, and hands on what it does not understand.
 """
 
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
-from openai import DefaultAsyncHttpxClient
-
+from warmline.openai_server import OpenAIServer
 from warmline.serving.stream import FinishReason
 
 _LINE_BYTES = 2**20
-_BODY_BYTES = 16 * 2**20
 _ERROR_BYTES = 2**14
 
 
@@ -52,22 +50,15 @@ class Chunk(NamedTuple):
         )
 
 
-def open_client(url: str, key: str, timeout: float) -> DefaultAsyncHttpxClient:
-    """A client that follows no redirect: a conversation goes to the address that was given, or nowhere."""
-    headers = {"authorization": f"Bearer {key}", "accept-encoding": "identity"}
-    return DefaultAsyncHttpxClient(base_url=url, headers=headers, timeout=timeout, follow_redirects=False)
-
-
-async def model_ids(url: str, key: str) -> list[str]:
+async def model_ids(server: OpenAIServer) -> list[str]:
     """What a server has.
 
     Raises:
-        Exception: of many kinds; `words` says it in one line.
+        Exception: of many kinds; `OpenAIServer.words` says it in one line.
     """
-    async with open_client(url, key, timeout=20) as client, client.stream("GET", "models") as response:
+    async with server.stream_client() as client, client.stream("GET", "models") as response:
         await _check(response)
-        models = json.loads(await _beginning(response, _BODY_BYTES))["data"]
-        return [str(model["id"]) for model in models]
+        return [str(model["id"]) for model in json.loads(await response.aread())["data"]]
 
 
 async def chunks(response: Any) -> AsyncGenerator[Chunk, None]:
@@ -77,12 +68,11 @@ async def chunks(response: Any) -> AsyncGenerator[Chunk, None]:
         ValueError: an error, or what is no stream of chunks.
     """
     await _check(response)
-    began, rest, size = False, b"", 0
+    began, rest = False, b""
     async for part in response.aiter_raw():
         *lines, rest = (rest + part).split(b"\n")
-        size += len(part)
-        if size > _BODY_BYTES or len(rest) > _LINE_BYTES:
-            raise ValueError("streams more than a reply can be")
+        if len(rest) > _LINE_BYTES:
+            raise ValueError("streams a line that does not end")
         for line in lines:
             if line.startswith(b"data:"):
                 if line[5:].strip() == b"[DONE]":
@@ -93,32 +83,20 @@ async def chunks(response: Any) -> AsyncGenerator[Chunk, None]:
         raise ValueError("answered with something else than a stream of chunks")
 
 
-def words(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 async def _check(response: Any) -> None:
     status = f"answered {response.status_code}"
     if response.is_redirect:
         raise ValueError(f"{status} and points to another address, which is not followed; give that one if it is meant")
     if response.status_code != 200:
-        body = await _beginning(response, _ERROR_BYTES)
+        body = b""
+        async for part in response.aiter_raw():
+            body += part
+            if len(body) >= _ERROR_BYTES:
+                break
         try:
             raise ValueError(f"{status}: {_error(_object(json.loads(body)))}")
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             raise ValueError(f"{status}: {body.decode(errors='replace')}") from None
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise ValueError("answered in a compressed form, which was not asked for")
-
-
-async def _beginning(response: Any, size: int) -> bytes:
-    body = b""
-    async for part in response.aiter_raw():
-        body += part
-        if len(body) >= size:
-            break
-    return body[:size]
 
 
 def _error(content: dict[str, Any]) -> str:
