@@ -157,7 +157,7 @@ def other_json(draw: st.DrawFn) -> Change:
 
 
 @given(st.one_of(cut(), replaced(), overwritten(), removed(), other_tensors(), other_json(), other_json(), other_json()))
-@settings(max_examples=300, deadline=5_000, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=20_000, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_changed_base(whole: Path, tmp_path_factory: pytest.TempPathFactory, change: Change) -> None:
     folder = tmp_path_factory.getbasetemp() / "changed"
     shutil.rmtree(folder, ignore_errors=True)
@@ -174,7 +174,7 @@ def test_the_unchanged_base_loads(whole: Path) -> None:
 
 
 @given(st.sampled_from(["tokenizer.json", "tokenizer_config.json"]), st.data())
-@settings(max_examples=40, deadline=5_000, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=20_000, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_changed_tokenizer(whole: Path, tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "tokenizer"
     shutil.rmtree(folder, ignore_errors=True)
