@@ -76,6 +76,9 @@ def post(name: str, content: Any, *headers: str, path: str = "/v1/chat/completio
     return Sent(name, "\r\n".join([*lines, "", ""]).encode() + body)
 
 
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
 def said(*texts: str) -> list[dict[str, Any]]:
     """A conversation in which the user speaks first, then each in turn."""
     return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
@@ -455,7 +458,10 @@ def serving(run: Path, slots: int, queue: int, log: Path) -> Iterator[tuple["sub
         found = re.search(rb"http://127\.0\.0\.1:(\d+)", process.stdout.readline() if process.stdout else b"")
         if found is None:
             raise SystemExit(f"the server did not start: {log.read_text()}")
-        yield process, int(found[1])
+        port = int(found[1])
+        while asyncio.run(exchange(port, HEALTH, PATIENCE)) != "200":  # it says where before it listens there
+            time.sleep(0.1)
+        yield process, port
     finally:
         process.kill()
         process.wait()
