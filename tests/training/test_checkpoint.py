@@ -268,7 +268,7 @@ def test_killed_while_saving_the_artefact(tiny_config: ConfigFactory, tmp_path: 
     """All steps done, the artefact not: the run counts as unfinished and resuming writes it."""
     config = tiny_config(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("warmline.model.artifacts.save_file", interrupt)
+        patch.setattr("warmline.model.artifacts.as_safetensors", interrupt)
         with pytest.raises(KeyboardInterrupt):
             quiet_train(config)
     run = RunFolder(config.output_dir / config.name)
