@@ -51,6 +51,9 @@ def test_nothing_measured(finished_copy: RunFolder) -> None:
     assert "small sample inside the package" in text
     assert (finished_copy.data_cards / "esconv.md").is_file()
     assert "[card](data_cards/esconv.md)" in text
+    (finished_copy.data_cards / "esconv.png").unlink()  # killed between two cards
+    write_report(finished_copy.path)
+    assert (finished_copy.data_cards / "esconv.png").is_file()
     assert "(results/training_curves.png)" in text
 
 

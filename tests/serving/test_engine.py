@@ -194,6 +194,12 @@ def _no_memory() -> None:
     raise MemoryError("no memory")
 
 
+def test_what_is_far_too_long_is_not_tokenised(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine._template, "prompt_ids", lambda _: pytest.fail("tokenised"))
+    with pytest.raises(TooLongError, match="far beyond"):
+        engine.start([Message(role="user", content="word " * 60_000)])
+
+
 def test_heads_that_give_no_numbers_are_said_so(fresh: Fresh) -> None:
     engine = fresh()
     with torch.no_grad():

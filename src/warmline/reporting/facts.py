@@ -147,7 +147,10 @@ def _result(path: Path, command: str, config: RunConfig, heads: dict[str, Any]) 
 
 
 def _write_missing_cards(folder: RunFolder, config: RunConfig) -> str | None:
-    if any(folder.data_cards.glob("*.md")):
+    sources = config.data.sources
+    enabled = [name for name in type(sources).model_fields if getattr(sources, name).enabled]
+    names = [f"{name}.{kind}" for name in enabled for kind in ("md", "png")]
+    if all((folder.data_cards / name).is_file() for name in names):
         return None
     try:
         write_cards(config.data, folder.data_cards)

@@ -6,7 +6,7 @@ import unicodedata
 _CONTROL = "".join(char for char in map(chr, (*range(32), 127)) if not char.isspace())
 _DROPPED = str.maketrans("", "", _CONTROL + "'\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02c8`\u00b4\u2032\uff07")
 _LOOKALIKES = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеѕіјкмнорстухһԁԛԝвіΑΒΕΖΗΙΚΜΝΟΡΤΥΧαεηικνορτυχωϲϳıłøđɑɡᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
+    "АВЕЅІЈКМНОРСТУХаеѕіјкмнорстухһԁԛԝвіΑΒΕΖΗΙΚΜΝΟΡΤΥΧαεηικνορτυχωςϳıłøđɑɡᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
     "ABESIJKMHOPCTYXaesijkmhopctyxhdqwbiABEZHIKMNOPTYXaenikvoptuxwcjilodagabcdefghijklmnoprstuvwyz",
     "\u115f\u1160",  # fillers, which show nothing
 ) | {first + at: chr(ord("a") + at) for first in (0x1F150, 0x1F170) for at in range(26)}  # white on black

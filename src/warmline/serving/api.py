@@ -5,12 +5,12 @@ import hmac
 import re
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources as package
 from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -44,6 +44,8 @@ _REPLY: dict[int | str, dict[str, Any]] = {
     }
 }
 _RETRY_SECONDS = 2
+_STARTERS = ThreadPoolExecutor(4, "warmline-start")
+"""Tokenise prompts: more at a time would only share the same processors, each with memory of its own."""
 _MOST_NAMED = 20
 
 
@@ -200,7 +202,7 @@ async def _start(
     engine: Engine, messages: list[Message], settings: Generation, base: bool, country: str | None, shown: Show, heard: Heard
 ) -> Stream:
     try:
-        return await run_in_threadpool(engine.start, messages, settings, base, country, shown, heard)
+        return await asyncio.get_running_loop().run_in_executor(_STARTERS, engine.start, messages, settings, base, country, shown, heard)
     except TooLongError as error:
         raise ApiError(400, str(error), "context_length_exceeded", "messages") from None
     except ValueError as error:

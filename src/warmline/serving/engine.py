@@ -42,6 +42,10 @@ LONGEST_REPLY = 256
 """Tokens of a reply that asks for no limit."""
 
 
+CHARACTERS_A_TOKEN = 64
+"""More than any text has on average: a prompt beyond them is refused before it is tokenised, a relayed reply is cut there."""
+
+
 class TooLongError(ValueError):
     """The conversation, or it with the longest reply, does not fit the model's context."""
 
@@ -255,6 +259,9 @@ class Engine:
         self._thread.join()
 
     def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Making:
+        characters = sum(len(message["content"]) for message in messages)
+        if characters > self.context * CHARACTERS_A_TOKEN:
+            raise TooLongError(f"the conversation has {characters} characters, far beyond the model's context of {self.context} tokens")
         prompt = self._template.prompt_ids(messages)
         limit = self._longest_reply(len(prompt), settings)
         generator = None

@@ -16,7 +16,7 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.openai_server import OpenAIServer
 from warmline.safety.guard import Heard, hear
-from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
+from warmline.serving.engine import CHARACTERS_A_TOKEN, BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
 from warmline.serving.upstream import chunks, model_ids
@@ -28,8 +28,6 @@ _SECONDS_TO_CUT = 5.0
 """That cancelled requests have to end."""
 _SECONDS_OF_REPLY = 1800.0
 """Longest time for one reply, however busily the server talks."""
-_CHARACTERS_A_TOKEN = 64
-"""Of a reply, for each token that was asked for; what is beyond is cut."""
 _MOST_STOPS = 4
 """Stop texts that OpenAI takes; `ReplyText` looks for all of them."""
 
@@ -184,7 +182,7 @@ class Relay(Engine):
     async def _say(self, say: Speaker, request: dict[str, Any], text: ReplyText) -> FinishReason:
         """The server's words, and why they end."""
         said: Any = ""
-        spoken, most = 0, request["max_tokens"] * _CHARACTERS_A_TOKEN
+        spoken, most = 0, request["max_tokens"] * CHARACTERS_A_TOKEN
         reason: FinishReason | None = None
         tokens: int | None = None
         try:
