@@ -35,8 +35,9 @@ from warmline.model.artifacts import load_artifact, weights_hash
 from warmline.model.backbone import States
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.runs import RunFolder, read_json
+from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.loop import _Training, train
+from warmline.training.manifest import make_manifest
 from warmline.training.plan import choose_way
 from warmline.training.schedule import rate_factor
 from warmline.training.validation import Validator
@@ -66,7 +67,10 @@ class Keeper:
 def begin(config: RunConfig) -> _Training:
     run = RunFolder(config.output_dir / config.name)
     run.create()
-    return _Training(config, run, Accelerator(cpu=True), CPU, choose_way(config, CPU), View(quiet=True))
+    way = choose_way(config, CPU)
+    now = make_manifest(config, CPU, 1, way.choice)
+    write_json(run.manifest, now)
+    return _Training(config, run, Accelerator(cpu=True), CPU, way, now, View(quiet=True))
 
 
 @pytest.fixture
