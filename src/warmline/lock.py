@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Concatenate, ParamSpec, TypeVar
 
 from warmline.errors import WarmlineError
-from warmline.runs import RunFolder, disk_errors
+from warmline.runs import NO_FOLLOW, RunFolder, disk_errors
 
 try:
     import fcntl
@@ -48,7 +48,7 @@ def hold(path: Path, command: str) -> Iterator[None]:
         return
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # a link here would empty a file elsewhere
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)  # a link here would empty a file elsewhere
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         _take(file, path)
         file.truncate(0)

@@ -41,6 +41,10 @@ _LARGEST_SETTINGS = 2**20
 _SETTINGS = ("config.yaml", "heads.json")
 
 
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+"""Opens no link; Windows has no such flag."""
+
+
 class RunFolder:
     """Paths of one run, and safe ways to write there.
 
@@ -250,7 +254,7 @@ def append_text(target: Path, text: str, sync: bool = False) -> None:
     Raises:
         OSError: the disk is full or read-only, or the file is a link.
     """
-    descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW, 0o666)
     with os.fdopen(descriptor, "a", encoding="utf-8") as out:
         out.write(text)
         out.flush()
@@ -291,7 +295,7 @@ def read_json(path: Path) -> Any:
 def _write_new(path: Path, content: bytes) -> None:
     """Write a file that is nobody else's: what lies under that name, a link too, is removed and not written through."""
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666)
     with os.fdopen(descriptor, "wb") as out:
         out.write(content)
 
