@@ -188,7 +188,7 @@ def pack(
     weights: Annotated[str, typer.Option(help="Beside the main run's, the weights of runs whose names hold one of these.")] = "full",
     part_mib: Annotated[float, typer.Option(min=0.001, help="Largest part.")] = 15.0,
 ) -> None:
-    """Archive what there is by now, to collect it elsewhere: small files first, then weights; no tokenizers, no checkpoints."""
+    """Archive what there is by now, to collect it elsewhere: small files first, then weights; no checkpoints."""
     study = _study(config, None, overrides, seeds)
     top = study.main.path.parent
     files = [(path, path.relative_to(top).as_posix()) for path in study.packed(weights)]
@@ -295,7 +295,7 @@ class Study:
         top, name = self._config.output_dir, self._config.name
         ours = (name, f"{name}-*", "teachers", "tuning", "logs")
         found = sorted(path for pattern in ours for path in top.glob(f"{pattern}/**/*") if path.is_file())
-        kept = [path for path in found if "checkpoints" not in path.parts and not path.name.startswith(("tokenizer", "."))]
+        kept = [path for path in found if "checkpoints" not in path.parts and not path.name.startswith(".")]
         small = [path for path in kept if path.suffix != ".safetensors"]
         wanted = [path for path in kept if path.suffix == ".safetensors" and self._weights_wanted(path, weights)]
         return small + sorted(wanted, key=lambda path: not self._is_main(path))

@@ -134,7 +134,7 @@ def test_agrees_with_fp32_as_plain_transformers_does(name: str, results: Results
 def test_self_check_passes(name: str, results: Results) -> None:
     lines = results[name].said["self_check"]
     assert isinstance(lines, list), lines
-    assert len(lines) == 6
+    assert len(lines) == 7
 
 
 @pytest.mark.parametrize("name", ON_GPU)

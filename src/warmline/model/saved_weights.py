@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -48,8 +47,7 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     Raises:
         WarmlineError: no weights, damaged ones, or those of another base or adapter.
     """
-    embeddings = any(name in EMBEDDING_LAYER_NAMES for name in model.peft_config["default"].target_modules)
-    fresh = get_peft_model_state_dict(model, save_embedding_layers=embeddings)  # PEFT's own `auto` asks the hub
+    fresh = get_peft_model_state_dict(model, save_embedding_layers=False)  # PEFT's own `auto` asks the hub
     try:
         saved = load_file(folder / ADAPTER_WEIGHTS)
         _check_fit(saved, fresh)
@@ -72,7 +70,9 @@ def load_full_weights(base: PreTrainedModel, folder: Path, **placed: Any) -> Pre
     try:
         saved = {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
         loaded: PreTrainedModel
-        loaded, how = type(base).from_pretrained(None, config=base.config, state_dict=saved, output_loading_info=True, **placed)
+        loaded, how = type(base).from_pretrained(
+            None, config=base.config, state_dict=saved, output_loading_info=True, trust_remote_code=False, **placed
+        )
         strange = [*how["missing_keys"], *how["unexpected_keys"], *how["mismatched_keys"]]
         if strange:
             raise ValueError(f"{len(strange)} tensors do not fit this base, as {strange[0]}")

@@ -431,12 +431,8 @@ def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
 def _with_adapter(base: PreTrainedModel, lora: LoraSettings, tuned: Path | None, trainable: bool) -> PeftModel:
     for parameter in base.parameters():
         parameter.requires_grad_(False)
-    if tuned is None:
-        refuse_targets(lora, linear_layers(base))
-    try:
-        adapted: PeftModel = get_peft_model(base, lora_config(lora, trainable))
-    except ValueError as error:
-        raise WarmlineError(f"lora.target_modules: {' '.join(str(error).split())}") from None
+    refuse_targets(lora, linear_layers(base))
+    adapted: PeftModel = get_peft_model(base, lora_config(lora, trainable))
     if tuned is not None:
         load_adapter(adapted, tuned)
     return adapted

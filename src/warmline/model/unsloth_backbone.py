@@ -64,8 +64,7 @@ class UnslothBackbone(nn.Module):
 
         self._recompute = False if checkpointing == "none" or not trainable else "unsloth"
         base = _load_base(self._unsloth, config, device, dtype, self._recompute)
-        if tuned is None:
-            refuse_targets(lora, linear_layers(base))
+        refuse_targets(lora, linear_layers(base))
         self.model = self._unsloth.get_peft_model(
             base,
             r=lora.r,
