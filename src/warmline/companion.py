@@ -234,8 +234,10 @@ def check_messages(messages: Sequence[Message]) -> None:
             raise ValueError(f"message {at}: role is {role!r}, expected one of {', '.join(_ROLES)}")
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"message {at}: content is empty or no text")
-        if any("\ud800" <= character <= "\udfff" for character in content):
-            raise ValueError(f"message {at}: content holds half a surrogate pair, which is no text")
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"message {at}: content holds half a surrogate pair, which is no text") from None
     if not messages or messages[-1]["role"] != "user":
         raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 

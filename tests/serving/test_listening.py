@@ -31,7 +31,7 @@ UNSERVED = [
     {"messages": [{"role": "user", "content": [{"type": "text", "text": PILLS}, IMAGE]}]},
     {"messages": [*SAID, *CALM], "tools": [{"type": "function", "function": {"name": "call"}}]},
     {"messages": [*SAID, {"role": "wizard", "content": "x"}]},
-    {"messages": [{"role": "user", "content": f"{'x ' * 15_000}{PILLS}{' x' * 15_000}"}]},
+    {"messages": [{"role": "user", "content": f"{PILLS}{' x' * 30_000}"}]},
     {"messages": [{"role": "user", "content": f"{PILLS} {'word ' * 3_800}"}, *[{"role": "user", "content": "word " * 3_800}] * 3]},
     {"messages": SAID, "model": "gpt-4"},
     {"messages": SAID, "temperature": "hot"},

@@ -4,7 +4,10 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from fastapi.responses import JSONResponse
@@ -14,12 +17,13 @@ from warmline.serving.exchange import risk_field
 from warmline.serving.http import ApiError
 
 _ON_THE_SPOT = 4_000
-"""Characters that the guard reads in about ten milliseconds; more are read in a thread, beside which other requests go on."""
-_HEARD = 100_000
-"""Characters that are heard of a conversation: the newest turns, and of a turn that is longer by itself its two ends."""
+"""Characters that the guard reads in about ten milliseconds; more are read by another process, beside this one's threads."""
+_OF_A_TURN = 20_000
+"""Characters that are heard of one turn, half of them at either end where it has more; a longer one is refused, and said again in parts."""
+_OF_ALL = 60_000
+"""Characters that are heard of a conversation: the newest turns."""
 _NOT_THE_USER = ("assistant", "system", "developer", "tool", "function")
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
-_listeners = ThreadPoolExecutor(2, "warmline-guard")
 
 
 class Asked(NamedTuple):
@@ -37,24 +41,36 @@ class Asked(NamedTuple):
 
 
 async def listen(turns: Sequence[str], country: str | None) -> Heard:
-    """`guard.hear`, within bounds.
+    """`guard.hear`, within bounds: about 20 milliseconds for each 10,000 characters.
 
     Args:
         turns: The user's, in order.
         country: Whose hotlines are shown.
     """
     newest: list[str] = []
-    left = _HEARD
+    left = _OF_ALL
     for turn in reversed(turns):
-        cut = turn if len(turn) <= _HEARD else f"{turn[: _HEARD // 2]}\n{turn[-_HEARD // 2 :]}"
+        cut = turn if len(turn) <= _OF_A_TURN else f"{turn[: _OF_A_TURN // 2]}\n{turn[-_OF_A_TURN // 2 :]}"
         if newest and len(cut) > left:
             break
         newest.append(cut)
         left -= len(cut)
     newest.reverse()
-    if _HEARD - left <= _ON_THE_SPOT:
+    if _OF_ALL - left <= _ON_THE_SPOT:
         return hear(newest, country)
-    return await asyncio.get_running_loop().run_in_executor(_listeners, hear, newest, country)
+    if len(newest[-1]) <= _ON_THE_SPOT and (heard := hear(newest[-1:], country)).alone:
+        return heard
+    try:
+        return await asyncio.get_running_loop().run_in_executor(long_listener(), hear, newest, country)
+    except BrokenProcessPool:  # killed from outside; nobody goes unheard for that
+        long_listener.cache_clear()
+        return hear(newest, country)
+
+
+@cache
+def long_listener() -> ProcessPoolExecutor:
+    """The process that reads what is long; it begins with the first text that it is given, in about a second."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
 async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResponse:

@@ -72,8 +72,11 @@ def _joined(content: Any) -> Any:
 
 
 def _in_unicode(content: Any) -> Any:
-    if isinstance(content, str) and any("\ud800" <= character <= "\udfff" for character in content):
-        raise ValueError("half a surrogate pair is no text")
+    if isinstance(content, str):
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half a surrogate pair is no text") from None
     return content
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -11,11 +12,17 @@ import uvicorn
 
 from warmline.errors import WarmlineError
 from warmline.safety.crisis import COUNTRIES
+from warmline.safety.guard import hear
 from warmline.serving.api import create_app
 from warmline.serving.connections import Connection, one_line_a_minute, places
 from warmline.serving.engine import Engine
 from warmline.serving.http import is_loopback
+from warmline.serving.listening import long_listener
 from warmline.serving.relay import Relay, Remote
+
+_SWITCH_SECONDS = 0.0005
+"""After which a thread of Python's has to let another go on. The usual 5 ms, at each of the dozen turns that a request needs of the event
+loop, make a tenth of a second beside a model's thread that always has something to do."""
 
 
 class Options(NamedTuple):
@@ -51,7 +58,9 @@ def serve(path: Path, options: Options) -> None:
         WarmlineError: an open host without a key, an unknown country, a port in use, or nothing that can be loaded.
     """
     _check(options)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     listener = _listen(options)
+    long_listener().submit(hear, [""])  # so that it is there when somebody needs it
     if options.remote is None:
         engine = Engine.open(path, options.slots, options.queue, options.base)
     else:
