@@ -43,8 +43,9 @@ from warmline.safety.guard import assess_turns, crisis_message
 COUNTRY = "GB"
 WAVES = 4
 """The first is left out when memory is looked at: buffers and caches fill in it."""
-SOON = 0.1
-"""Seconds within which the guard's message is there in 99 of 100 cases."""
+SOON, SOON_OF_LONG = 0.1, 2.0
+"""Seconds within which the guard's message is there in 99 of 100 cases; of texts that it reads for a while by themselves."""
+LONG = ("over 20,000 characters", "beyond the context")
 PATIENCE = 300.0
 """Seconds that a good client waits for a byte."""
 RETRY = 2.0
@@ -484,7 +485,8 @@ def of_clients(answered: dict[str, dict[str, int]]) -> dict[str, Any]:
 def of_probes(heard: Sequence[Heard], peak: int) -> dict[str, dict[str, float]]:
     """Times of all messages with risk, of those sent at the height of a wave, of those refused because the server was full, and by way."""
     groups = {
-        "all": list(heard),
+        "all but long ones": [one for one in heard if one.way not in LONG],
+        "long ones": [one for one in heard if one.way in LONG],
         "at the height of a wave": [one for one in heard if one.busy >= 0.8 * peak],
         "refused with 429": [one for one in heard if one.status == 429],
     }
@@ -510,10 +512,11 @@ def growth(samples: Sequence[Sample], seconds: float) -> float:
 
 def promises(found: dict[str, Any]) -> list[str]:
     """Those that were broken, in words."""
-    all_of_them = found["crisis message"]["all"]
+    usual, long = found["crisis message"]["all but long ones"], found["crisis message"]["long ones"]
     broken = {
-        f"crisis message: 99 % within {1000 * SOON:.0f} ms": all_of_them.get("p99", math.inf) <= 1000 * SOON,
-        "crisis message: never missing": all_of_them["held"] == all_of_them["sent"],
+        f"crisis message: 99 % within {1000 * SOON:.0f} ms": usual.get("p99", math.inf) <= 1000 * SOON,
+        f"... of long texts within {1000 * SOON_OF_LONG:.0f} ms": long.get("p99", math.inf) <= 1000 * SOON_OF_LONG,
+        "crisis message: never missing": all(one["held"] == one["sent"] for one in (usual, long)),
         "good clients: nothing lost": found["replies"]["lost"] == 0,
         "no 5xx but an honest 503": found["other 5xx"] == 0,
         "nobody waits for ever": found["hung"] == 0,

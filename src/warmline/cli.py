@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -465,6 +466,7 @@ def serve(
     base: OwnBase = None,
 ) -> None:
     """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch comes: its threads must not spin where requests have to be answered
     from warmline.serving import require_extra
 
     require_extra()

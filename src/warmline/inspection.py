@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from warmline.config import ModelConfig, RunConfig, load_config
 from warmline.errors import WarmlineError, printable
+from warmline.lock import LOCK
 from warmline.model.description import ADAPTER, ADAPTER_CONFIG, MODEL, faults, hashes, is_known, read_description
 from warmline.runs import RunFolder, read_json, strangers
 
@@ -191,7 +192,7 @@ def _peft_settings(path: Path, content: dict[str, Any], config: RunConfig) -> It
 
 def _entries(run: RunFolder, listed: dict[str, str]) -> Iterator[Entry]:
     """Files one by one, but those of records, results and checkpoints, unless something is to be said of them."""
-    known = _CARDS | {path.relative_to(run.path).parts[0] for path in vars(run).values() if path != run.path}
+    known = _CARDS | {LOCK} | {path.relative_to(run.path).parts[0] for path in vars(run).values() if path != run.path}
     exported = (run.path / "export.json").is_file()
     for path in sorted(run.path.iterdir()):
         if path.name in (ADAPTER, MODEL) and path.is_dir() and not path.is_symlink():
