@@ -304,10 +304,10 @@ class Rewriting:
 
     def kill(self, phase: str, optimizer: str, chance: random.Random) -> Kill:
         """Kill it once, look, and run it again."""
-        for _ in range(MISSES):
+        for attempt in range(MISSES):
             shutil.rmtree(self.now)
             shutil.copytree(self.before, self.now)
-            rewritten = chance.choice(self.signs)
+            rewritten = self.signs[0] if attempt else chance.choice(self.signs)  # some are there for less than a look takes
             aim = Aim(partial(self._begun, rewritten), 0.1 if self.together else 0.02)
             delay, began = chance.random() * aim.longest * chance.randint(0, 1), time.time() - TICK
             status = kill(reach(self.arguments, aim, delay))

@@ -67,7 +67,7 @@ class Photographer:
             before = page.locator(".exchange").count()
             page.fill("#message", text)
             page.click("#send")
-            page.wait_for_selector(f"body:not(.busy) .exchange:nth-child({before + 1}) .reply .again", timeout=120_000)
+            page.wait_for_selector(f"body:not(.busy) .exchange:nth-child({before + 1}) :is(.again, .crisis)", timeout=120_000)
 
     def take(self, page: Page, name: str) -> None:
         """Write the picture."""
