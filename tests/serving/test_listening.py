@@ -32,7 +32,7 @@ UNSERVED = [
     {"messages": [*SAID, *CALM], "tools": [{"type": "function", "function": {"name": "call"}}]},
     {"messages": [*SAID, {"role": "wizard", "content": "x"}]},
     {"messages": [{"role": "user", "content": f"{PILLS}{' x' * 30_000}"}]},
-    {"messages": [{"role": "user", "content": f"{PILLS} {'word ' * 3_800}"}, *[{"role": "user", "content": "word " * 3_800}] * 3]},
+    {"messages": [{"role": "user", "content": f"{PILLS} {'word ' * 3_800}"}, *[{"role": "user", "content": "word " * 3_800}] * 2]},
     {"messages": SAID, "model": "gpt-4"},
     {"messages": SAID, "temperature": "hot"},
     {"messages": [{"role": "user", "content": f"\ud800 {PILLS}"}]},

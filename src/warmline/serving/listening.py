@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -70,7 +71,8 @@ async def listen(turns: Sequence[str], country: str | None) -> Heard:
 @cache
 def long_listener() -> ProcessPoolExecutor:
     """The process that reads what is long; it begins with the first text that it is given, in about a second."""
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    leave_ctrl_c_to_the_server = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=leave_ctrl_c_to_the_server)
 
 
 async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResponse:
