@@ -222,8 +222,9 @@ def _kind(path: Path) -> str:
     if not path.is_file():
         return "" if path.is_dir() else "no file"
     with path.open("rb") as file:
-        begin = file.read(4)
-    if path.suffix in _PICKLES or begin == b"PK\x03\x04" or (begin[:1] == b"\x80" and begin[1:2] in b"\2\3\4\5" and begin[1:2]):
+        begin = file.read(10)
+    is_pickle = begin[:1] == b"\x80" and begin[1:2] in (b"\2", b"\3", b"\4", b"\5") and begin[8:] != b'{"'  # which is a safetensors header
+    if path.suffix in _PICKLES or begin[:4] == b"PK\x03\x04" or is_pickle:
         return "pickle: code for whoever unpickles it"
     if path.suffix in (".jinja", ".j2"):
         return "Jinja: for other tools, which render it"

@@ -5,7 +5,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
@@ -51,17 +51,16 @@ def hold(path: Path, command: str) -> Iterator[None]:
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)  # a link here would empty a file elsewhere
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         _take(file, path)
-        file.truncate(0)
-        file.write(
-            f"`warmline {command}` (process {os.getpid()} on {platform.node()}, since {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC)"
-        )
-        file.flush()
+        os.ftruncate(descriptor, 0)
+        since = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+        with suppress(OSError):  # on a full disk it is held all the same
+            os.write(descriptor, f"`warmline {command}` (process {os.getpid()} on {platform.node()}, since {since})".encode())
         folders.add(real)
         try:
             yield
         finally:
             folders.remove(real)
-            file.truncate(0)
+            os.ftruncate(descriptor, 0)
 
 
 def writes_run(command: str) -> Callable[[Callable[Concatenate[Path, Arguments], Result]], Callable[Concatenate[Path, Arguments], Result]]:

@@ -313,7 +313,8 @@ def _settle(folder: Path) -> None:
     rights = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_file():
-            path.chmod(rights)
+            with suppress(OSError):  # some network drives have no rights to give
+                path.chmod(rights)
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

@@ -229,6 +229,13 @@ def test_no_risk_no_message() -> None:
         crisis_message(calm)
 
 
+def test_the_newest_red_turn_chooses_its_message() -> None:
+    """And not a worse kind that was said of somebody else before."""
+    heard = hear(["My best friend said she is going to kill herself", "I want to kill myself tonight."], "GB")
+    assert heard.risk.categories[0] == "third_party"
+    assert (heard.alone, heard.message) == (True, crisis_message(assess("I want to kill myself tonight."), "GB"))
+
+
 def test_red_is_the_reply_an_earlier_red_comes_first_and_yellow_after() -> None:
     red, yellow = "I want to kill myself tonight.", "Sometimes I hurt myself to feel something."
     message = crisis_message(assess(red), "GB")

@@ -77,13 +77,19 @@ def test_an_assistants_last_word_does_not_hide_it(url: str) -> None:
         json.dumps([PILLS]),
         "[" * 100_000 + f'"{PILLS}"',
         json.dumps({"messages": [{"role": "user", "content": f"{PILLS} {'x' * 2_000_000}"}]}),
+        json.dumps({"messages": [{"role": "user", "content": "x" * 2_000_000}, *SAID]}),
+        f'"{PILLS} ' + '\\"' * 400_000 + "\\",
+        '["",' + '"",' * 250_000 + f'"{PILLS}"]',
+        json.dumps({"messages": [*[{}] * 300_000, *SAID]}),
     ],
-    ids=["cut", "cut with escapes", "plain", "list", "deep", "too large"],
+    ids=["cut", "cut with escapes", "plain", "list", "deep", "too large", "too large, newest", "escapes", "empty texts", "empty turns"],
 )
 def test_what_is_no_request_is_heard_too(url: str, body: str) -> None:
+    begun = time.monotonic()
     response = ask(url, body.encode())
     assert 400 <= response.status_code < 500
     assert response.json()["warmline"]["risk"]["level"] == "red"
+    assert time.monotonic() - begun < 10
 
 
 def test_without_the_key_for_another_host_and_as_a_form(engine: Engine, serve: Serve) -> None:

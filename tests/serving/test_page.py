@@ -239,6 +239,14 @@ def test_red_card_is_the_reply_with_the_countrys_numbers(visit: Opener) -> None:
         "user", "crisis", "reply",
     ]  # fmt: skip
     expect(page.locator('[data-kind="heard"], [data-feeling]')).to_have_count(0)  # no guess at a mood beside it
+    page.fill("#message", RED)
+    page.keyboard.press("Enter")
+    second = page.locator(".exchange").last.locator(".crisis")  # said again, it is answered again, aloud
+    expect(page.locator(".crisis")).to_have_count(2)
+    expect(second).to_have_attribute("role", "alert")
+    expect(second.locator(".message")).to_have_text(crisis_message(assess(RED), "GB"))
+    page.locator("text=Edit").last.click()
+    page.fill("#message", "")
     page.select_option("#country", "US")  # the card follows the menu at once
     expect(card.locator(".calls a")).to_have_text([re.compile("911"), re.compile("Call 988.*988 Suicide"), re.compile("Text 988")])
     expect(card.locator(".message")).to_have_text(crisis_message(assess(RED), "US"))

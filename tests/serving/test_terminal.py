@@ -103,6 +103,7 @@ def test_risk_shows_people_who_can_help(talk: Talk) -> None:
 def test_red_is_answered_by_the_guard_alone_and_first(talk: Talk, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, out = talk("/base", RISK)
     (turn,) = terminal.conversation.turns
+    assert talk(RISK, RISK)[1].count("please call your local emergency number") == 2  # never a short line for a reply
     assert (turn.reading, turn.base_reply) == (None, None)
     assert turn.reply.startswith("I'm glad you said this")
     assert "(the longest reply was reached)" not in out

@@ -24,7 +24,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
 from warmline.export.template import with_system_prompt
-from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, verify, weights_folder
+from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, keep_known, verify, weights_folder
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
@@ -92,6 +92,7 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
             else:
                 write_text(folder / "adapter" / "chat_template.jinja", template.tokenizer.chat_template)
             generation_config(template).save_pretrained(folder / "adapter")
+            keep_known(folder / "adapter", "adapter")
             write_text(folder / "config.yaml", dump_config(_portable(config, options.base)))
             write_json(folder / run.manifest.name, _portable_manifest(facts.manifest))
         shutil.copy(run.heads, folder)

@@ -14,7 +14,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone
 from warmline.model.choose import Backend
-from warmline.model.description import FORMAT, hashes, is_known, settings_of, verify, weights_folder, weights_hash
+from warmline.model.description import FORMAT, hashes, keep_known, settings_of, verify, weights_folder, weights_hash
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
@@ -62,9 +62,7 @@ def save_artifact(run: RunFolder, model: MultiTaskModel, config: RunConfig, temp
     def fill(folder: Path) -> None:
         model.backbone.save(folder)
         template.tokenizer.save_pretrained(folder)
-        for path in folder.iterdir():
-            if not is_known(target.name, path.name):  # a tokenizer's file that `verify` would refuse; the base has it too
-                path.unlink()
+        keep_known(folder, target.name)
 
     write_folder(target, fill)
     write_bytes(run.heads, as_safetensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.heads.state_dict().items()}))

@@ -84,6 +84,18 @@ def is_known(folder: str, name: str) -> bool:
     return name in _KNOWN[folder] or (folder == MODEL and _SHARD.fullmatch(name) is not None)
 
 
+def keep_known(folder: Path, name: str) -> None:
+    """Remove what `verify` would refuse, such as a tokenizer's file of another kind, which the base has too.
+
+    Args:
+        folder: Just filled.
+        name: `adapter` or `model`: what it will be.
+    """
+    for path in folder.iterdir():
+        if not is_known(name, path.name):
+            path.unlink()
+
+
 def hashes(run: RunFolder, folder: Path) -> dict[str, str]:
     """sha256 of the heads and of every file in the folder of weights, by their names in the run.
 

@@ -174,7 +174,7 @@ class Heard(NamedTuple):
 
     Attributes:
         risk: Of all user turns.
-        message: Its fixed text; None where no risk was heard.
+        message: Its fixed text, for the newest turn where that is red; None where no risk was heard.
         alone: Whether that is the whole reply, since the newest turn is red: no model is asked.
     """
 
@@ -191,8 +191,11 @@ def hear(turns: Sequence[str], country: str | None = None) -> Heard:
         country: As for `crisis_message`.
     """
     risk = assess_turns(turns)
-    message = crisis_message(risk, country) if risk.level != "none" else None
-    return Heard(risk, message, risk.level == "red" and assess(turns[-1]).level == "red")
+    if risk.level == "none":
+        return Heard(risk, None, False)
+    newest = assess(turns[-1])
+    alone = newest.level == "red"
+    return Heard(risk, crisis_message(newest if alone else risk, country), alone)
 
 
 def guarded(reply: str, heard: Heard) -> str:

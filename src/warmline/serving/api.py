@@ -223,7 +223,7 @@ def _answer_errors(app: FastAPI, refuse: Refuse) -> None:
     """Every error as OpenAI's error object."""
 
     async def answer(request: Request, error: ApiError) -> JSONResponse:
-        return await refuse(error, request.state.body)
+        return await refuse(error, getattr(request.state, "body", b""))
 
     @app.exception_handler(ApiError)
     async def ours(request: Request, error: ApiError) -> JSONResponse:

@@ -17,7 +17,7 @@ _SPARE = 256
 _HEAD_SECONDS = 10.0
 """Longest time that the head of a request may take, from when the connection is free for it."""
 _STALL_SECONDS = 30.0
-"""Longest time that a client may read nothing of what waits for it."""
+"""Longest time that a client may take to read what has piled up for it."""
 _AHEAD_BYTES = 2**16
 """Of further requests that a client may have sent, in all, while it was being answered: uvicorn keeps them without a limit."""
 _SHARE = 3

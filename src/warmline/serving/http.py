@@ -21,6 +21,9 @@ _DRAINED = 64 * 2**20
 """Bytes of a body that is too long after which its connection is closed instead."""
 
 
+_TAIL = 128 * 2**10
+"""Bytes that are kept of the end of a body that is too long: the newest of what was said stands there."""
+
 Refuse = Callable[["ApiError", bytes], Awaitable[JSONResponse]]
 
 
@@ -119,7 +122,7 @@ class Gate:
         too_long = ApiError(413, f"the body is longer than {self._bytes} bytes", "request_too_large")
         if not length.isdecimal() or len(length) > 18 or int(length) > _DRAINED:
             raise too_long
-        size = 0
+        size, tail = 0, b""
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -128,7 +131,10 @@ class Gate:
             size += len(part)
             if size <= self._bytes:
                 parts.append(part)
+            else:
+                tail = (tail + part)[-_TAIL:]
             if size > _DRAINED or (size > self._bytes and not message.get("more_body", False)):
+                parts.append(tail)
                 raise too_long
             if not message.get("more_body", False):
                 return True

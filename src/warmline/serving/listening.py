@@ -3,10 +3,8 @@
 import asyncio
 import json
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from fastapi.responses import JSONResponse
 from warmline.safety.guard import Heard, hear
 from warmline.serving.exchange import risk_field
 from warmline.serving.http import ApiError
+from warmline.serving.listener_process import begin
 
 _ON_THE_SPOT = 4_000
 """Characters that the guard reads in about ten milliseconds; more are read by another process, beside this one's threads."""
@@ -23,8 +22,13 @@ _OF_A_TURN = 20_000
 """Characters that are heard of one turn, half of them at either end where it has more; a longer one is refused, and said again in parts."""
 _OF_ALL = 60_000
 """Characters that are heard of a conversation: the newest turns."""
+_LEAST = 100
+"""Characters that a turn counts at least: the guard takes its time over an empty one, too."""
 _NOT_THE_USER = ("assistant", "system", "developer", "tool", "function")
-_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
+_REFUSED_UNSEEN = (401, 404, 405, 415, 421)
+"""Statuses that a stranger may get as often as he likes: what he says is heard on the spot, and keeps no place in the queue."""
+_MOST_TURNS = 500
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)  # no start can fail, so that it is read once
 
 
 class Asked(NamedTuple):
@@ -50,12 +54,12 @@ async def listen(turns: Sequence[str], country: str | None) -> Heard:
     """
     newest: list[str] = []
     left = _OF_ALL
-    for turn in reversed(turns):
+    for turn in reversed(turns[-_MOST_TURNS:]):
         cut = turn if len(turn) <= _OF_A_TURN else f"{turn[: _OF_A_TURN // 2]}\n{turn[-_OF_A_TURN // 2 :]}"
         if newest and len(cut) > left:
             break
         newest.append(cut)
-        left -= len(cut)
+        left -= max(len(cut), _LEAST)
     newest.reverse()
     if _OF_ALL - left <= _ON_THE_SPOT:
         return hear(newest, country)
@@ -63,7 +67,7 @@ async def listen(turns: Sequence[str], country: str | None) -> Heard:
         return heard
     try:
         return await asyncio.get_running_loop().run_in_executor(long_listener(), hear, newest, country)
-    except BrokenProcessPool:  # killed from outside; nobody goes unheard for that
+    except Exception:  # killed from outside, or no memory to begin again; nobody goes unheard for that
         long_listener.cache_clear()
         return hear(newest, country)
 
@@ -71,8 +75,7 @@ async def listen(turns: Sequence[str], country: str | None) -> Heard:
 @cache
 def long_listener() -> ProcessPoolExecutor:
     """The process that reads what is long; it begins with the first text that it is given, in about a second."""
-    leave_ctrl_c_to_the_server = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=leave_ctrl_c_to_the_server)
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=begin)
 
 
 async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResponse:
@@ -88,7 +91,8 @@ async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResp
     """
     asked = understand(body)
     country = asked.country or country
-    heard = await listen(asked.turns, country)
+    turns = ["\n".join(asked.turns)[-_ON_THE_SPOT:]] if error.status in _REFUSED_UNSEEN else asked.turns
+    heard = await listen(turns, country)
     response = error.response
     if heard.message is None:
         return response
@@ -110,11 +114,12 @@ def understand(body: bytes) -> Asked:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return Asked([_unquoted(found) for found in _JSON_STRING.findall(text)] or [text], None, False)
+        return Asked([_unquoted(found) for found in _JSON_STRING.findall(text)[-_MOST_TURNS:]] or [text], None, False)
     if not isinstance(content, dict):
-        return Asked(list(_texts(content)), None, False)
+        return Asked(["\n".join(_texts(content))], None, False)
     messages = content.get("messages")
-    turns = ["\n".join(_texts(one)) for one in messages if not _by_another(one)] if isinstance(messages, list) else [*_texts(messages)]
+    each = messages[-_MOST_TURNS:] if isinstance(messages, list) else [messages]
+    turns = ["\n".join(_texts(one)) for one in each if not _by_another(one)]
     turns += ["\n".join(_texts(content[name])) for name in ("prompt", "input") if name in content]
     ours = content.get("warmline")
     country, shown = (ours.get("country"), ours.get("crisis_message")) if isinstance(ours, dict) else (None, None)

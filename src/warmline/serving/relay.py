@@ -175,7 +175,7 @@ class Relay(Engine):
         try:
             stream.put_reading(await reading.ready())
             stream.finish(await asyncio.wait_for(self._say(say, request, text), _SECONDS_OF_REPLY))
-        except Exception:
+        except BaseException:
             say.close(stream.usage.completion)
             raise
 
@@ -192,7 +192,8 @@ class Relay(Engine):
                     reason = chunk.reason or reason
                     if chunk.tokens is not None and 0 <= chunk.tokens <= self.context:
                         tokens = chunk.tokens
-                    say.more(text.grow([said]), spoken)
+                    if chunk.text:
+                        say.more(text.grow([said]), spoken)
                     if text.stopped or len(said) == most or (reason is not None and tokens is not None):
                         break
         except Exception:
@@ -226,9 +227,13 @@ class Relay(Engine):
         self._loop.call_soon_threadsafe(cancel)  # after `_begin`
 
 
+async def _known_within(server: OpenAIServer, seconds: float) -> list[str]:
+    return await asyncio.wait_for(model_ids(server), seconds)
+
+
 def _check(remote: Remote, server: OpenAIServer) -> None:
     try:
-        known = asyncio.run(model_ids(server))
+        known = asyncio.run(_known_within(server, remote.timeout))
     except Exception as error:
         raise WarmlineError(
             f"--generate-at {remote.url}: no OpenAI-compatible server answers there ({server.words(error)}); expected something like "

@@ -23,7 +23,7 @@ from warmline import __version__
 from warmline.companion import Reading
 from warmline.errors import WarmlineError
 from warmline.safety.crisis import ANYWHERE, COUNTRIES, fill_slots, resources
-from warmline.safety.guard import Risk, crisis_message
+from warmline.safety.guard import Heard, hear
 from warmline.serving.engine import LONGEST_REPLY, Engine, Generation, TooLongError
 from warmline.serving.keyboard import keyboard, piped
 from warmline.serving.stream import Stream
@@ -89,20 +89,20 @@ class Terminal:
     def _answer(self, said: str, ctrl_c: "_CtrlC") -> None:
         turn = Turn(said)
         self.conversation.turns.append(turn)
-        before, risk = self.conversation.left_out, self.conversation.risk
-        if risk.level == "red":  # before anything that takes time or may fail
-            self._show_help(risk)
+        before, heard = self.conversation.left_out, hear([turn.user for turn in self.conversation.turns], self.country)
+        if heard.risk.level == "red":  # before anything that takes time or may fail
+            self._show_help(heard)
         try:
             streams = [self._start(base) for base in ([False, True] if self.beside_base else [False])]
         except (ValueError, RuntimeError) as error:
             self.conversation.undo()
             self.conversation.left_out = before
             self._say(f"Not sent: {error}.", "yellow")
-            if risk.level == "yellow":
-                self._show_help(risk)
+            if heard.risk.level == "yellow":
+                self._show_help(heard)
             return
-        if streams[0].heard.alone:
-            turn.reply = streams[0].message or ""
+        if heard.alone:
+            turn.reply = heard.message or ""
             return
         if self.conversation.left_out > before:
             self._say(f"(Longer than the model's context: turns left out from here on, oldest first: {self.conversation.left_out}.)", "dim")
@@ -113,8 +113,8 @@ class Terminal:
         except RuntimeError as error:
             self.conversation.undo()
             self._say(f"Not answered: {error}.", "red")
-        if risk.level == "yellow":
-            self._show_help(risk)
+        if heard.risk.level == "yellow":
+            self._show_help(heard)
 
     def _start(self, base: bool) -> Stream:
         while True:
@@ -167,18 +167,20 @@ class Terminal:
         table.add_row(*(Text(text) for text in texts))
         return table
 
-    def _show_help(self, risk: Risk) -> None:
-        """The guard's message: whole when something new was heard or the country changed, else a line with the numbers."""
-        heard = (risk.evidence, self.country)
-        if heard == self._shown:
+    def _show_help(self, heard: Heard) -> None:
+        """The guard's message: whole where it is the reply, or something in it is new; else a line with the numbers."""
+        known = (heard.risk.evidence, self.country)
+        if known == self._shown and not heard.alone:
             self._say(fill_slots("  (still there for you: {emergency_number}; {crisis_line})", self.country), "dim")
             return
-        self._shown = heard
-        message = crisis_message(risk, self.country)
+        self._shown = known
+        message = heard.message or ""
         if resources(self.country) is ANYWHERE:
             message += " For your country's numbers, type /country and its code, as in /country GB."
         if self._console.is_terminal:
-            self._console.print(Panel(Text(message), title="people who can help", border_style="red" if risk.level == "red" else "yellow"))
+            self._console.print(
+                Panel(Text(message), title="people who can help", border_style="red" if heard.risk.level == "red" else "yellow")
+            )
         else:
             self._say(f"\n{message}\n")
 

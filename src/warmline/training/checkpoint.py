@@ -185,6 +185,8 @@ def verify_checkpoint(run: RunFolder, step: int) -> None:
         WarmlineError: they are not; names the file and what to remove.
     """
     folder = run.checkpoint(step)
+    if not (folder / _CHECKSUMS).exists() and _run_id(run) is None:
+        raise WarmlineError(f"{folder}: an earlier warmline wrote it, without checksums; go on with that version, or train anew")
     try:
         said = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         owner, expected = said["run_id"], {name: said["sha256"][name] for name in (_TENSORS, _NUMBERS)}

@@ -37,7 +37,7 @@ from warmline.training.checkpoint import (
 )
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
-from warmline.training.manifest import make_manifest, record_base, record_resumption, refuse_changes
+from warmline.training.manifest import make_manifest, read_manifest, record_base, record_resumption, refuse_changes
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
 from warmline.training.plan import Way, choose_way, make_packer, make_plan, refuse_hopeless
@@ -78,9 +78,9 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
     )
     place = place._replace(device=accelerator.device)
     refuse_hopeless(config, place)
-    way = choose_way(config, place, accelerator.num_processes)
-    view = view or View(quiet=not accelerator.is_main_process)
     run = RunFolder(config.output_dir / config.name)
+    way = choose_way(_with_backend_of(run, config) if resume else config, place, accelerator.num_processes)
+    view = view or View(quiet=not accelerator.is_main_process)
     now = make_manifest(config, place, accelerator.num_processes, way.choice)
     if accelerator.is_main_process:
         run.create()
@@ -181,7 +181,7 @@ class _Training:
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
         progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
         if self.config.validation.artifact == "best" and progress.best_step:
-            verify_checkpoint(self.run, progress.best_step)  # the artefact may be made of it: better known now than after the last step
+            self._expect_best(progress)
         self.packer.restore(progress.packer)
         if progress.scaler:
             self.scaler.load_state_dict(progress.scaler)
@@ -191,6 +191,14 @@ class _Training:
                 self.view.say(f"not as the run began, so the last bits may differ: {', '.join(other)}")
         self.view.say(f"resuming after step {progress.step}")
         return progress
+
+    def _expect_best(self, progress: Progress) -> None:
+        """Check the checkpoint that the artefact may be made of now, and not after the last step."""
+        if self.run.checkpoint(progress.best_step).is_dir():
+            verify_checkpoint(self.run, progress.best_step)
+            return
+        self.view.say(f"the best checkpoint so far, step {progress.best_step}, is gone; the best of those to come will be taken")
+        progress.best_step, progress.best_value = 0, float("inf")
 
     def _one_step(self) -> None:
         began = time.perf_counter()
@@ -364,6 +372,17 @@ def _micro_batches(rows: list[Row], size: int, ranks: int, rank: int) -> Iterato
     own = rows[rank::ranks]
     for start in range(0, len(own), size):
         yield own[start : start + size]
+
+
+def _with_backend_of(run: RunFolder, config: RunConfig) -> RunConfig:
+    """The configuration with the backend that a begun run took: `auto` asks how much memory is free, which is not the same every day."""
+    try:
+        begun = read_manifest(run).get("backend") if run.steps() else None
+    except WarmlineError:  # which `refuse_changes` tells
+        begun = None
+    if config.model.backend != "auto" or begun not in ("transformers", "unsloth"):
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"backend": begun})})
 
 
 def _claim(run: RunFolder, config: RunConfig, now: dict[str, Any], resume: bool, overwrite: bool) -> None:

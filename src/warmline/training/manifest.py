@@ -22,7 +22,10 @@ from warmline.training.device import Place
 from warmline.training.teachers import teacher_hashes
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
-_BASE_FILES = ("config.json", "tokenizer*", "vocab*", "merges.txt", "*tokens*.json", "*.model", "*.safetensors", "*.safetensors.index.json")
+_BASE_FILES = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
+)  # fmt: skip
+"""What is loaded; others come and go in a folder or a hub's cache."""
 _FILES = {"data_sha256": "the data file", "base_sha256": "the base's file", "teachers_sha256": "the teacher"}
 _SETTINGS = {"ranks": "processes", "dtype": "precision", "backend": "backend"}
 _SURROUNDINGS = ("device", "threads", "python")

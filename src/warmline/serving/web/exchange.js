@@ -47,7 +47,7 @@ export function exchangeView(exchange, previous, actions) {
     if (shown && shown.dataset.message === risk?.message) return;
     shown?.remove();
     if (!risk || risk.level === "none") return;
-    const again = previous?.reading?.risk?.message === risk.message;
+    const again = !risk.alone && previous?.reading?.risk?.message === risk.message;
     const card = crisisCard(risk, again, restored);
     card.dataset.message = risk.message ?? "";
     (risk.level === "red" ? user : reply).after(card);
