@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from warmline.errors import WarmlineError
-from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
+from warmline.runs import RunFolder, read_json, read_manifest, write_folder, write_json, write_text
 
 
 def fill_with(text: str):
@@ -207,3 +207,10 @@ def test_json_is_indented_and_keeps_letters(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert text == '{\n  "name": "é"\n}\n'
     assert json.loads(text) == {"name": "é"}
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"data_sha256": 5}', '{"data_sha256": {}, "versions": []}', "{"])
+def test_a_manifest_that_is_none_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(WarmlineError, match=r"manifest\.json"):
+        read_manifest(RunFolder(tmp_path))

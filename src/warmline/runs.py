@@ -292,6 +292,23 @@ def read_json(path: Path) -> Any:
         raise WarmlineError(f"{path}: not readable JSON ({error}); the file is damaged") from None
 
 
+def read_manifest(run: RunFolder) -> dict[str, Any]:
+    """What `manifest.json` says; the folder may be someone else's.
+
+    Raises:
+        WarmlineError: there is none, or it is damaged.
+    """
+    found = read_json(run.manifest)
+    may_lack = ("base_sha256", "teachers_sha256", "versions")
+    if (
+        not isinstance(found, dict)
+        or not (isinstance(found.get("base_model"), str) and isinstance(found.get("data_sha256"), dict))
+        or not all(isinstance(found.get(key, {}), dict) for key in may_lack)
+    ):
+        raise WarmlineError(f"{run.manifest}: not a manifest; the file is damaged")
+    return found
+
+
 def _write_new(path: Path, content: bytes) -> None:
     """Write a file that is nobody else's: what lies under that name, a link too, is removed and not written through."""
     path.unlink(missing_ok=True)

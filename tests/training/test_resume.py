@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import ConfigFactory
 from tests.tools import quiet_train, write_architecture
+from warmline.checksums import sha256_of
 from warmline.config import RunConfig
 from warmline.data.sources import sample_dir
 from warmline.errors import WarmlineError
@@ -79,12 +80,30 @@ def test_an_edited_base_is_refused(config: RunConfig, killed: RunFolder, tmp_pat
 
 @pytest.mark.parametrize(
     ("key", "then", "says"),
-    [("ranks", 2, "processes: 2 then, 1 now"), ("dtype", "bfloat16", "precision: bfloat16 then, float32 now"),
-     ("backend", "unsloth", "backend: unsloth then, transformers now")],
-)  # fmt: skip
-def test_other_processes_precision_or_backend_are_refused(key: str, then: Any, says: str, config: RunConfig, killed: RunFolder) -> None:
+    [("ranks", 2, "processes: 2 then, 1 now"), ("dtype", "bfloat16", "precision: bfloat16 then, float32 now")],
+)
+def test_other_processes_or_precision_are_refused(key: str, then: Any, says: str, config: RunConfig, killed: RunFolder) -> None:
     write_json(killed.manifest, {**read_json(killed.manifest), key: then})
     assert f"since this run began: {says}" in refusal(config, killed)
+
+
+def test_the_backend_is_the_one_it_began_with(config: RunConfig, killed: RunFolder) -> None:
+    """`auto` would take another one where this machine, or its free memory, is another; what cannot run here says so."""
+    write_json(killed.manifest, {**read_json(killed.manifest), "backend": "unsloth"})
+    assert "model.backend: unsloth" in refusal(config, killed)
+
+
+def test_without_the_best_checkpoint_it_goes_on(config: RunConfig, killed: RunFolder) -> None:
+    """It may have gone with a damaged one; the best of those to come is taken."""
+    step = killed.steps()[-1]
+    numbers = killed.checkpoint(step) / "state.json"
+    content = read_json(numbers)
+    content["progress"]["best_step"] = step - 1
+    write_json(numbers, content)
+    sums = killed.checkpoint(step) / "checksums.json"
+    listed = read_json(sums)
+    write_json(sums, {**listed, "sha256": {**listed["sha256"], "state.json": sha256_of(numbers)}})
+    assert quiet_train(config, resume=True).heads_description.is_file()
 
 
 @pytest.mark.parametrize("content", [None, "[]", "{", '{"data_sha256": 5}'])

@@ -25,11 +25,11 @@ from warmline.config import RunConfig, differing_keys, dump_config, load_config
 from warmline.data.sources import data_checksums
 from warmline.errors import WarmlineError
 from warmline.lock import hold
-from warmline.runs import RunFolder, disk_errors, read_json, write_folder, write_json, write_text
+from warmline.runs import RunFolder, disk_errors, read_json, read_manifest, write_folder, write_json, write_text
 from warmline.training.curves import read_metrics
 from warmline.training.device import choose_place
 from warmline.training.loop import train
-from warmline.training.manifest import base_checksums, changes, make_manifest, read_manifest
+from warmline.training.manifest import base_checksums, changes, make_manifest
 from warmline.training.plan import choose_way, plan_run
 
 _NO_MATTER_FOR_THE_LAST_STEP = ("name", "output_dir", "trackers", "training.early_stop", "validation.", "checkpoint.")
@@ -172,7 +172,7 @@ def _train(one: StudyRun, main: RunFolder, view: StudyView, call: Callable[..., 
     """The finished run of a variant."""
     folder = _folder(one)
     if folder.heads_description.is_file():
-        if read_json(folder.manifest)["data_sha256"] != data_checksums(one.config.data):
+        if read_manifest(folder)["data_sha256"] != data_checksums(one.config.data):
             raise WarmlineError(f"{folder.path}: was trained on other data (checksums differ); --overwrite trains the ablation again")
         view.say("trained earlier")
         return folder
@@ -266,7 +266,7 @@ def _results(
                 "run": one.config.name,
                 "step": scores["context"]["step"],
                 "taken_over_from": read_json(origin)["run"] if (origin := _folder(one).origin).is_file() else None,
-                "backend": read_json(_folder(one).manifest)["backend"],
+                "backend": read_manifest(_folder(one))["backend"],
                 "clipped_steps": _clipped_share(one),
                 "weights_sha256": scores["made_with"]["weights_sha256"],
                 "metrics": {metric: values[metric].value if metric in values else None for metric in METRICS},

@@ -10,7 +10,7 @@ from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
-from warmline.runs import RunFolder, read_json
+from warmline.runs import RunFolder, read_manifest
 from warmline.training.device import Place, choose_place
 
 
@@ -66,7 +66,7 @@ class FinishedRun(NamedTuple):
 
 def run_context(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The context without a loaded model, for numbers that other processes' models gave."""
-    manifest, heads = read_json(folder.manifest), read_description(folder)
+    manifest, heads = read_manifest(folder), read_description(folder)
     return {
         "run": config.name,
         "step": heads["step"],

@@ -11,7 +11,7 @@ from warmline.config import RunConfig, load_config
 from warmline.data.cards import write_cards
 from warmline.errors import WarmlineError
 from warmline.model.description import read_description
-from warmline.runs import RunFolder, parse_json, read_json
+from warmline.runs import RunFolder, parse_json, read_json, read_manifest
 
 LOSS_NAMES = {
     "total": "total",
@@ -101,7 +101,7 @@ def gather(path: Path, cards: bool = True) -> Facts:
     }
     results = {name: _result(file, commands[name], config, heads) for name, file in files.items()}
     training = summarise_training(folder, heads["step"])
-    manifest, plan = read_json(folder.manifest), read_json(folder.plan)
+    manifest, plan = read_manifest(folder), read_json(folder.plan)
     reason = _write_missing_cards(folder, config) if cards else None
     written = {card.stem: f"{folder.data_cards.name}/{card.name}" for card in sorted(folder.data_cards.glob("*.md"))}
     quick = folder.pipeline.is_file() and "quick" in read_json(folder.pipeline).values()

@@ -185,7 +185,7 @@ def verify_checkpoint(run: RunFolder, step: int) -> None:
         WarmlineError: they are not; names the file and what to remove.
     """
     folder = run.checkpoint(step)
-    if not (folder / _CHECKSUMS).exists() and _run_id(run) is None:
+    if not (folder / _CHECKSUMS).exists() and run.manifest.is_file() and _run_id(run) is None:
         raise WarmlineError(f"{folder}: an earlier warmline wrote it, without checksums; go on with that version, or train anew")
     try:
         said = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
@@ -204,7 +204,8 @@ def verify_checkpoint(run: RunFolder, step: int) -> None:
 
 
 def _run_id(run: RunFolder) -> Any:
-    return read_json(run.manifest).get("id") if run.manifest.is_file() else None
+    manifest = read_json(run.manifest) if run.manifest.is_file() else None
+    return manifest.get("id") if isinstance(manifest, dict) else None
 
 
 def _reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.runs import RunFolder, append_text, disk_errors, parse_json, write_json, write_text
+from warmline.runs import RunFolder, append_text, disk_errors, parse_json, read_manifest, write_json, write_text
 from warmline.training.checkpoint import (
     Progress,
     collect_state,
@@ -37,7 +37,7 @@ from warmline.training.checkpoint import (
 )
 from warmline.training.curves import draw_curves
 from warmline.training.device import Place, choose_place
-from warmline.training.manifest import make_manifest, read_manifest, record_base, record_resumption, refuse_changes
+from warmline.training.manifest import make_manifest, record_base, record_resumption, refuse_changes
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
 from warmline.training.plan import Way, choose_way, make_packer, make_plan, refuse_hopeless

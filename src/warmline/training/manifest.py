@@ -17,7 +17,7 @@ from warmline.data.sources import data_checksums
 from warmline.errors import WarmlineError
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import model_path
-from warmline.runs import RunFolder, read_json, write_json
+from warmline.runs import RunFolder, read_manifest, write_json
 from warmline.training.device import Place
 from warmline.training.teachers import teacher_hashes
 
@@ -85,18 +85,6 @@ def differences(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Versions and machine that differ, as `transformers 5.17.0 then, 5.19.0 now`: the last bits may, too."""
     before, after = ({**{key: of.get(key) for key in _SURROUNDINGS}, **of.get("versions", {})} for of in (begun, now))
     return [f"{key} {before[key]} then, {after[key]} now" for key in after if key in before and before[key] != after[key]]
-
-
-def read_manifest(run: RunFolder) -> dict[str, Any]:
-    """The manifest that a run began with.
-
-    Raises:
-        WarmlineError: there is none, or it is damaged.
-    """
-    found = read_json(run.manifest)
-    if not isinstance(found, dict) or not all(isinstance(found.get(key, {}), dict) for key in (*_FILES, "versions")):
-        raise WarmlineError(f"{run.manifest}: not a manifest; the file is damaged")
-    return found
 
 
 def refuse_changes(run: RunFolder, now: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
-from warmline.runs import RunFolder, read_json
+from warmline.runs import RunFolder, read_manifest
 from warmline.training.device import Place
 
 Head = Literal["emotion", "strategy"]
@@ -114,7 +114,7 @@ def teachers_of(config: RunConfig) -> dict[Head, list[Path]]:
         mine, others = config.data.sources.goemotions.labels, own.data.sources.goemotions.labels
         if "emotion" in heads and mine > others:
             raise WarmlineError(f"distill.teachers: {path} has {others} emotion labels, this run {mine}; name one with as many")
-        theirs = read_json(run.manifest)["data_sha256"]
+        theirs = read_manifest(run)["data_sha256"]
         changed = sorted(file for file in checksums.keys() & theirs.keys() if checksums[file] != theirs[file])
         if changed:
             raise WarmlineError(f"distill.teachers: {path} was trained on another {changed[0]}, which may hold what this run is tested on")
