@@ -93,7 +93,7 @@ def test_half_sent_requests_keep_nobody_out(finished: RunFolder, tmp_path: Path)
                     assert time.monotonic() - begun < 10
         finally:
             process.kill()
-    assert log.read_text(encoding="utf-8").count("\n") <= 1
+    assert sum("resource_tracker" not in line for line in log.read_text(encoding="utf-8").splitlines()) <= 1  # which a kill sets off
 
 
 def test_who_does_not_finish_a_request_is_left(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
