@@ -7,16 +7,17 @@ _BLOCK = 2**20
 _SAMPLES = 64
 
 
-def sha256_of(path: Path) -> str:
-    """sha256 of a whole file, in hexadecimal.
+def sha256_of(*paths: Path) -> str:
+    """sha256 of whole files, one after another, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: one cannot be read.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(16 * _BLOCK):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(16 * _BLOCK):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from warmline.data.encoding import encode
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL, STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Layout, Message
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, refuse_half_characters
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling, States
 from warmline.model.heads import Heads
@@ -235,9 +235,9 @@ def check_messages(messages: Sequence[Message]) -> None:
         if not isinstance(content, str) or not content.strip():
             raise ValueError(f"message {at}: content is empty or no text")
         try:
-            content.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"message {at}: content holds half a surrogate pair, which is no text") from None
+            refuse_half_characters(content)
+        except ValueError as error:
+            raise ValueError(f"message {at}: {error}") from None
     if not messages or messages[-1]["role"] != "user":
         raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 

@@ -10,6 +10,18 @@ class WarmlineError(Exception):
     """
 
 
+def refuse_half_characters(text: str) -> None:
+    """Refuse half of a surrogate pair, which JSON can escape and no tokenizer reads.
+
+    Raises:
+        ValueError: names it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a surrogate pair (\\u{ord(text[error.start]):04x}) is no text") from None
+
+
 def printable(text: str) -> str:
     """Text on one line that cannot steer a terminal, whoever chose its names: line ends, escapes, lone surrogates in Python's notation."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
@@ -19,6 +31,11 @@ def one_line(text: str, most: int = 200) -> str:
     """A stranger's text on one line of at most so many characters; what cannot be printed, such as a terminal's codes, is a space."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: 20 * most]).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """What an exception of somebody else's library says, as `one_line`; its kind where it says nothing."""
+    return one_line(str(error), most) or type(error).__name__
 
 
 def shown(value: Any) -> str:

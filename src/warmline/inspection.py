@@ -4,7 +4,6 @@ Names, sizes, hashes, JSON and the headers of safetensors files are read. Nothin
 """
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from warmline.config import ModelConfig, RunConfig, load_config
 from warmline.errors import WarmlineError, printable
 from warmline.lock import LOCK
 from warmline.model.description import ADAPTER, ADAPTER_CONFIG, MODEL, faults, hashes, is_known, read_description
+from warmline.paths import NANO, expand_home, is_folder
 from warmline.runs import RunFolder, read_json, strangers
 
 _CARDS = {"export.json", "README.md"}
@@ -112,13 +112,12 @@ def _of_config(config: RunConfig) -> dict[str, str]:
 
 
 def _whereabouts(model: ModelConfig) -> str:
-    if model.name == "nano":
+    if model.name == NANO:
         return "inside this package"
-    if Path(model.name).expanduser().is_dir():
-        return "a folder on this machine"
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model.name) and not model.name.startswith("."):
+    if not is_folder(model.name):
         return "no folder here, so a hub id"
-    return "a folder that this machine has not; --base says where it lies"
+    here = expand_home(Path(model.name)).is_dir()
+    return "a folder on this machine" if here else "a folder that this machine has not; --base says where it lies"
 
 
 def _of_description(description: dict[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import httpx
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, reason_of
 
 _FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError)
 """The last three are what a proxy's address that cannot be used comes to."""
@@ -40,10 +40,10 @@ class Destination(NamedTuple):
         try:
             api.whoami()
         except HfHubHTTPError as error:
-            raise WarmlineError(f"--push: the hub does not accept the token ({_reason(error)}); log in with `hf auth login`") from None
+            raise WarmlineError(f"--push: the hub does not accept the token ({reason_of(error)}); log in with `hf auth login`") from None
         except _FAILURES as error:
             raise WarmlineError(
-                f"--push: the hub cannot be reached ({_reason(error)}); leave --push out, and upload the folder later"
+                f"--push: the hub cannot be reached ({reason_of(error)}); leave --push out, and upload the folder later"
             ) from None
         return cls(hub_id, private, api)
 
@@ -63,11 +63,7 @@ class Destination(NamedTuple):
             )
         except _FAILURES as error:
             raise WarmlineError(
-                f"--push {self.hub_id}: the hub refused ({_reason(error)}); the export is in {folder}, `hf upload {self.hub_id} {folder}` "
-                "tries again"
+                f"--push {self.hub_id}: the hub refused ({reason_of(error)}); the export is in {folder}, "
+                f"`hf upload {self.hub_id} {folder}` tries again"
             ) from None
         return str(made)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

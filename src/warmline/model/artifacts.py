@@ -80,7 +80,7 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
         "base_revision": config.model.revision,
         "base_random_init_seed": config.model.random_init_seed,
         "weights": weights_folder(run, config).name,
-        "weights_sha256": weights_hash(run, config),
+        "weights_sha256": weights_hash(run, config, listed),
         "heads_sha256": listed[run.heads.name],
         "dtype": "float32",
         "reads": reads(config.heads),

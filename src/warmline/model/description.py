@@ -1,6 +1,5 @@
 """`heads.json`, and whether the files of an artefact are those that it lists. No model is loaded to tell: the folder may be anyone's."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 
+from warmline.checksums import sha256_of
 from warmline.config import HeadsConfig, LoraSettings, RunConfig
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.errors import WarmlineError
@@ -112,8 +112,13 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include={"lora", "heads"})
 
 
-def weights_hash(run: RunFolder, config: RunConfig) -> str:
+def weights_hash(run: RunFolder, config: RunConfig, known: dict[str, str] | None = None) -> str:
     """sha256 over the saved weight files, in the order of their names.
+
+    Args:
+        run: Or an export.
+        config: Of the run.
+        known: From `hashes`, where they were made: one file alone is not read again.
 
     Raises:
         WarmlineError: there are none, or they cannot be read.
@@ -122,6 +127,8 @@ def weights_hash(run: RunFolder, config: RunConfig) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise WarmlineError(f"{folder}: no weights (*.safetensors); train the run again")
+    if known is not None and len(files) == 1:
+        return known[files[0].relative_to(run.path).as_posix()]
     return _sha256(*files)
 
 
@@ -175,7 +182,8 @@ def faults(run: RunFolder, config: RunConfig, description: dict[str, Any]) -> It
     yield from unknown
     if unknown:
         return
-    digest = weights_hash(run, config)
+    found = hashes(run, folder)
+    digest = weights_hash(run, config, found)
     if config.lora is not None:
         yield from _excessive_rank(run, config.lora, folder / ADAPTER_WEIGHTS)
     if digest != description["weights_sha256"]:
@@ -183,10 +191,10 @@ def faults(run: RunFolder, config: RunConfig, description: dict[str, Any]) -> It
             f"{run.heads_description}: these heads belong to another adapter (its sha256 differs from the one in {folder.name}/); "
             "put the adapter and heads of one run together"
         )
-    if _sha256(run.heads) != description["heads_sha256"]:
+    if found[run.heads.name] != description["heads_sha256"]:
         yield f"{run.heads}: sha256 differs from heads.json; the file was changed or belongs to another run"
     if description["format"] > 2:
-        yield from _unlisted(run, folder, description["files"])
+        yield from _unlisted(run, found, description["files"])
         yield from _other_settings(run, config, description["settings"])
 
 
@@ -211,8 +219,7 @@ def _excessive_rank(run: RunFolder, lora: LoraSettings, weights: Path) -> Iterat
         yield f"{run.config}: `lora.r` is {lora.r}, the adapter has rank {max(ranks, default=0)}; put it back"
 
 
-def _unlisted(run: RunFolder, folder: Path, listed: dict[str, str]) -> Iterator[str]:
-    found = hashes(run, folder)
+def _unlisted(run: RunFolder, found: dict[str, str], listed: dict[str, str]) -> Iterator[str]:
     for name in sorted({**found, **listed}):
         if name not in found:
             yield f"{run.path / name}: listed in heads.json, and not there; get the whole run again"
@@ -234,13 +241,7 @@ def _other_settings(run: RunFolder, config: RunConfig, settings: dict[str, Any])
 
 
 def _sha256(*files: Path) -> str:
-    """Over the files' bytes, one after another."""
-    digest = hashlib.sha256()
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                while block := file.read(2**24):
-                    digest.update(block)
-        except OSError as error:
-            raise WarmlineError(f"{path}: cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
+    try:
+        return sha256_of(*files)
+    except OSError as error:
+        raise WarmlineError(f"{error.filename or files[0]}: cannot be read ({error.strerror})") from None

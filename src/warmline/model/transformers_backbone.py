@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from warmline.config import LoraSettings, ModelConfig
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, reason_of
 from warmline.model.attention import VARLEN
 from warmline.model.backbone import Prefill, Sampling, States
 from warmline.model.base_files import refuse_partial, stored_tensors
@@ -365,7 +365,7 @@ def skeleton(architecture: PreTrainedConfig) -> PreTrainedModel:
         with torch.device("meta"):
             built: PreTrainedModel = AutoModelForCausalLM.from_config(plain, trust_remote_code=False)
     except Exception as error:  # whatever a changed config.json leads to
-        raise unusual(architecture, f"has a config.json from which nothing can be built ({_one_line(error)})") from None
+        raise unusual(architecture, f"has a config.json from which nothing can be built ({reason_of(error, 300)})") from None
     return built
 
 
@@ -485,10 +485,6 @@ def refuse_unusual_logits(base: PreTrainedModel) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 @contextmanager
 def reading(config: ModelConfig) -> Iterator[None]:
     """Turn what goes wrong while a base's files are read into one line; transformers and the libraries below it raise anything at all.
@@ -507,7 +503,7 @@ def reading(config: ModelConfig) -> Iterator[None]:
 
 def not_found(config: ModelConfig, error: Exception) -> WarmlineError:
     """What to tell a person whose base model cannot be loaded."""
-    reason = _one_line(error)
+    reason = reason_of(error, 300)
     if "trust_remote_code" in str(error):
         reason = (
             "it brings code of its own (auto_map), which is never run: the losses here rebuild logits, and are checked for architectures "

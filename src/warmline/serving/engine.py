@@ -234,15 +234,7 @@ class Engine:
         heard, inline = heard or hear(user_turns(messages), country), crisis_message == "inline"
         if heard.alone:
             return Stream.of_the_guard(heard, inline)
-        making = self._make(messages, settings, base or self._reader is None, country, heard, inline)
-        with self._changed:
-            if self._closing:
-                raise ClosedError("the server is shutting down; try again later")
-            if len(self._waiting) + len(self._active) >= self.slots + self._queue:
-                raise BusyError("too many requests are waiting; try again in a moment")
-            self._waiting.append(making)
-            self._changed.notify_all()
-        return making.stream
+        return self._reply(messages, settings, base, country, heard, inline)
 
     def close(self, grace: float = 0.0) -> None:
         """Take no more requests, let those there are go on for a while, cut the rest short (`length`), and stop.
@@ -257,6 +249,18 @@ class Engine:
             self._ended = True
             self._changed.notify_all()
         self._thread.join()
+
+    def _reply(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Stream:
+        """What `start` gives where a model is asked."""
+        making = self._make(messages, settings, base or self._reader is None, country, heard, inline)
+        with self._changed:
+            if self._closing:
+                raise ClosedError("the server is shutting down; try again later")
+            if len(self._waiting) + len(self._active) >= self.slots + self._queue:
+                raise BusyError("too many requests are waiting; try again in a moment")
+            self._waiting.append(making)
+            self._changed.notify_all()
+        return making.stream
 
     def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Making:
         characters = sum(len(message["content"]) for message in messages)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fastapi.responses import JSONResponse
 
+from warmline.runs import parse_json
 from warmline.safety.guard import Heard, hear
 from warmline.serving.exchange import risk_field
 from warmline.serving.http import ApiError
@@ -112,8 +113,8 @@ def understand(body: bytes) -> Asked:
     """
     text = body.decode("utf-8", "replace")
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except ValueError:
         return Asked([_unquoted(found) for found in _JSON_STRING.findall(text)[-_MOST_TURNS:]] or [text], None, False)
     if not isinstance(content, dict):
         return Asked(["\n".join(_texts(content))], None, False)

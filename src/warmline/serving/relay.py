@@ -11,12 +11,11 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from warmline.companion import check_messages
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.openai_server import OpenAIServer
-from warmline.safety.guard import Heard, hear
-from warmline.serving.engine import CHARACTERS_A_TOKEN, BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
+from warmline.safety.guard import Heard
+from warmline.serving.engine import CHARACTERS_A_TOKEN, BusyError, ClosedError, Engine, Generation, TooLongError
 from warmline.serving.stream import FinishReason, Speaker, Stream
 from warmline.serving.text import ReplyText
 from warmline.serving.upstream import chunks, model_ids
@@ -104,41 +103,6 @@ class Relay(Engine):
         """Replies under way."""
         return len(self._relayed) + super().active
 
-    def start(
-        self,
-        messages: list[Message],
-        settings: Generation | None = None,
-        base: bool = False,
-        country: str | None = None,
-        crisis_message: Show = "inline",
-        heard: Heard | None = None,
-    ) -> Stream:
-        """As `Engine.start`."""
-        settings, inline = settings or Generation(), crisis_message == "inline"
-        settings.check()
-        check_messages(messages)
-        heard = heard or hear(user_turns(messages), country)
-        if heard.alone:
-            return Stream.of_the_guard(heard, inline)
-        model = self._remote.base if base else self._remote.model
-        if self._refusing:
-            raise ClosedError("the server is shutting down; try again later")
-        if model is None:
-            return super().start(messages, settings, base, country, crisis_message, heard)
-        if len(self._relayed) >= self.slots + self._queue:
-            raise BusyError("too many requests are waiting; try again in a moment")
-        reading = super().start(messages, Generation(max_tokens=1, temperature=0), base, country, "card", heard)
-        try:
-            settings = settings._replace(max_tokens=self._longest_reply(reading.usage.prompt, settings))
-        except TooLongError:
-            reading.cancel()
-            raise
-        stream = Stream(reading.usage.prompt, heard, inline, lambda: self._cancel(stream))
-        job = self._relay(reading, stream, self._request(messages, settings, model), ReplyText(_Pieces(), country, settings.stop))
-        self._relayed[stream] = None
-        self._loop.call_soon_threadsafe(self._begin, stream, reading, job)
-        return stream
-
     def close(self, grace: float = 0.0) -> None:
         """As `Engine.close`."""
         self._refusing = True
@@ -151,6 +115,26 @@ class Relay(Engine):
             self._changed.wait_for(lambda: not self._relayed, timeout=_SECONDS_TO_CUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         super().close()
+
+    def _reply(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Stream:
+        model = self._remote.base if base else self._remote.model
+        if self._refusing:
+            raise ClosedError("the server is shutting down; try again later")
+        if model is None:
+            return super()._reply(messages, settings, base, country, heard, inline)
+        if len(self._relayed) >= self.slots + self._queue:
+            raise BusyError("too many requests are waiting; try again in a moment")
+        reading = super()._reply(messages, Generation(max_tokens=1, temperature=0), base, country, heard, False)
+        try:
+            settings = settings._replace(max_tokens=self._longest_reply(reading.usage.prompt, settings))
+        except TooLongError:
+            reading.cancel()
+            raise
+        stream = Stream(reading.usage.prompt, heard, inline, lambda: self._cancel(stream))
+        job = self._relay(reading, stream, self._request(messages, settings, model), ReplyText(_Pieces(), country, settings.stop))
+        self._relayed[stream] = None
+        self._loop.call_soon_threadsafe(self._begin, stream, reading, job)
+        return stream
 
     def _request(self, messages: list[Message], settings: Generation, model: str) -> dict[str, Any]:
         system = self._template.system_prompt

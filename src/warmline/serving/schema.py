@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from warmline.errors import refuse_half_characters
 from warmline.serving.engine import Generation
 
 MOST_MESSAGES = 500
@@ -67,16 +68,13 @@ def _joined(content: Any) -> Any:
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, dict) else None
-            raise ValueError(f"only text can be read, not a part of type {shown(kind)}")
+            raise ValueError(f"only text can be read, not a part of type {_in_json(kind)}")
     return "\n".join(part["text"] for part in content)
 
 
 def _in_unicode(content: Any) -> Any:
     if isinstance(content, str):
-        try:
-            content.encode()
-        except UnicodeEncodeError:
-            raise ValueError("half a surrogate pair is no text") from None
+        refuse_half_characters(content)
     return content
 
 
@@ -90,7 +88,9 @@ def _listed(stop: Any) -> Any:
     texts = [stop] if isinstance(stop, str) else stop
     fits = isinstance(texts, list) and all(isinstance(text, str) and len(text) <= LONGEST_STOP for text in texts)
     if not fits or len(texts) > MOST_STOPS:
-        raise ValueError(f"got {shown(stop)}, expected a text or a list of at most {MOST_STOPS}, each of at most {LONGEST_STOP} characters")
+        raise ValueError(
+            f"got {_in_json(stop)}, expected a text or a list of at most {MOST_STOPS}, each of at most {LONGEST_STOP} characters"
+        )
     return [text for text in texts if text]
 
 
@@ -175,7 +175,7 @@ class ChatRequest(_Read):
         for name, (reason, neutral) in UNSUPPORTED.items():
             if name in data and not any(_same(data[name], value) for value in (None, *neutral)):
                 least = f", or send {' or '.join(json.dumps(value) for value in neutral)}" if neutral else ""
-                raise ValueError(f"`{name}` is not supported, and is {shown(data[name])}: {reason}; leave it out{least}")
+                raise ValueError(f"`{name}` is not supported, and is {_in_json(data[name])}: {reason}; leave it out{least}")
         return data
 
     @field_validator("messages")
@@ -222,11 +222,14 @@ def explain(error: Mapping[str, Any]) -> tuple[str, str]:
     if error["type"] == "missing":
         return field, "missing"
     kind, _, expected = words.partition("Input should be ")
-    return field, f"got {shown(error['input'])}, expected {expected}" if not kind and expected else f"got {shown(error['input'])}: {words}"
+    return (
+        field,
+        f"got {_in_json(error['input'])}, expected {expected}" if not kind and expected else f"got {_in_json(error['input'])}: {words}",
+    )
 
 
-def shown(value: Any) -> str:
-    """A value from a request, short and on one line."""
+def _in_json(value: Any) -> str:
+    """A value from a request as its client wrote it, short and on one line."""
     if isinstance(value, (list, dict)) and value:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     text = json.dumps(value, default=str)

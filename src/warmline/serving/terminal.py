@@ -89,11 +89,11 @@ class Terminal:
     def _answer(self, said: str, ctrl_c: "_CtrlC") -> None:
         turn = Turn(said)
         self.conversation.turns.append(turn)
-        before, heard = self.conversation.left_out, hear([turn.user for turn in self.conversation.turns], self.country)
+        before, heard = self.conversation.left_out, hear(self.conversation.said, self.country)
         if heard.risk.level == "red":  # before anything that takes time or may fail
             self._show_help(heard)
         try:
-            streams = [self._start(base) for base in ([False, True] if self.beside_base else [False])]
+            streams = [self._start(base, heard) for base in ([False, True] if self.beside_base else [False])]
         except (ValueError, RuntimeError) as error:
             self.conversation.undo()
             self.conversation.left_out = before
@@ -108,7 +108,7 @@ class Terminal:
             self._say(f"(Longer than the model's context: turns left out from here on, oldest first: {self.conversation.left_out}.)", "dim")
         growing = [_Growing(stream) for stream in streams]
         try:
-            self._watch(turn, growing, ctrl_c)
+            self._watch(turn, growing, heard, ctrl_c)
             self._finish(turn, growing)
         except RuntimeError as error:
             self.conversation.undo()
@@ -116,20 +116,20 @@ class Terminal:
         if heard.risk.level == "yellow":
             self._show_help(heard)
 
-    def _start(self, base: bool) -> Stream:
+    def _start(self, base: bool, heard: Heard) -> Stream:
         while True:
             try:
-                return self._engine.start(self.conversation.messages(), self._settings, base, self.country, "card")
+                return self._engine.start(self.conversation.messages(), self._settings, base, self.country, "card", heard)
             except TooLongError:
                 if not self.conversation.leave_out_oldest():
                     raise
 
-    def _watch(self, turn: Turn, growing: list["_Growing"], ctrl_c: "_CtrlC") -> None:
+    def _watch(self, turn: Turn, growing: list["_Growing"], heard: Heard, ctrl_c: "_CtrlC") -> None:
         """Show what was heard, then the replies as they grow, until all have ended or Ctrl-C ends them."""
         while not (growing[0].begun or ctrl_c.pressed):
             time.sleep(_TICK)
         turn.reading = growing[0].reading
-        if turn.reading is not None and self.conversation.risk.level != "red":  # no guess at a mood beside a panel of hotlines
+        if turn.reading is not None and heard.risk.level != "red":  # no guess at a mood beside a panel of hotlines
             self._say(f"  {in_words(turn.reading)}", "dim italic")
         with Live(console=self._console, transient=True, refresh_per_second=15) if self._console.is_terminal else nullcontext() as live:
             while any(reply.alive for reply in growing) and not ctrl_c.pressed:

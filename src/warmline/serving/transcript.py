@@ -9,7 +9,7 @@ from warmline.companion import Reading
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.runs import write_text
-from warmline.safety.guard import Risk, assess_turns
+from warmline.safety.guard import assess
 
 
 @dataclass
@@ -63,9 +63,9 @@ class Conversation:
         return turn
 
     @property
-    def risk(self) -> Risk:
-        """What the guard hears in all of it: a risk that was said in a turn left out by now is not gone."""
-        return assess_turns([turn.user for turn in self.turns])
+    def said(self) -> list[str]:
+        """The user's turns, all of them: a risk that was said in one left out by now is not gone."""
+        return [turn.user for turn in self.turns]
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write it as JSON or text, by the name's suffix.
@@ -86,7 +86,7 @@ class Conversation:
     def _json(self, about: dict[str, Any]) -> str:
         messages: list[dict[str, Any]] = []
         for turn in self.turns:
-            risk = assess_turns([turn.user])
+            risk = assess(turn.user)
             emotion, strategy = turn.reading or (None, None)
             messages.append({"role": "user", "content": turn.user, "emotion": emotion, "risk": risk.level, "heard": risk.categories})
             if turn.reply:

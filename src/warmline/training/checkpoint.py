@@ -20,7 +20,7 @@ from warmline.checksums import sha256_of
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.model.multitask import MultiTaskModel
-from warmline.runs import RunFolder, read_json, write_folder
+from warmline.runs import RunFolder, parse_json, read_json, write_folder
 from warmline.training.optimizer import Optimizer
 from warmline.training.sharding import spread_like, whole
 
@@ -188,9 +188,9 @@ def verify_checkpoint(run: RunFolder, step: int) -> None:
     if not (folder / _CHECKSUMS).exists() and run.manifest.is_file() and _run_id(run) is None:
         raise WarmlineError(f"{folder}: an earlier warmline wrote it, without checksums; go on with that version, or train anew")
     try:
-        said = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        said = parse_json((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         owner, expected = said["run_id"], {name: said["sha256"][name] for name in (_TENSORS, _NUMBERS)}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(run, step, f"{_CHECKSUMS}: {_reason(error)}") from None
     for name, digest in expected.items():
         try:

@@ -180,7 +180,7 @@ class _Training:
                 keep_metrics(self.run.metrics, upto=-1)
             return Progress(0, 0, [0] * len(self.sources), self.packer.state(), 0, float("inf"), 0, 0.0, {})
         progress = restore_checkpoint(self.run, steps[-1], self.model, self.optimizer)
-        if self.config.validation.artifact == "best" and progress.best_step:
+        if self.config.validation.artifact == "best" and progress.best_step not in (0, progress.step):
             self._expect_best(progress)
         self.packer.restore(progress.packer)
         if progress.scaler:
