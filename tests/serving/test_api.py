@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -360,18 +361,32 @@ def test_after_the_end_there_is_503(fresh: Callable[..., Engine], serve: Serve) 
     assert error_of(httpx.get(f"{url}/health"), 503)
 
 
-def test_a_model_that_fails_is_a_500_and_an_event(fresh: Callable[..., Engine], serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_model_that_fails_at_the_prompt_is_a_500(
+    fresh: Callable[..., Engine], serve: Serve, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
     engine = fresh()
-    url = serve(engine)
+    monkeypatch.setattr(engine._backbone, "prefill", out_of_memory)
+    assert "out of memory" in error_of(ask(serve(engine), {"messages": SAD, "stream": stream}), 500)
+
+
+def test_a_model_that_fails_later_is_an_event(fresh: Callable[..., Engine], serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, begun = fresh(), threading.Event()
 
     def fail(*_: Any) -> None:
-        raise MemoryError("out of memory")
+        begun.wait(10)
+        out_of_memory()
 
     monkeypatch.setattr(engine._backbone, "step", fail)
-    assert "out of memory" in error_of(ask(url, {"messages": SAD}), 500)
-    lines = [line for line in ask(url, {"messages": SAD, "stream": True}).text.splitlines() if line]
+    with httpx.stream("POST", f"{serve(engine)}{CHAT}", json={"messages": SAD, "stream": True}, timeout=60) as response:
+        begun.set()
+        lines = [line for line in response.iter_lines() if line]
     assert "out of memory" in json.loads(lines[-2].removeprefix("data: "))["error"]["message"]
     assert lines[-1] == "data: [DONE]"
+
+
+def out_of_memory(*_: Any) -> None:
+    raise MemoryError("out of memory")
 
 
 # those who go

@@ -114,6 +114,17 @@ def test_who_does_not_finish_a_request_is_left(engine: Engine, monkeypatch: pyte
                 send_for_good(connection, ahead)
 
 
+def test_those_who_read_nothing_take_no_place_for_good(engine: Engine) -> None:
+    """Each of the first eight has one of the eight places and waits for nothing; the ninth asks all the same."""
+    file = b"GET /static/app.js HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with serving(create_app(engine), http=connections.Connection, limit_concurrency=8) as url, ExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(address, timeout=10)).sendall(file * 1000)
+        for _ in range(3):
+            assert httpx.get(f"{url}/health", timeout=20).json()["status"] == "ok"
+
+
 def send_for_good(connection: socket.socket, first: bytes) -> None:
     connection.sendall(first)
     while True:

@@ -27,7 +27,10 @@ _OUT_OF_PLACES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Connection(H11Protocol):
-    """uvicorn's own, with deadlines; where all of `limit_concurrency` places are taken, who has kept us waiting longest has to go."""
+    """uvicorn's own, with deadlines; where all of `limit_concurrency` places are taken, who has kept us waiting longest has to go.
+
+    First those whose turn it is; where there are none, those who do not read what they asked for, or ask on before it has come.
+    """
 
     _head: asyncio.TimerHandle
     _stall: asyncio.TimerHandle | None = None
@@ -77,16 +80,21 @@ class Connection(H11Protocol):
         """Whether it is the client's turn."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
+    @property
+    def hurried(self) -> bool:
+        """Whether the client lets answers pile up, or has sent further requests before it was answered."""
+        return self.flow.write_paused or bool(self.conn.trailing_data[0])
+
     def _hang_up(self) -> None:
         if self.cycle is None or self.cycle.response_complete:  # a body has its own time, in `Gate`
             self.transport.close()
 
     def _make_room(self) -> None:
-        others = [one for one in self.connections if isinstance(one, Connection) and one.waits and one is not self]
-        if others:
-            longest = min(others, key=lambda one: one._head.when())
-            self.connections.discard(longest)
-            longest.transport.abort()
+        others = [one for one in self.connections if isinstance(one, Connection) and (one.waits or one.hurried) and one is not self]
+        others.sort(key=lambda one: (not one.waits, one._head.when()))
+        for one in others[: len(self.connections) - (self.limit_concurrency or 0) + 1]:
+            self.connections.discard(one)
+            one.transport.abort()
 
 
 def places(replies: int) -> int:
