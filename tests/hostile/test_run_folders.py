@@ -321,18 +321,21 @@ def _apply(root: Path, change: tuple[Any, ...]) -> bool:
         if not path.exists():
             path.write_bytes(rest[0])
         return False
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():  # what an earlier change linked is not ours to write, and /dev/zero has no end
         return False
     if what in ("rename", "copy"):
         other = root / rest[0]
         other.parent.mkdir(exist_ok=True)
         content = path.read_bytes()
         path.unlink() if what == "rename" else None
-        other.write_bytes(content)
+        if not other.is_symlink():
+            other.write_bytes(content)
     elif what == "swap":
-        mine, its = path.read_bytes(), (root / rest[0]).read_bytes() if (root / rest[0]).exists() else b""
-        path.write_bytes(its)
-        (root / rest[0]).write_bytes(mine)
+        other = root / rest[0]
+        if not other.is_symlink():
+            mine, its = path.read_bytes(), other.read_bytes() if other.is_file() else b""
+            path.write_bytes(its)
+            other.write_bytes(mine)
     elif what in ("remove", "link"):
         path.unlink()
         if what == "link":
