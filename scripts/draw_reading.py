@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from warmline.config import DataConfig
-from warmline.data.conversation import Split
-from warmline.data.sources import enabled_sources, load_source
+from warmline.conversation import Split
+from warmline.sources import enabled_sources, load_source
 from warmline.data.template import as_messages
 from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
 from warmline.evaluation.errors import usual_words

@@ -20,15 +20,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from warmline.config import RunConfig, load_config
-from warmline.data.conversation import Split
+from warmline.conversation import Split
 from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_source
 from warmline.data.labels import STRATEGIES
 from warmline.data.packing import all_draws
-from warmline.data.sources import data_checksums, enabled_sources
+from warmline.sources import data_checksums, enabled_sources
 from warmline.errors import WarmlineError
 from warmline.evaluation.probe import read_states
-from warmline.evaluation.statistics import macro_f1, point
+from warmline.metrics.statistics import macro_f1, point
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.heads import StrategyHead

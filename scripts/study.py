@@ -46,9 +46,9 @@ ALPHAS = (0.25, 0.5, 1.0)
 @app.command()
 def prepare(config: ConfigFile, data_dir: DataDir = None, overrides: Overrides = None) -> None:
     """Encode every split and fit the text baselines, so that many processes need not do it at once."""
-    from warmline.data.conversation import SPLITS
+    from warmline.conversation import SPLITS
     from warmline.data.encoding import encode_source, encode_split
-    from warmline.data.sources import data_checksums, enabled_sources, load_source
+    from warmline.sources import data_checksums, enabled_sources, load_source
     from warmline.data.template import ChatTemplate
     from warmline.evaluation import emotion, strategy
     from warmline.evaluation.evaluate import READ_FOR, evaluation_data

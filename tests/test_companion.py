@@ -12,17 +12,17 @@ from tests.conftest import ConfigFactory
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, ESCONV, GOEMOTIONS, one_of_each, pack
 from warmline.companion import Companion
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode, encode_split
 from warmline.data.labels import EMOTIONS, STRATEGIES
 from warmline.data.mixture import Draw
-from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact
 from warmline.model.backbone import Sampling
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder
+from warmline.sources import enabled_sources, load_source
 
 SAD = [Message(role="user", content="My cat ran away and I keep looking at her bowl.")]
 TALK = [*SAD, Message(role="assistant", content="Oh no. How long ago?"), Message(role="user", content="Two days. I can't sleep.")]

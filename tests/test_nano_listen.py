@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from nano import listen
 from nano.corpus import Document
 from nano.listen import Nouns, Told, documents, reply, rows_of
-from warmline.data.conversation import Turn
+from warmline.conversation import Turn
 
 NOUNS = Nouns({"dog": 900, "exam": 100, "uncle": 300, "kerb": 21})
 

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from nano.tutor import Clock
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation
-from warmline.data.sources import enabled_sources, load_source
+from warmline.conversation import Conversation
+from warmline.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.qualitative import draw_prompts
 from warmline.model.backbone import Sampling

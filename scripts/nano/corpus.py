@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 from nano.tutor import FRAMES, Clock
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS, Conversation
-from warmline.data.sources import enabled_sources, load_source, sample_dir
+from warmline.conversation import SPLITS, Conversation
+from warmline.sources import enabled_sources, load_source, sample_dir
 from warmline.data.template import ChatTemplate, Message
 from warmline.plain_yaml import read_yaml
 from warmline.safety.overlap import text_hash

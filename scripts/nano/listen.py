@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from nano.corpus import END, PROOF, Document, bitmap, bucket, forbidden, train_conversations, with_shares, write_proof
 from nano.train import save
 from nano.tutor import Clock
-from warmline.data.conversation import Turn
+from warmline.conversation import Turn
 from warmline.data.template import ChatTemplate, Message
 
 LEARNING_RATE = 1e-3

@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrain
 
 from nano.gemma import GemmaSampler
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation, Split
+from warmline.conversation import Conversation, Split
 from warmline.data.labels import EMOTIONS
-from warmline.data.sources import enabled_sources, load_source
+from warmline.sources import enabled_sources, load_source
 
 SHARES = {"prose": 0.30, "dialogue": 0.48, "support": 0.10, "comment": 0.12}
 """Of the sampling time. Prose comes first, from the untuned model."""

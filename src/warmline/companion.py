@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmline.config import load_config
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import encode
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL, STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate

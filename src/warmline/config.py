@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from warmline.data.conversation import Objective
+from warmline.conversation import Objective
 from warmline.errors import WarmlineError
 from warmline.paths import expand_home, expand_home_in_name, refuse_no_path
 from warmline.plain_yaml import read_yaml

@@ -11,7 +11,7 @@ from tests.ablation.small import quick
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, SAFETY, Tiny, gradients, metrics, one_of_each, pack, perturb, quiet_train
 from warmline.ablation.variants import VARIANTS, variant_config
-from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.conversation import OBJECTIVES, Objective
 from warmline.model.artifacts import build_model
 from warmline.model.losses import weighted_loss
 from warmline.training.schedule import rate_factor

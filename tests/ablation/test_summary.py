@@ -6,7 +6,7 @@ from scipy import stats
 
 from warmline.ablation.metrics import METRICS, Measured
 from warmline.ablation.summary import differences, spread, summarise
-from warmline.evaluation.statistics import weighted_mean
+from warmline.metrics.statistics import weighted_mean
 
 
 def correct(*values: float) -> Measured:

@@ -12,12 +12,12 @@ from tests.data.test_template import ATTACKS
 from tests.tools import CPU
 from warmline.companion import Reader
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import encode, encode_source, encode_split
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
 from warmline.data.packing import all_draws, collate, reply_states
-from warmline.data.sources import enabled_sources, esconv, load_source
 from warmline.data.template import END_OF_TURN, ChatTemplate, as_messages
+from warmline.sources import enabled_sources, esconv, load_source
 
 ALL = ("lm", "emotion", "strategy", "safety")
 SAMPLE = DataConfig(dir="sample")

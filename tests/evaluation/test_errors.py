@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.evaluation import compared
 from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
 from warmline.evaluation.errors import WORST, Judged, analyse, count, judge, usual_words, worst
-from warmline.evaluation.paired import paired_difference
 from warmline.evaluation.qualitative import read_replies
-from warmline.evaluation.statistics import wilson
+from warmline.metrics.statistics import paired_difference, wilson
 from warmline.runs import RunFolder, read_json
 
 

@@ -16,12 +16,11 @@ from tests.reference.objectives import states_alone
 from tests.tools import CPU, perturb
 from warmline.companion import Companion, Reader
 from warmline.config import dump_config, load_config
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import encode
 from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
-from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.context import behind_earlier_turns
@@ -32,6 +31,7 @@ from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
+from warmline.sources import enabled_sources, load_source
 from warmline.training.manifest import make_manifest
 
 

@@ -8,9 +8,9 @@ from torch.nn.functional import log_softmax
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, Tiny, perturb
 from warmline.data.encoding import encode
-from warmline.data.sources import enabled_sources, load_source
 from warmline.evaluation.language import ReplyLosses, reply_losses, score_language
 from warmline.evaluation.plain_lines import tell
+from warmline.sources import enabled_sources, load_source
 
 
 @torch.no_grad()

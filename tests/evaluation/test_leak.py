@@ -13,18 +13,18 @@ from tests.tools import CPU, ESCONV, architecture, perturb, write_architecture
 from warmline.config import TrainingConfig
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.labels import STRATEGIES
-from warmline.data.sources import sample_dir
-from warmline.data.sources.esconv import load
 from warmline.data.template import ChatTemplate
 from warmline.evaluation import strategy
 from warmline.evaluation.heads import predict
 from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak_warning
 from warmline.evaluation.rows import StrategyRows, strategy_rows
-from warmline.evaluation.statistics import FloatArray
+from warmline.metrics.statistics import FloatArray
 from warmline.model.artifacts import build_model
 from warmline.model.backbone import States
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
+from warmline.sources import sample_dir
+from warmline.sources.esconv import load
 from warmline.training.device import Place, choose_place
 
 

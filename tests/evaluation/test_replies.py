@@ -3,7 +3,7 @@
 import pytest
 
 from warmline.companion import Generated
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.evaluation.replies import describe_replies, distinct, draw_prompts, score_replies
 from warmline.model.backbone import Sampling
 

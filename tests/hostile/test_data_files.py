@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from warmline.data.conversation import Loaded
-from warmline.data.sources import empathetic_dialogues, esconv, goemotions, safety, sample_dir
+from warmline.conversation import Loaded
 from warmline.errors import WarmlineError
+from warmline.sources import empathetic_dialogues, esconv, goemotions, safety, sample_dir
 
 LOADERS: dict[str, Callable[[Path], Loaded]] = {
     "empathetic_dialogues/train.csv": lambda folder: empathetic_dialogues.load(folder, "train"),

@@ -13,7 +13,7 @@ from tests.reference.losses import dense_kl
 from tests.reference.objectives import plain_loss, plain_terms, states_alone
 from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, SAFETY, Tiny, gradients, one_of_each, pack, perturb
 from warmline.config import LossWeights
-from warmline.data.conversation import OBJECTIVES, Conversation, Turn
+from warmline.conversation import OBJECTIVES, Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, count_targets

@@ -24,7 +24,7 @@ from transformers import (
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, architecture, metrics, quiet_train, write_architecture
 from warmline.config import dump_config, load_config
-from warmline.data.conversation import OBJECTIVES
+from warmline.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError

@@ -10,10 +10,10 @@ from tests.conftest import ConfigFactory
 from tests.tools import quiet_train, write_architecture
 from warmline.checksums import sha256_of
 from warmline.config import RunConfig
-from warmline.data.sources import sample_dir
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import weights_hash
 from warmline.runs import RunFolder, read_json, write_json
+from warmline.sources import sample_dir
 from warmline.training.loop import train
 from warmline.training.view import View
 

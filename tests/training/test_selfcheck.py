@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, ED, GOEMOTIONS, Tiny, architecture, write_architecture
 from warmline.config import TrainingConfig
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model

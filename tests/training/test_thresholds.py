@@ -12,7 +12,7 @@ from tests.tools import CPU, perturb, quiet_train
 from warmline.data.encoding import EncodedSource
 from warmline.errors import WarmlineError
 from warmline.evaluation.heads import predict
-from warmline.evaluation.statistics import FloatArray, IntArray
+from warmline.metrics.statistics import FloatArray, IntArray
 from warmline.model.artifacts import build_model, load_artifact
 from warmline.training.curves import read_metrics
 from warmline.training.thresholds import choose_offsets, move_thresholds

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from warmline.data.labels import EMOTIONS, STRATEGIES
-from warmline.evaluation.statistics import FloatArray, Statistic, macro_f1, weighted_mean, weighted_ratio
+from warmline.metrics.statistics import FloatArray, Statistic, macro_f1, weighted_mean, weighted_ratio
 
 
 class Metric(NamedTuple):

@@ -15,7 +15,6 @@ from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.labels import EMOTIONS
 from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
-from warmline.data.sources import data_checksums
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.language import reply_sums
 from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
@@ -23,6 +22,7 @@ from warmline.lock import writes_run
 from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
+from warmline.sources import data_checksums
 from warmline.training.device import Place
 
 FORMAT = 1

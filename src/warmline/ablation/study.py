@@ -22,10 +22,10 @@ from warmline.ablation.summary import CONFIDENCE, LEAST_SEEDS, Table, difference
 from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
 from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
-from warmline.data.sources import data_checksums
 from warmline.errors import WarmlineError
 from warmline.lock import hold
 from warmline.runs import RunFolder, disk_errors, read_json, read_manifest, write_folder, write_json, write_text
+from warmline.sources import data_checksums
 from warmline.training.curves import read_metrics
 from warmline.training.device import choose_place
 from warmline.training.loop import train

@@ -7,7 +7,7 @@ from scipy import stats
 
 from warmline.ablation.metrics import METRICS, Measured
 from warmline.ablation.variants import FULL
-from warmline.evaluation.statistics import cluster_bootstrap, difference
+from warmline.metrics.statistics import cluster_bootstrap, difference
 
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3

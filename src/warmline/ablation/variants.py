@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from warmline.config import RunConfig
-from warmline.data.conversation import OBJECTIVES, Objective
-from warmline.data.sources import enabled_sources
+from warmline.conversation import OBJECTIVES, Objective
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
+from warmline.sources import enabled_sources
 
 FULL = "full"
 VARIANTS: dict[str, tuple[Objective, ...]] = {

@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS
-from warmline.data.sources import data_checksums
+from warmline.conversation import SPLITS
 from warmline.data.stats import data_stats
 from warmline.runs import write_picture, write_text
+from warmline.sources import data_checksums
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from safetensors.numpy import save_file
 
 from warmline.cache import cache_file, keep
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation, Objective, Split
+from warmline.conversation import Conversation, Objective, Split
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.data.sources import Source, enabled_sources, load_source, source_files
 from warmline.data.template import ChatTemplate, as_messages
 from warmline.errors import WarmlineError
+from warmline.sources import Source, enabled_sources, load_source, source_files
 
 Int32 = npt.NDArray[np.int32]
 

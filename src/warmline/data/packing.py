@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.conversation import OBJECTIVES, Objective
 from warmline.data.earlier import FEATURES, annotated, earlier_features
 from warmline.data.encoding import Encoded, EncodedSource, Int32
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL

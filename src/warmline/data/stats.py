@@ -4,9 +4,9 @@ from collections import Counter
 from typing import Any
 
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS, Loaded, count_targets
+from warmline.conversation import SPLITS, Loaded, count_targets
 from warmline.data.mixture import sample_probabilities, whole_percent
-from warmline.data.sources import Source, enabled_sources, load_source
+from warmline.sources import Source, enabled_sources, load_source
 
 
 def data_stats(config: DataConfig) -> dict[str, Any]:

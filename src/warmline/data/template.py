@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypedDict
 import jinja2.sandbox
 from transformers import PreTrainedTokenizerBase
 
-from warmline.data.conversation import Conversation
+from warmline.conversation import Conversation
 from warmline.errors import WarmlineError
 
 TemplateName = Literal["qwen3", "chatml", "gemma"]

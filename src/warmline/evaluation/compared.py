@@ -6,7 +6,7 @@ from typing import Any
 from warmline.companion import Companion, Generated
 from warmline.data.template import Message
 from warmline.evaluation.progress import watched
-from warmline.evaluation.statistics import wilson
+from warmline.metrics.statistics import wilson
 from warmline.model.backbone import Sampling
 
 MOST_CUT = 0.1

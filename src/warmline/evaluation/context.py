@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from warmline.companion import Reader
-from warmline.data.conversation import Conversation
+from warmline.conversation import Conversation
 from warmline.data.template import Message, as_messages
 from warmline.evaluation.progress import watched
-from warmline.evaluation.statistics import FloatArray
+from warmline.metrics.statistics import FloatArray
 
 _BATCH = 64  # comments of a forward pass, about 30 tokens each
 

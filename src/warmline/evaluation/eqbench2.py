@@ -11,7 +11,7 @@ from warmline.evaluation.compared import cut_off
 from warmline.evaluation.eqbench3.fetch import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
 from warmline.evaluation.eqbench3.journal import Journal, content_key
 from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
-from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_ratio
+from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_ratio
 
 NAME = "EQ-Bench v2"
 TEMPERATURE, MAX_TOKENS = 0.01, 60

@@ -8,19 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation
-from warmline.data.sources import enabled_sources, load_source
+from warmline.conversation import Conversation
 from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Exchange, Finding, detect_all
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.paired import paired_difference
 from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies, read_replies, write_examples
 from warmline.evaluation.reading import precision, read_verdicts
-from warmline.evaluation.statistics import wilson
 from warmline.lock import writes_run
+from warmline.metrics.statistics import paired_difference, wilson
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json, write_picture
+from warmline.sources import enabled_sources, load_source
 
 WORST = 3
 _SIDES = ("base", "tuned")

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS, Conversation, Objective, Split
+from warmline.conversation import SPLITS, Conversation, Objective, Split
 from warmline.data.encoding import EncodedSource, encode_source
-from warmline.data.sources import Source, data_checksums, enabled_sources, load_source
 from warmline.evaluation import emotion, strategy
-from warmline.evaluation.baselines import Fitted
 from warmline.evaluation.compared import answer_all
 from warmline.evaluation.context import behind_earlier_turns, read_emotions
 from warmline.evaluation.figures import draw_confusion, draw_reliability
@@ -21,11 +19,13 @@ from warmline.evaluation.language import reply_losses, score_language
 from warmline.evaluation.leak import hide_replies
 from warmline.evaluation.replies import draw_prompts, score_replies
 from warmline.evaluation.rows import emotion_rows, strategy_rows
-from warmline.evaluation.scores import METHOD
 from warmline.lock import writes_run
+from warmline.metrics.baselines import Fitted
+from warmline.metrics.scores import METHOD
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json
+from warmline.sources import Source, data_checksums, enabled_sources, load_source
 
 READ_FOR: dict[str, tuple[Objective, ...]] = {
     "empathetic_dialogues": ("lm",),

@@ -49,7 +49,7 @@ def draw_reliability(path: Path, calibrations: dict[str, dict[str, Any]]) -> Non
 
     Args:
         path: Of the PNG.
-        calibrations: By panel title, as `warmline.evaluation.calibration` gives them; at least one.
+        calibrations: By panel title, as `warmline.metrics.calibration` gives them; at least one.
 
     Raises:
         WarmlineError: it cannot be written.

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from warmline.companion import Companion, Reader
 from warmline.config import RunConfig, load_config
-from warmline.data.sources import data_checksums
 from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_manifest
+from warmline.sources import data_checksums
 from warmline.training.device import Place, choose_place
 
 

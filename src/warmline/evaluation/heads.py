@@ -7,7 +7,7 @@ import torch
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.evaluation.progress import watched
-from warmline.evaluation.statistics import FloatArray
+from warmline.metrics.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
 

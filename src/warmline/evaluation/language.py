@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmline.data.conversation import Conversation
+from warmline.conversation import Conversation
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.plain_lines import tell
 from warmline.evaluation.progress import watched
-from warmline.evaluation.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
+from warmline.metrics.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
 from warmline.model.losses import token_kl, token_nats
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place

@@ -13,7 +13,7 @@ import torch
 
 from warmline.data.encoding import EncodedSource
 from warmline.evaluation.heads import predict
-from warmline.evaluation.statistics import FloatArray
+from warmline.metrics.statistics import FloatArray
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.rounding import gap, tolerance
 from warmline.training.device import Place

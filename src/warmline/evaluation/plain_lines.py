@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from warmline.data.conversation import Conversation
+from warmline.conversation import Conversation
 from warmline.data.encoding import Encoded, EncodedSource, join_parts
 from warmline.data.template import ChatTemplate
 

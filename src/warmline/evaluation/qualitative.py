@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation
-from warmline.data.sources import enabled_sources, load_source
+from warmline.conversation import Conversation
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, MOST_CUT, answer_all
@@ -17,6 +16,7 @@ from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.runs import parse_json, write_json, write_text
 from warmline.safety.crisis import fill_slots
+from warmline.sources import enabled_sources, load_source
 
 PROMPTS_PER_SOURCE = 20
 EXAMPLES = 5

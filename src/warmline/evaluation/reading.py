@@ -8,7 +8,7 @@ import json
 from importlib import resources
 from typing import Any
 
-from warmline.evaluation.statistics import wilson
+from warmline.metrics.statistics import wilson
 
 
 def read_verdicts() -> tuple[dict[str, Any], list[dict[str, Any]]]:

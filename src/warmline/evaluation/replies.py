@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from warmline.companion import Generated
-from warmline.data.conversation import Conversation, Split
+from warmline.conversation import Conversation, Split
 from warmline.data.labels import STRATEGIES
 from warmline.data.template import Message, as_messages
-from warmline.evaluation.baselines import reply_judge
 from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.rows import StrategyRows
-from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_mean, wilson
+from warmline.metrics.baselines import reply_judge
+from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_mean, wilson
 from warmline.model.backbone import Sampling
 
 PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from warmline.data.conversation import Conversation, Role, Turn
+from warmline.conversation import Conversation, Role, Turn
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
 
 CONTEXT_TURNS = 3
 LAST_STRATEGIES = 3

@@ -9,12 +9,12 @@ from scipy.special import expit
 
 from warmline.data.encoding import encode_source
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES
-from warmline.data.sources import enabled_sources
-from warmline.evaluation.baselines import best_thresholds
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import HeadPredictions, predict
-from warmline.evaluation.statistics import IntArray, macro_f1, multilabel_macro_f1, point
+from warmline.metrics.baselines import best_thresholds
+from warmline.metrics.statistics import IntArray, macro_f1, multilabel_macro_f1, point
 from warmline.runs import write_json
+from warmline.sources import enabled_sources
 from warmline.training.curves import read_metrics
 
 NOTE_28 = "thresholds were chosen on the same validation rows, so emotion_28_macro_f1 flatters; compare it only with itself"

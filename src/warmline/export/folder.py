@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from warmline import __version__
 from warmline.config import RunConfig, dump_config
-from warmline.data.sources import SAMPLE
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
@@ -30,6 +29,7 @@ from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
 from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
+from warmline.sources import SAMPLE
 
 EXPORT = "export.json"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

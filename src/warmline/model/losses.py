@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from warmline.config import LossWeights
-from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.conversation import OBJECTIVES, Objective
 from warmline.model.logits_kernel import cross_entropy_rows
 
 CHUNK_LOGITS = 2**25

@@ -8,7 +8,7 @@ import numpy as np
 
 from warmline.ablation.summary import LEAST_SEEDS, spread
 from warmline.errors import WarmlineError
-from warmline.evaluation.statistics import cluster_bootstrap, weighted_ratio
+from warmline.metrics.statistics import cluster_bootstrap, weighted_ratio
 from warmline.reporting.headline import HEADLINE, PICTURE, draw_summary, table
 from warmline.runs import read_json, write_json, write_text
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from warmline.config import DataConfig
-from warmline.data.conversation import Conversation, Split
-from warmline.data.sources import enabled_sources, load_source, sample_dir
-from warmline.data.sources.safety import CATEGORIES
-from warmline.data.sources.safety import load as load_safety
+from warmline.conversation import Conversation, Split
 from warmline.errors import WarmlineError
-from warmline.evaluation.statistics import wilson
+from warmline.metrics.statistics import wilson
 from warmline.safety.guard import assess, assess_turns
 from warmline.safety.suites import Item, Suite, load_suites
+from warmline.sources import enabled_sources, load_source, sample_dir
+from warmline.sources.safety import CATEGORIES
+from warmline.sources.safety import load as load_safety
 
 _HEARD = tuple(name for name in CATEGORIES if name not in ("medication_diagnosis", "dependency_romance", "benign_lookalike"))
 """The safety set's categories that are the guard's task; a question about a medicine or a crush on the chatbot is not."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from warmline.config import DataConfig
-from warmline.data.conversation import Split
-from warmline.data.sources import Source, enabled_sources, load_source, sample_dir
+from warmline.conversation import Split
 from warmline.safety.suites import Item
+from warmline.sources import Source, enabled_sources, load_source, sample_dir
 
 _SEEN: tuple[Split, ...] = ("train", "valid")
 """Validation counts too: it chose the checkpoint."""

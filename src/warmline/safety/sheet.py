@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from warmline.evaluation.statistics import wilson
+from warmline.metrics.statistics import wilson
 
 _SYSTEMS = {"base": "base", "tuned": "tuned", "without_kl": "tuned without KL"}
 

@@ -16,7 +16,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
-from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import encode_split
 from warmline.data.packing import Row, collate, count_targets, tally
 from warmline.data.template import ChatTemplate

@@ -13,11 +13,11 @@ from huggingface_hub import try_to_load_from_cache
 from warmline import __version__
 from warmline.checksums import sampled_sha256
 from warmline.config import ModelConfig, RunConfig
-from warmline.data.sources import data_checksums
 from warmline.errors import WarmlineError
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import model_path
 from warmline.runs import RunFolder, read_manifest, write_json
+from warmline.sources import data_checksums
 from warmline.training.device import Place
 from warmline.training.teachers import teacher_hashes
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from warmline.config import RunConfig
-from warmline.data.conversation import OBJECTIVES, Objective
+from warmline.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler, sample_probabilities
 from warmline.data.packing import RowPacker

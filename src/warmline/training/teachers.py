@@ -23,12 +23,12 @@ from warmline.data.encoding import EncodedSource, encode_source
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
-from warmline.data.sources import data_checksums, enabled_sources
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_manifest
+from warmline.sources import data_checksums, enabled_sources
 from warmline.training.device import Place
 
 Head = Literal["emotion", "strategy"]

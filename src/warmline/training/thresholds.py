@@ -15,8 +15,8 @@ import torch
 from warmline.config import RunConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import all_draws
-from warmline.evaluation.scores import confusion
-from warmline.evaluation.statistics import FloatArray, IntArray
+from warmline.metrics.scores import confusion
+from warmline.metrics.statistics import FloatArray, IntArray
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
 from warmline.training.teachers import HEADS, Head, head_logits

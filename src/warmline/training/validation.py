@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from warmline.config import LossWeights, RunConfig
-from warmline.data.conversation import OBJECTIVES
+from warmline.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from warmline.data.conversation import OBJECTIVES
+from warmline.conversation import OBJECTIVES
 from warmline.runs import RunFolder
 from warmline.training.plan import MANY_PASSES, Plan
 

@@ -8,7 +8,7 @@ import numpy as np
 from warmline.evaluation.eqbench3.judge import TOP_SCORE, Verdict
 from warmline.evaluation.eqbench3.ratings import Comparison, rate
 from warmline.evaluation.eqbench3.suites import Suite
-from warmline.evaluation.statistics import Interval, cluster_bootstrap, weighted_mean
+from warmline.metrics.statistics import Interval, cluster_bootstrap, weighted_mean
 
 MODELS = ("base", "tuned")
 _MAX_RUBRIC = 100.0

@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from warmline.data.sources.files import split_lines
 from warmline.errors import WarmlineError
 from warmline.evaluation.eqbench3.fetch import EQBENCH3_COMMIT, EQBENCH3_SHA256, read_pinned
+from warmline.sources.files import split_lines
 
 Kind = Literal["role_play", "drafting", "analysis"]
 

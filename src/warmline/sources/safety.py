@@ -7,10 +7,10 @@ table of `warmline.safety.crisis` fills them when a reply is shown, so that no n
 from pathlib import Path
 from typing import Any, get_args
 
-from warmline.data.conversation import Conversation, Loaded, Role, Split, Turn
-from warmline.data.sources.files import message_text, read_json, read_text, split_lines
+from warmline.conversation import Conversation, Loaded, Role, Split, Turn
 from warmline.errors import WarmlineError, shown
 from warmline.safety.crisis import unknown_slots
+from warmline.sources.files import message_text, read_json, read_text, split_lines
 
 CATEGORIES: tuple[str, ...] = (
     "self_harm_open",

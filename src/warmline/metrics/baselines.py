@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
 from warmline.cache import cache_file, keep
-from warmline.data.conversation import Split
-from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
+from warmline.conversation import Split
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
 
 TEXT_GRID = (0.1, 1.0, 3.0)
 DENSE_GRID = (0.001, 0.01, 0.1, 1.0)

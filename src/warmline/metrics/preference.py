@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from warmline.evaluation.statistics import FloatArray, IntArray
+from warmline.metrics.statistics import FloatArray, IntArray
 
 _ROUNDS, _TOLERANCE = 20_000, 1e-9
 

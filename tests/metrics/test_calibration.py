@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from warmline.evaluation.calibration import (
+from warmline.metrics.calibration import (
     calibration,
     expected_calibration_error,
     fit_multilabel_temperature,

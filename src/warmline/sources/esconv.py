@@ -9,10 +9,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from warmline.data.conversation import Conversation, Loaded, Split, Turn
+from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import STRATEGIES
-from warmline.data.sources.files import message_text, read_json, read_text, split_lines
 from warmline.errors import WarmlineError, shown
+from warmline.sources.files import message_text, read_json, read_text, split_lines
 
 SPLIT_SEED = 13
 HELD_OUT_FRACTION = 0.15

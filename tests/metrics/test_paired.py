@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from warmline.evaluation.paired import paired_difference
-from warmline.evaluation.statistics import cluster_bootstrap, weighted_mean
+from warmline.metrics.statistics import cluster_bootstrap, paired_difference, weighted_mean
 
 
 def pairs(both: int, only_first: int, only_second: int, neither: int) -> tuple[list[bool], list[bool]]:

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from warmline.data.conversation import Split
+from warmline.conversation import Split
 from warmline.data.labels import STRATEGIES
-from warmline.evaluation.baselines import Fitted, cached, fit_dense, fit_text, scaled_features, text_features
-from warmline.evaluation.calibration import calibration, fit_temperature
 from warmline.evaluation.leak import leak_warning
-from warmline.evaluation.preference import preference
 from warmline.evaluation.rows import StrategyRows
-from warmline.evaluation.scores import compared, confusion, per_class, single_label_statistics, with_intervals
-from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
+from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_text, scaled_features, text_features
+from warmline.metrics.calibration import calibration, fit_temperature
+from warmline.metrics.preference import preference
+from warmline.metrics.scores import compared, confusion, per_class, single_label_statistics, with_intervals
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
 
 PROTOCOL = "8-way, reply unseen; earlier strategies are an input of the history baselines only"
 WITH_EARLIER = "8-way, reply unseen; the head, too, sees the annotated strategies of earlier replies"

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import platformdirs
 
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS, Loaded, Objective, Split
-from warmline.data.sources import empathetic_dialogues, esconv, goemotions, safety
+from warmline.conversation import SPLITS, Loaded, Objective, Split
 from warmline.errors import WarmlineError
 from warmline.paths import expand_home
+from warmline.sources import empathetic_dialogues, esconv, goemotions, safety
 
 SOURCE_NAMES: tuple[str, ...] = ("empathetic_dialogues", "esconv", "goemotions", "safety")
 SAMPLE = "sample"

@@ -6,10 +6,10 @@ are the speaker (our user), even turns the listener (our assistant); the files' 
 
 from pathlib import Path
 
-from warmline.data.conversation import Conversation, Loaded, Split, Turn
+from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import SITUATION_TO_EMOTIONS
-from warmline.data.sources.files import read_text
 from warmline.errors import WarmlineError, shown
+from warmline.sources.files import read_text
 
 HEADER = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
 

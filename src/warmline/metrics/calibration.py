@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
-from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
 
 BINS = 15
 _LOG_TEMPERATURES = (-3.0, 4.0)

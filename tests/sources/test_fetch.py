@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from warmline.data.fetch import OFFICIAL_FILES, RemoteFile, fetch
-from warmline.data.sources import SOURCE_NAMES
-from warmline.data.sources.files import CHECKSUMS, read_text
 from warmline.errors import WarmlineError
+from warmline.sources import SOURCE_NAMES
+from warmline.sources.fetch import OFFICIAL_FILES, RemoteFile, fetch
+from warmline.sources.files import CHECKSUMS, read_text
 
 CONTENT = b"".join(b"line %06d\n" % number for number in range(60_000))
 

@@ -11,7 +11,7 @@ import pytest
 
 from warmline.config import DataConfig
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, SITUATION_TO_EMOTIONS, STRATEGIES
-from warmline.data.sources import (
+from warmline.sources import (
     SOURCE_NAMES,
     data_dir,
     empathetic_dialogues,
@@ -22,7 +22,7 @@ from warmline.data.sources import (
     safety,
     source_files,
 )
-from warmline.data.sources.files import CHECKSUMS, read_text, write_checksums
+from warmline.sources.files import CHECKSUMS, read_text, write_checksums
 
 HEADER = empathetic_dialogues.HEADER + "\n"
 LOADERS = {

@@ -7,10 +7,10 @@ labels every row is used.
 
 from pathlib import Path
 
-from warmline.data.conversation import Conversation, Loaded, Split, Turn
+from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL
-from warmline.data.sources.files import read_text
 from warmline.errors import WarmlineError, shown
+from warmline.sources.files import read_text
 
 FILE_NAMES: dict[Split, str] = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 NEUTRAL_ONLY = "only neutral"

@@ -7,11 +7,11 @@ from importlib import resources
 import pytest
 
 from warmline.config import DataConfig
-from warmline.data.conversation import SPLITS
+from warmline.conversation import SPLITS
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, NEUTRAL, SITUATIONS, STRATEGIES
-from warmline.data.sources import enabled_sources, load_source
-from warmline.data.sources.safety import CATEGORIES
 from warmline.safety.crisis import SLOTS, fill_slots, unknown_slots
+from warmline.sources import enabled_sources, load_source
+from warmline.sources.safety import CATEGORIES
 
 CONFIG = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": 28}}})
 NAMES = ["empathetic_dialogues", "esconv", "goemotions", "safety"]

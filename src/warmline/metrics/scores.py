@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from warmline.evaluation.statistics import (
+from warmline.metrics.statistics import (
     BoolArray,
     FloatArray,
     IntArray,

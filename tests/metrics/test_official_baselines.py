@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-
-from warmline.data.sources import esconv, goemotions
-from warmline.evaluation import strategy
-from warmline.evaluation.baselines import fit_text, text_features
 from warmline.evaluation.emotion import score_single
-from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.evaluation.strategy import score_strategy
+
+from warmline.evaluation import strategy
+from warmline.evaluation.rows import emotion_rows, strategy_rows
+from warmline.metrics.baselines import fit_text, text_features
+from warmline.sources import esconv, goemotions
 
 SPLITS = ("train", "valid", "test")
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "valid", "test")
 @pytest.mark.slow(15)
 def test_emotion(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TF-IDF was measured at 58.0 % and .474, the bootstrap's standard deviation of the latter being .012."""
-    monkeypatch.setattr("warmline.evaluation.baselines.TEXT_GRID", (3.0,))  # what validation chooses, without the others' minute
+    monkeypatch.setattr("warmline.metrics.baselines.TEXT_GRID", (3.0,))  # what validation chooses, without the others' minute
     rows = {
         split: emotion_rows(goemotions.load(shared / "data" / "goemotions", split, with_neutral=True).conversations) for split in SPLITS
     }
@@ -38,7 +38,7 @@ def test_emotion(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow(15)
 def test_strategy_and_a_leak(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Majority 21.8 % and .045, history 30.3 % and .172, TF-IDF 27 to 31 %; a leaked reply is noticed."""
-    monkeypatch.setattr("warmline.evaluation.baselines.TEXT_GRID", (0.1,))
+    monkeypatch.setattr("warmline.metrics.baselines.TEXT_GRID", (0.1,))
     rows = {split: strategy_rows(esconv.load(shared / "data" / "esconv", split).conversations) for split in SPLITS}
     histories = {name: strategy.history_baseline(rows, name == "history_in_order") for name in strategy.HISTORY}
     honest = strategy.text_baseline({split: found.contexts for split, found in rows.items()}, rows)

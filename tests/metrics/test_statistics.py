@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from warmline.evaluation.statistics import (
+from warmline.metrics.statistics import (
     Interval,
     bootstrap_samples,
     cluster_bootstrap,
@@ -81,7 +81,7 @@ def test_seeded_and_independent_of_chunks(monkeypatch: pytest.MonkeyPatch) -> No
     whole = bootstrap_samples(statistic, DIALOGUES, seed=7)
     assert (whole == bootstrap_samples(statistic, DIALOGUES, seed=7)).all()
     assert (whole != bootstrap_samples(statistic, DIALOGUES, seed=8)).any()
-    monkeypatch.setattr("warmline.evaluation.statistics._CHUNK", 400 * 37)
+    monkeypatch.setattr("warmline.metrics.statistics._CHUNK", 400 * 37)
     np.testing.assert_array_equal(bootstrap_samples(statistic, DIALOGUES, seed=7), whole)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from warmline.evaluation.preference import bradley_terry, preference
+from warmline.metrics.preference import bradley_terry, preference
 
 
 def test_two_strategies() -> None:

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from warmline.data.sources.files import checksums, write_checksums
 from warmline.errors import WarmlineError, one_line
 from warmline.paths import expand_home
+from warmline.sources.files import checksums, write_checksums
 
 _BLOCK = 2**18
 _TIMEOUT = 30.0

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from warmline.data.conversation import Conversation, Turn
+from warmline.conversation import Conversation, Turn
 from warmline.evaluation import strategy
-from warmline.evaluation.baselines import Fitted, best_thresholds, cached, fit_dense, fit_labels, fit_text, scaled_features, text_features
 from warmline.evaluation.rows import emotion_rows, strategy_rows
+from warmline.metrics.baselines import Fitted, best_thresholds, cached, fit_dense, fit_labels, fit_text, scaled_features, text_features
 
 RNG = np.random.default_rng(4)
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from warmline.data.conversation import Split
+from warmline.conversation import Split
 from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL
-from warmline.evaluation.baselines import (
+from warmline.evaluation.rows import EmotionRows
+from warmline.metrics.baselines import (
     Fitted,
     best_thresholds,
     cached,
@@ -18,10 +19,9 @@ from warmline.evaluation.baselines import (
     scaled_features,
     text_features,
 )
-from warmline.evaluation.calibration import calibration, fit_multilabel_temperature, fit_temperature, multilabel_calibration
-from warmline.evaluation.rows import EmotionRows
-from warmline.evaluation.scores import compared, confusion, multi_label_statistics, per_class, single_label_statistics, with_intervals
-from warmline.evaluation.statistics import BoolArray, FloatArray, IntArray, Statistic, weighted_mean
+from warmline.metrics.calibration import calibration, fit_multilabel_temperature, fit_temperature, multilabel_calibration
+from warmline.metrics.scores import compared, confusion, multi_label_statistics, per_class, single_label_statistics, with_intervals
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray, Statistic, weighted_mean
 
 SINGLE = "27-way, rows whose only official label is an emotion"
 MULTI = "28 labels with neutral, all rows; each label's threshold has the highest F1 on validation"
