@@ -13,7 +13,7 @@ from typing import NamedTuple, get_args
 
 from warmline.config import DataConfig
 from warmline.conversation import Split
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 from warmline.data.template import as_messages
 from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
 from warmline.evaluation.errors import usual_words
@@ -46,7 +46,7 @@ def flagged(folder: str, split: Split, seed: int) -> list[Flagged]:
     for source in enabled_sources(data):
         if source.name not in _SOURCES:
             continue
-        conversations = load_source(source, split, data).conversations
+        conversations = source.load(split).conversations
         usual = usual_words(conversations)
         for conversation in conversations:
             messages = as_messages(conversation)

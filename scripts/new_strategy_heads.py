@@ -23,9 +23,9 @@ from warmline.config import RunConfig, load_config
 from warmline.conversation import Split
 from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_source
-from warmline.data.labels import STRATEGIES
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import all_draws
-from warmline.sources import data_checksums, enabled_sources
+from warmline.data.enabled import data_checksums, enabled_sources
 from warmline.errors import WarmlineError
 from warmline.evaluation.probe import read_states
 from warmline.metrics.statistics import macro_f1, point
@@ -35,7 +35,7 @@ from warmline.model.heads import StrategyHead
 from warmline.model.losses import class_weights
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, write_json
-from warmline.training.device import Place, choose_place
+from warmline.model.device import Place, choose_place
 from warmline.training.ensemble import fit_ensemble
 from warmline.training.linear import fit_linear
 from warmline.training.refit import EARLIER_STRENGTH

@@ -48,7 +48,7 @@ def prepare(config: ConfigFile, data_dir: DataDir = None, overrides: Overrides =
     """Encode every split and fit the text baselines, so that many processes need not do it at once."""
     from warmline.conversation import SPLITS
     from warmline.data.encoding import encode_source, encode_split
-    from warmline.sources import data_checksums, enabled_sources, load_source
+    from warmline.data.enabled import data_checksums, enabled_sources
     from warmline.data.template import ChatTemplate
     from warmline.evaluation import emotion, strategy
     from warmline.evaluation.evaluate import READ_FOR, evaluation_data
@@ -64,7 +64,7 @@ def prepare(config: ConfigFile, data_dir: DataDir = None, overrides: Overrides =
         for source in enabled_sources(held):
             encode_source(source._replace(objectives=READ_FOR[source.name]), split, held, template)
     rows = {
-        source.name: {split: load_source(source, split, held).conversations for split in SPLITS}
+        source.name: {split: source.load(split).conversations for split in SPLITS}
         for source in enabled_sources(held)
         if source.name in ("goemotions", "esconv")
     }
@@ -136,7 +136,7 @@ def _ask(teacher: RunFolder, path: Path, data_dir: str | None, overrides: Sequen
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
     from warmline.model.transformers_backbone import load_tokenizer
-    from warmline.training.device import choose_place
+    from warmline.model.device import choose_place
     from warmline.training.teachers import Teachers
 
     for labels in sorted({27, load_config(teacher.config).data.sources.goemotions.labels}):

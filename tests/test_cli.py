@@ -18,7 +18,7 @@ from warmline import cli
 from warmline.config import dump_config
 from warmline.runs import RunFolder, read_json
 from warmline.safety import suites
-from warmline.sources import sample_dir
+from warmline.sources.files import sample_dir
 
 
 class Done(NamedTuple):
@@ -318,7 +318,7 @@ def test_damaged_run(damage: str, warmline: Warmline, finished_copy: RunFolder) 
 
 
 def test_damaged_data(warmline: Warmline, config_file: Path, tmp_path: Path) -> None:
-    from warmline.sources import sample_dir
+    from warmline.sources.files import sample_dir
 
     shutil.copytree(sample_dir(), tmp_path / "data")
     (tmp_path / "data" / "esconv" / "ESConv.json").write_text("[{")

@@ -14,7 +14,8 @@ from tests.tools import CPU, ESCONV, GOEMOTIONS, one_of_each, pack
 from warmline.companion import Companion
 from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode, encode_split
-from warmline.data.labels import EMOTIONS, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
@@ -22,7 +23,7 @@ from warmline.model.artifacts import build_model, load_artifact
 from warmline.model.backbone import Sampling
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 SAD = [Message(role="user", content="My cat ran away and I keep looking at her bowl.")]
 TALK = [*SAD, Message(role="assistant", content="Oh no. How long ago?"), Message(role="user", content="Two days. I can't sleep.")]
@@ -60,7 +61,7 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
     source = enabled_sources(config.data)[place]
     draws = one_of_each(encoded, GOEMOTIONS, place, ESCONV, most=2048)
     batch = pack(encoded, draws)
-    (original,) = [load_source(source, "test", config.data).conversations[encoded[place].originals[draws[1].conversation]]]
+    (original,) = [source.load("test").conversations[encoded[place].originals[draws[1].conversation]]]
     states = model.heads.emotion.pick(model.states(batch))
     start, end = batch.bounds[1:3].tolist()
     messages = as_messages(original)
@@ -139,7 +140,7 @@ def test_served_prompt_is_the_training_prefix(parts: Any) -> None:
         for index in range(min(10, len(encoded))):
             if int((encoded.originals == encoded.originals[index]).sum()) > 1:
                 continue  # split to fit a row
-            conversation = load_source(source, "test", config.data).conversations[encoded.originals[index]]
+            conversation = source.load("test").conversations[encoded.originals[index]]
             messages, tokens = as_messages(conversation), encoded[index].tokens.tolist()
             starts = []
             for at, turn in enumerate(conversation.turns):

@@ -18,7 +18,7 @@ from nano.card import write_card
 from nano.corpus import BUCKET_BITS, LINE_WORDS, bucket, sample_lines
 from warmline.config import DataConfig
 from warmline.data.template import ChatTemplate, Message, choose_template
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 NANO = Path(str(resources.files("warmline") / "assets" / "nano"))
 ASKED = "<|im_start|>user\nI got the job! I start on Monday.<|im_end|>\n<|im_start|>assistant\n"
@@ -121,7 +121,7 @@ def test_the_bitmap_would_show_a_line_that_is_there(filled: np.ndarray, shared: 
     """Train lines of EmpatheticDialogues are in the corpus, but for what was left out; an empty bitmap would prove nothing."""
     config = DataConfig(dir=str(shared / "data"))
     source = next(source for source in enabled_sources(config) if source.name == "empathetic_dialogues")
-    turns = [turn.text for one in load_source(source, "train", config).conversations[:500] for turn in one.turns]
+    turns = [turn.text for one in source.load("train").conversations[:500] for turn in one.turns]
     places = [place for line in turns if (place := bucket(line)) is not None]
     assert filled[places].mean() > 0.98
 

@@ -19,7 +19,7 @@ from warmline.data.packing import Batch, collate
 from warmline.data.template import ChatTemplate
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
-from warmline.training.device import Place
+from warmline.model.device import Place
 from warmline.training.loop import train
 from warmline.training.view import View
 

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from nano.tutor import Clock
 from warmline.config import DataConfig
 from warmline.conversation import Conversation
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.qualitative import draw_prompts
 from warmline.model.backbone import Sampling
@@ -86,7 +86,7 @@ def test_dialogues(data: Path, limit: int) -> dict[str, list[Conversation]]:
         config = DataConfig(dir=folder)
         for source in enabled_sources(config):
             if source.name in ("empathetic_dialogues", "esconv"):
-                found[prefix + source.name] = list(load_source(source, "test", config).conversations[:limit])
+                found[prefix + source.name] = list(source.load("test").conversations[:limit])
     return found
 
 

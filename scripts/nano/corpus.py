@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from nano.tutor import FRAMES, Clock
 from warmline.config import DataConfig
 from warmline.conversation import SPLITS, Conversation
-from warmline.sources import enabled_sources, load_source, sample_dir
+from warmline.data.enabled import enabled_sources
+from warmline.sources.files import sample_dir
 from warmline.data.template import ChatTemplate, Message
 from warmline.plain_yaml import read_yaml
 from warmline.safety.overlap import text_hash
@@ -105,7 +106,7 @@ def sample_lines() -> list[str]:
         turn.text
         for source in enabled_sources(config)
         for split in SPLITS
-        for conversation in load_source(source, split, config).conversations
+        for conversation in source.load(split).conversations
         for turn in conversation.turns
     ]
     red_team = (sample_dir().parent / "safety" / "red_team.yaml").read_text(encoding="utf-8")
@@ -128,7 +129,7 @@ def forbidden(data: Path) -> Forbidden:
         for source in enabled_sources(config)
         if source.name != "safety"
         for split in ("valid", "test")
-        for conversation in load_source(source, split, config).conversations
+        for conversation in source.load(split).conversations
         for turn in conversation.turns
     ]
     return Forbidden(
@@ -269,7 +270,7 @@ def train_conversations(data: Path) -> Iterator[tuple[str, Conversation]]:
     config = all_rows(str(data))
     for source in enabled_sources(config):
         if source.name != "safety":
-            for conversation in load_source(source, "train", config).conversations:
+            for conversation in source.load("train").conversations:
                 yield source.name, conversation
 
 
@@ -431,7 +432,7 @@ def valid_dialogues(data: Path) -> list[Document]:
         Document(source.name, turns=tuple((turn.role, turn.text) for turn in conversation.turns))
         for source in enabled_sources(config)
         if source.name in ("empathetic_dialogues", "esconv")
-        for conversation in load_source(source, "valid", config).conversations[:400]
+        for conversation in source.load("valid").conversations[:400]
     ]
 
 

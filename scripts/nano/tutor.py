@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrain
 from nano.gemma import GemmaSampler
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Split
-from warmline.data.labels import EMOTIONS
-from warmline.sources import enabled_sources, load_source
+from warmline.tasks.emotion import EMOTIONS
+from warmline.data.enabled import enabled_sources
 
 SHARES = {"prose": 0.30, "dialogue": 0.48, "support": 0.10, "comment": 0.12}
 """Of the sampling time. Prose comes first, from the untuned model."""
@@ -67,7 +67,7 @@ def train_documents(data: Path, split: Split) -> dict[str, list[str]]:
     for source in enabled_sources(config):
         if source.name == "safety":
             continue
-        for conversation in load_source(source, split, config).conversations:
+        for conversation in source.load(split).conversations:
             if source.name == "empathetic_dialogues":
                 found["dialogue"].append(f"Feeling: {conversation.situation}\n" + lines(conversation) + "\n\n")
             elif source.name == "esconv":

@@ -513,7 +513,7 @@ def data_fetch(
     eqbench: Annotated[bool, typer.Option("--eqbench", help="Get EQ-Bench 3 and v2 instead, at a pinned revision.")] = False,
 ) -> None:
     """Download the official files, with checksums; goes on where an earlier attempt stopped."""
-    from warmline.sources import fetched_dir
+    from warmline.data.enabled import fetched_dir
     from warmline.sources.fetch import fetch
 
     folder = data_dir or fetched_dir()

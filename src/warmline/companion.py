@@ -13,17 +13,18 @@ from torch import Tensor
 from warmline.config import load_config
 from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import encode
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, NEUTRAL, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL, NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.errors import WarmlineError, refuse_half_characters
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling, States
+from warmline.model.device import Place, choose_place
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
 from warmline.safety.crisis import fill_slots
-from warmline.training.device import Place, choose_place
 
 _ROLES = ("system", "user", "assistant")
 

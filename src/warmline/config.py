@@ -8,29 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
-from warmline.conversation import Objective
 from warmline.errors import WarmlineError
-from warmline.paths import expand_home, expand_home_in_name, refuse_no_path
+from warmline.paths import expand_home_in_name, refuse_no_path
 from warmline.plain_yaml import read_yaml
+from warmline.settings import Count, Folder, NonNegative, Positive, Section, Share
+from warmline.sources import SOURCES
+from warmline.sources.source import Source, SourceSettings
+from warmline.tasks import TASKS, all_objectives
+from warmline.tasks.task import HeadSettings, HeadTask
 
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Folder = Annotated[Path, BeforeValidator(refuse_no_path), AfterValidator(expand_home)]
-_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
-Exponent = Annotated[Share, BeforeValidator(lambda given: _EXPONENTS.get(given, given) if isinstance(given, str) else given)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The base model."""
 
     name: Annotated[str, BeforeValidator(refuse_no_path), AfterValidator(expand_home_in_name)] = Field(
@@ -59,14 +51,9 @@ class ModelConfig(_Section):
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
         "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
     )
-    bidirectional: bool = Field(
-        False,
-        description="Every token sees its whole conversation, later tokens too. Such a run cannot reply and would read replies that are "
-        "not yet there: it is a teacher (distill.teachers) of single turns, so goemotions is its only source.",
-    )
 
 
-class LoraSettings(_Section):
+class LoraSettings(Section):
     """Low-rank adapters."""
 
     r: Count = Field(16, description="Rank: higher learns more, costs memory in proportion.")
@@ -81,52 +68,15 @@ class LoraSettings(_Section):
     rank_stabilised: bool = Field(False, description="Scale by alpha / sqrt(r) instead (rsLoRA).")
 
 
-class EmpatheticDialoguesConfig(_Section):
-    """EmpatheticDialogues: language model on the listener's turns."""
+class SourcesConfig(Section):
+    """The data sets that are mixed, a section each: the fields are those of `SOURCES`."""
 
-    enabled: bool = Field(True, description="Use this source.")
-    objectives: tuple[Objective, ...] = Field(("lm",), description="What it trains; emotion needs situation_as_emotion.")
-    situation_as_emotion: bool = Field(False, description="Label the speaker's first turn through the documented 32-to-27 map.")
-
-
-class ESConvConfig(_Section):
-    """ESConv: language model and support strategy on the supporter's turns."""
-
-    enabled: bool = Field(True, description="Use this source.")
-    objectives: tuple[Objective, ...] = Field(("lm", "strategy"), description="What it trains.")
+    def __getitem__(self, name: str) -> SourceSettings:
+        section: SourceSettings = getattr(self, name)
+        return section
 
 
-class GoEmotionsConfig(_Section):
-    """GoEmotions: emotion of a single user turn; never touches the language model."""
-
-    enabled: bool = Field(True, description="Use this source.")
-    objectives: tuple[Objective, ...] = Field(("emotion",), description="What it trains.")
-    labels: Literal[27, 28] = Field(
-        27,
-        description="27: softmax over emotions, several labels as soft targets, neutral-only rows left out. 28: sigmoid, all rows.",
-    )
-
-
-class SafetyConfig(_Section):
-    """The safety conversations written for this project."""
-
-    enabled: bool = Field(True, description="Use this source.")
-    objectives: tuple[Objective, ...] = Field(
-        ("safety",), description="safety: KL to the base on the replies. Add lm to also learn the authored replies."
-    )
-    dir: Folder | None = Field(None, description="Folder of {train,valid,test}.jsonl, `~` is home; null takes the set inside this package.")
-
-
-class SourcesConfig(_Section):
-    """The data sets that are mixed."""
-
-    empathetic_dialogues: EmpatheticDialoguesConfig = EmpatheticDialoguesConfig()
-    esconv: ESConvConfig = ESConvConfig()
-    goemotions: GoEmotionsConfig = GoEmotionsConfig()
-    safety: SafetyConfig = SafetyConfig()
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """What is read, how it is mixed and packed."""
 
     dir: Annotated[str, BeforeValidator(refuse_no_path)] | None = Field(
@@ -149,97 +99,26 @@ class DataConfig(_Section):
     )
 
 
-class HeadConfig(_Section):
-    """One classification head on hidden states; its weights stay in fp32."""
+class HeadsConfig(Section):
+    """The heads, a section each: the fields are those of `TASKS`. null makes none; so is a head that `add_task` added and no one named."""
 
-    hidden_size: Count | None = Field(None, description="Width of one hidden layer; null for a linear head.")
-    dropout: Share = Field(0.1, description="Dropout on the state that the head reads.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target's mass that is spread evenly over the classes.")
-    class_weights: Exponent = Field(
-        0.0,
-        description="x: each target counts in proportion to n^-x of its class's n training targets, with mean 1 over these. 0 counts all "
-        "alike, 1 gives every class the same part of the loss; none, sqrt and balanced are 0, 0.5 and 1. Lifts rare classes (macro-F1), "
-        "costs accuracy and calibration. 28 labels have thresholds for that and take 0.",
-    )
-    final_states: bool = Field(False, description="Read the final states although heads.layer names a layer for the other head.")
-    refit: Positive | None = Field(
-        None,
-        description="C: after the last step a linear head is fitted anew on the finished states, to the minimum of its loss on every "
-        "training row plus L2 of that strength (as of logistic regression, on states scaled to variance 1). null leaves it as trained.",
-    )
-    ensemble: Count | None = Field(
-        None,
-        description="After the last step, so many small networks are trained on the finished states, each with its part of hidden_size; "
-        "their mean becomes the head. null leaves it as trained.",
-    )
-    thresholds: Positive | None = Field(
-        None,
-        description="Weight of accuracy: after the last step (and the fit) each class's logit is moved to where macro-F1 plus so many "
-        "times accuracy is greatest on the validation split. null names the likeliest class. 28 labels have their own and take null.",
-    )
-
-    @model_validator(mode="after")
-    def _fits_anew(self) -> "HeadConfig":
-        if self.refit is not None and self.hidden_size is not None:
-            raise ValueError("refit fits a linear head; set hidden_size to null, or refit")
-        if self.ensemble is not None and (self.hidden_size is None or self.hidden_size % self.ensemble):
-            raise ValueError("ensemble shares hidden_size out among its networks; set hidden_size to a multiple of it, or ensemble to null")
-        return self
+    def __getitem__(self, name: str) -> HeadSettings:
+        section: HeadSettings = getattr(self, name)
+        return section
 
 
-class EmotionHeadConfig(HeadConfig):
-    """The emotion head."""
-
-    pooling: Literal["last", "attention"] = Field(
-        "last",
-        description="What it reads. last: the state at the user turn's last token. attention: a learned mean of the states of that turn, "
-        "up to and with its last token.",
-    )
-
-
-class StrategyHeadConfig(HeadConfig):
-    """The strategy head."""
-
-    earlier_strategies: bool = Field(
-        False,
-        description="It also sees which strategies the earlier replies had: as annotated in training; when serving, its own "
-        "probabilities, since nobody annotates. A run of some hundred steps hardly learns to use them; refit does.",
-    )
-
-
-class HeadsConfig(_Section):
-    """The two heads."""
-
-    layer: Count | None = Field(
-        None,
-        description="Decoder layer whose output the heads read, counted from 1; null: the final states, after the last norm. An inner "
-        "layer runs on transformers (fused or plain), not on Unsloth.",
-    )
-    emotion: EmotionHeadConfig = EmotionHeadConfig()
-    strategy: StrategyHeadConfig = StrategyHeadConfig()
-
-
-class DistillConfig(_Section):
-    """What earlier runs say of the training rows, learned by the heads beside the labels."""
-
-    teachers: tuple[Folder, ...] = Field(
-        (),
-        description="Folders of finished runs, `~` is home. A head learns from the mean of those that were trained on its objective; one "
-        "that none was trained on learns from labels alone. Any base model will do. 27 emotions can learn from 28 labels, not the reverse.",
-    )
-    share: Share = Field(0.7, description="Share of the teachers' probabilities in a head's targets; the labels have the rest.")
-
-
-class LossWeights(_Section):
-    """The weights of the four objectives in the total loss."""
+class LossWeights(Section):
+    """The weights of the objectives in the total loss: of each head too."""
 
     lm: NonNegative = Field(1.0, description="Mean cross-entropy of a reply token (nats).")
-    emotion: NonNegative = Field(0.2, description="Mean cross-entropy of an emotion target (nats); of 28 labels, their sum.")
-    strategy: NonNegative = Field(0.2, description="Mean cross-entropy of a strategy target (nats).")
     safety: NonNegative = Field(0.1, description="Mean over safety conversations of KL(base || tuned) a reply token (nats).")
 
+    def __getitem__(self, name: str) -> float:
+        weight: float = getattr(self, name)
+        return weight
 
-class TrainingConfig(_Section):
+
+class TrainingConfig(Section):
     """The optimisation."""
 
     epochs: Positive = Field(
@@ -268,27 +147,25 @@ class TrainingConfig(_Section):
     )
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(Section):
     """The fixed validation sets."""
 
     every: Count = Field(100, description="Optimiser steps between validations; one more at the start and at the end.")
     conversations: Count = Field(200, description="Conversations of each source's validation split, chosen once by the seed.")
-    metric: Literal["total", "lm", "emotion", "strategy", "safety"] = Field(
-        "total", description="Lowest validation loss that makes a checkpoint the best; total is the weighted sum."
-    )
+    metric: str = Field("total", description="Objective whose lowest validation loss makes a checkpoint the best; total is the weighted sum.")
     artifact: Literal["best", "last"] = Field(
         "best", description="Whose weights the run leaves behind: the best validation's, or the last step's."
     )
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """What survives a crash."""
 
     every: Count = Field(100, description="Optimiser steps between checkpoints.")
     keep: Count = Field(2, description="Newest checkpoints kept, beside the best one.")
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run."""
 
     name: str = Field(description="Names the run in its folder, its reports and its trackers.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -298,7 +175,6 @@ class RunConfig(_Section):
     lora: LoraSettings | None = Field(LoraSettings(), description="null trains every weight: for tiny models only.")
     data: DataConfig = DataConfig()
     heads: HeadsConfig = HeadsConfig()
-    distill: DistillConfig = DistillConfig()
     loss: LossWeights = LossWeights()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -312,36 +188,94 @@ class RunConfig(_Section):
         """Tokens of one forward pass, in training and, since that fits without gradients too, when finished states are read."""
         return self.training.rows_per_micro_batch * self.data.row_tokens
 
+    @property
+    def tasks(self) -> tuple[HeadTask, ...]:
+        """The heads of this run, in order."""
+        return tuple(task for name, task in TASKS.items() if getattr(self.heads, name) is not None)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What this run can train, in order: the language model, its heads, and the safety term."""
+        return ("lm", *(task.name for task in self.tasks), "safety")
+
+    def outputs(self, task: HeadTask) -> tuple[str, ...]:
+        """The labels that a head of this run answers with."""
+        return task.outputs({name: self.data.sources[name] for name in SOURCES})
+
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
-        sources = self.data.sources
-        if "emotion" in sources.empathetic_dialogues.objectives and not sources.empathetic_dialogues.situation_as_emotion:
-            raise ValueError("data.sources.empathetic_dialogues: emotion needs situation_as_emotion: true")
-        if "strategy" in (*sources.goemotions.objectives, *sources.empathetic_dialogues.objectives, *sources.safety.objectives):
-            raise ValueError("data.sources: only esconv has strategies")
-        if "emotion" in (*sources.esconv.objectives, *sources.safety.objectives):
-            raise ValueError("data.sources: esconv and safety have no emotion labels on turns")
-        if {"lm", "safety"} & set(sources.goemotions.objectives):
-            raise ValueError("data.sources.goemotions: a single user turn has no reply to train on")
-        if not any(getattr(sources, name).enabled for name in SourcesConfig.model_fields):
+        enabled = {name: source for name, source in SOURCES.items() if self.data.sources[name].enabled}
+        for name, source in SOURCES.items():
+            for objective in self.data.sources[name].objectives:
+                if objective not in source.carries:
+                    raise ValueError(
+                        f"data.sources.{name}.objectives: `{objective}` is none of what it can train: {', '.join(source.carries)}"
+                    )
+        if not enabled:
             raise ValueError("data.sources: every source is disabled")
-        for name in SourcesConfig.model_fields:
-            if getattr(sources, name).enabled and not getattr(sources, name).objectives:
+        for name in enabled:
+            if not self.data.sources[name].objectives:
                 raise ValueError(f"data.sources.{name}.objectives: empty, so it would train nothing; name one, or set enabled: false")
+            for objective in self.data.sources[name].objectives:
+                if objective not in self.objectives:
+                    raise ValueError(f"data.sources.{name}.objectives: `{objective}` has no section under heads; give it one, or leave it out")
+        for task in self.tasks:
+            task.refuse(self.heads[task.name], len(self.outputs(task)))
+        if self.validation.metric not in ("total", *self.objectives):
+            raise ValueError(f"validation.metric: `{self.validation.metric}` is none of total, {', '.join(self.objectives)}")
         if self.model.random_init_seed is not None and self.model.load_in_4bit:
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
-        if sources.goemotions.labels == 28 and self.heads.emotion.class_weights:
-            raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
-        if sources.goemotions.labels == 28 and self.heads.emotion.thresholds is not None:
-            raise ValueError("heads.emotion.thresholds: evaluation chooses those of 28 labels; set it to null")
-        if self.heads.layer is not None and self.heads.emotion.final_states and self.heads.strategy.final_states:
-            raise ValueError("heads.layer: both heads keep to the final states; set it to null, or final_states of one head to false")
-        others = [name for name in SourcesConfig.model_fields if name != "goemotions" and getattr(sources, name).enabled]
-        if self.model.bidirectional and others:
-            raise ValueError(f"model.bidirectional: {others[0]} has replies, which would leak into what is read before them; disable it")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self
+
+
+def add_task(task: HeadTask) -> None:
+    """Make a head known; a configuration that has a section for it under `heads` then trains it.
+
+    Args:
+        task: Of a name of its own.
+    """
+    TASKS[task.name] = task
+    _declare_fields()
+
+
+def add_source(source: Source) -> None:
+    """Make a data set known; it is used where a configuration enables it.
+
+    Args:
+        source: Of a name of its own.
+    """
+    SOURCES[source.name] = source
+    _declare_fields()
+
+
+_OURS = (*TASKS, *SOURCES)
+
+
+def _declare_fields() -> None:
+    """Give the sections of heads, losses and sources their fields: what was added is off until a configuration names it."""
+    for task in TASKS.values():
+        section = task.settings() if task.name in _OURS else None
+        HeadsConfig.model_fields[task.name] = FieldInfo(annotation=task.settings | None, default=section)  # type: ignore[arg-type]
+        words = f"Mean loss of a target of the {task.name} head (nats)."
+        LossWeights.model_fields[task.name] = FieldInfo.from_annotated_attribute(NonNegative, Field(task.weight, description=words))
+    order = {name: LossWeights.model_fields[name] for name in all_objectives()}
+    LossWeights.model_fields.clear()
+    LossWeights.model_fields.update(order)
+    for source in SOURCES.values():
+        section = source.settings(**({} if source.name in _OURS else {"enabled": False}))
+        SourcesConfig.model_fields[source.name] = FieldInfo(annotation=source.settings, default=section)
+    for made in (HeadsConfig, LossWeights, SourcesConfig):
+        made.model_rebuild(force=True)
+    DataConfig.model_fields["sources"] = FieldInfo(annotation=SourcesConfig, default=SourcesConfig())
+    DataConfig.model_rebuild(force=True)
+    for name, default in (("data", DataConfig()), ("heads", HeadsConfig()), ("loss", LossWeights())):
+        RunConfig.model_fields[name] = FieldInfo(annotation=type(default), default=default)
+    RunConfig.model_rebuild(force=True)
+
+
+_declare_fields()
 
 
 _LONGEST_SHOWN = 300
@@ -396,9 +330,56 @@ def parse_config(content: dict[str, Any], place: str) -> RunConfig:
         WarmlineError: the first problem, with its key, what was expected and the nearest known key.
     """
     try:
-        return RunConfig.model_validate(content)
+        return RunConfig.model_validate(without_retired(content, place))
     except ValidationError as error:
         raise WarmlineError(f"{place}: {_explain(error)}") from None
+
+
+_ANY: Any = object()
+_RETIRED: dict[str, Any] = {
+    "model.bidirectional": False,
+    "data.sources.empathetic_dialogues.situation_as_emotion": False,
+    "heads.layer": None,
+    "heads.emotion.pooling": "last",
+    **{
+        f"heads.{head}.{name}": neutral
+        for head in ("emotion", "strategy")
+        for name, neutral in {"final_states": False, "refit": None, "ensemble": None, "thresholds": None, "label_smoothing": 0}.items()
+    },
+    "distill.teachers": [],
+    "distill.share": _ANY,
+    "distill": {},
+}
+"""Settings that are no more, and the value at which each changed nothing. A section follows its keys."""
+
+
+def without_retired(content: dict[str, Any], place: str) -> dict[str, Any]:
+    """A configuration that came as plain data, without the retired settings that older ones have.
+
+    Args:
+        content: Left as it is.
+        place: Where it came from.
+
+    Raises:
+        WarmlineError: a retired setting has a value that would change the run.
+    """
+    for key, neutral in _RETIRED.items():
+        content = _without(content, key.split("."), key, neutral, place)
+    return content
+
+
+def _without(section: Any, levels: Sequence[str], key: str, neutral: Any, place: str) -> Any:
+    first, *below = levels
+    if not isinstance(section, dict) or first not in section:
+        return section
+    if below:
+        return {**section, first: _without(section[first], below, key, neutral, place)}
+    if neutral is not _ANY and section[first] != neutral:
+        raise WarmlineError(
+            f"{place}: `{key}`: retired, since runs showed no gain from it (research/LOG.md says what was measured); leave it out, "
+            f"got {_shown(section[first])}"
+        )
+    return {name: value for name, value in section.items() if name != first}
 
 
 def dump_config(config: RunConfig) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from tests.conftest import ConfigFactory
 from warmline.config import RunConfig
 from warmline.conversation import SPLITS
-from warmline.sources import sample_dir
+from warmline.sources.files import sample_dir
 
 
 def quick(config_factory: ConfigFactory, folder: Path, steps: int = 2, **training: Any) -> RunConfig:

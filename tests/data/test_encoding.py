@@ -14,10 +14,12 @@ from warmline.companion import Reader
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import encode, encode_source, encode_split
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import all_draws, collate, reply_states
 from warmline.data.template import END_OF_TURN, ChatTemplate, as_messages
-from warmline.sources import enabled_sources, esconv, load_source
+from warmline.data.enabled import enabled_sources
+from warmline.sources import esconv
 
 ALL = ("lm", "emotion", "strategy", "safety")
 SAMPLE = DataConfig(dir="sample")
@@ -151,7 +153,7 @@ def some_esconv(official) -> list[Conversation]:
 @pytest.fixture(scope="session")
 def sample_conversations() -> dict[str, list[Conversation]]:
     return {
-        source.name: [one for split in ("train", "valid", "test") for one in load_source(source, split, SAMPLE).conversations]
+        source.name: [one for split in ("train", "valid", "test") for one in source.load(split).conversations]
         for source in enabled_sources(SAMPLE)
     }
 
@@ -367,7 +369,7 @@ def loads(monkeypatch) -> list[str]:
 
     def spy(source, split, config):
         seen.append(split)
-        return load_source(source, split, config)
+        return source.load(split)
 
     monkeypatch.setattr("warmline.data.encoding.load_source", spy)
     return seen

@@ -12,7 +12,7 @@ from tests.reference.collate import slow_collate
 from warmline.config import DataConfig
 from warmline.data.earlier import FEATURES, annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw, MixtureSampler
 from warmline.data.packing import RowPacker, collate, count_targets, sequential_rows, turn_starts
 from warmline.data.template import ChatTemplate

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from tests.conftest import ConfigFactory
 from tests.evaluation.test_heads import untrained
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.evaluation.compared import answer_all
 from warmline.evaluation.evaluate import HeldOut, evaluate
 from warmline.evaluation.finished import FinishedRun

@@ -19,7 +19,8 @@ from warmline.config import dump_config, load_config
 from warmline.conversation import Conversation, Turn
 from warmline.data.earlier import annotated, earlier_features
 from warmline.data.encoding import encode
-from warmline.data.labels import EMOTIONS, NEUTRAL, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS, NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
@@ -31,7 +32,7 @@ from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 from warmline.training.manifest import make_manifest
 
 
@@ -55,7 +56,7 @@ def untrained(run: RunFolder, config_factory: ConfigFactory, **sections: object)
 def conversations(run: RunFolder, source: str, split: str) -> list[Conversation]:
     data = load_config(run.config).data
     (found,) = [one for one in enabled_sources(data) if one.name == source]
-    return list(load_source(found, split, data).conversations)
+    return list(found.load(split).conversations)
 
 
 def heads_of(run: RunFolder) -> dict[str, Any]:

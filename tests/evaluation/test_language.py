@@ -10,7 +10,7 @@ from tests.tools import CPU, Tiny, perturb
 from warmline.data.encoding import encode
 from warmline.evaluation.language import ReplyLosses, reply_losses, score_language
 from warmline.evaluation.plain_lines import tell
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def test_equals_dense_logits(tiny: Tiny) -> None:
     model = tiny.model.eval()
     perturb(model)
     source = next(one for one in enabled_sources(tiny.config.data) if one.name == "safety")
-    conversations = load_source(source, "test", tiny.config.data).conversations[:6]
+    conversations = source.load("test").conversations[:6]
     encoded = encode("safety", conversations, ("lm",), tiny.template, 512)
     found = reply_losses(model, encoded, conversations, tiny.template, CPU, 512)
     expected: dict[str, list[float]] = {"tokens": [], "reply_bytes": [], "tuned": [], "base": [], "kl": []}
@@ -46,7 +46,7 @@ def test_the_base_told_in_plain_lines(row_tokens: int, tiny: Tiny) -> None:
     model = tiny.model.eval()
     perturb(model)
     source = next(one for one in enabled_sources(tiny.config.data) if one.name == "esconv")
-    conversations = load_source(source, "test", tiny.config.data).conversations[:4]
+    conversations = source.load("test").conversations[:4]
     expected = []
     lines = tell("esconv", conversations, tiny.template)
     for at, conversation in enumerate(conversations):

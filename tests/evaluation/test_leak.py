@@ -12,7 +12,7 @@ from transformers import Qwen2Config
 from tests.tools import CPU, ESCONV, architecture, perturb, write_architecture
 from warmline.config import TrainingConfig
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.data.labels import STRATEGIES
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.evaluation import strategy
 from warmline.evaluation.heads import predict
@@ -23,9 +23,9 @@ from warmline.model.artifacts import build_model
 from warmline.model.backbone import States
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.sources import sample_dir
+from warmline.sources.files import sample_dir
 from warmline.sources.esconv import load
-from warmline.training.device import Place, choose_place
+from warmline.model.device import Place, choose_place
 
 
 class Asked(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, ESCONV, GOEMOTIONS, Tiny, perturb
 from warmline.conversation import Turn
-from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw
 from warmline.evaluation.probe import Readings, fit_probe, read_states, sole_emotions, some_draws
 

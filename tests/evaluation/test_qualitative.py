@@ -14,7 +14,7 @@ from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.qualitative import EXAMPLES, PROMPTS_SHOWN, draw_prompts, make_replies, read_replies, write_examples
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 SAMPLE = DataConfig(dir="sample")
 SHORT = Sampling(max_new_tokens=4, temperature=0)
@@ -24,7 +24,7 @@ def test_prompts_are_those_with_the_smallest_hash() -> None:
     prompts = draw_prompts(SAMPLE, 13, per_source=4)
     for source in enabled_sources(SAMPLE):
         if source.name != "goemotions":
-            every = load_source(source, "test", SAMPLE).conversations
+            every = source.load("test").conversations
             digests = sorted(hashlib.sha256(f"13/{source.name}/{one.id}".encode()).hexdigest() for one in every)
             assert [prompt.digest for prompt in prompts if prompt.source == source.name] == digests[:4]
     assert [prompt.digest for prompt in prompts] == sorted(prompt.digest for prompt in prompts)
@@ -34,7 +34,7 @@ def test_a_prompt_stands_where_a_reply_is_due() -> None:
     conversations = {
         (source.name, one.id): one
         for source in enabled_sources(SAMPLE)
-        for one in load_source(source, "test", SAMPLE).conversations
+        for one in source.load("test").conversations
     }  # fmt: skip
     for prompt in draw_prompts(SAMPLE, 13):
         turns = conversations[prompt.source, prompt.conversation].turns

@@ -11,7 +11,7 @@ from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
 from warmline.evaluation.errors import usual_words
 from warmline.evaluation.reading import precision, read_verdicts
 from warmline.metrics.statistics import wilson
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 
 def test_at_least_fifty_were_read_over_all_classes() -> None:
@@ -38,7 +38,7 @@ def test_the_detectors_are_those_that_were_read(shared: Path) -> None:
         for split in ("test", "train"):
             own = [verdict for verdict in verdicts if (verdict["source"], verdict["split"]) == (source.name, split)]
             if own:
-                conversations = {one.id: one for one in load_source(source, split, data).conversations}
+                conversations = {one.id: one for one in source.load(split).conversations}
                 usual = usual_words(list(conversations.values()))
                 for verdict in own:
                     messages = as_messages(conversations[verdict["conversation"]])

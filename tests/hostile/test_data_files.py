@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from warmline.conversation import Loaded
 from warmline.errors import WarmlineError
-from warmline.sources import empathetic_dialogues, esconv, goemotions, safety, sample_dir
+from warmline.sources import empathetic_dialogues, esconv, goemotions, safety
+from warmline.sources.files import sample_dir
 
 LOADERS: dict[str, Callable[[Path], Loaded]] = {
     "empathetic_dialogues/train.csv": lambda folder: empathetic_dialogues.load(folder, "train"),

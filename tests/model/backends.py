@@ -117,7 +117,7 @@ def open_model(variant: Variant, folder: Path, adapter: Path) -> tuple[Any, Any,
     from warmline.model.multitask import MultiTaskModel
     from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
     from warmline.model.unsloth_backbone import UnslothBackbone
-    from warmline.training.device import Place
+    from warmline.model.device import Place
 
     config = run_config(folder, variant)
     on_cpu = variant.device == "cpu"

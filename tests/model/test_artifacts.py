@@ -20,7 +20,8 @@ from tests.reference.objectives import states_alone
 from tests.tools import CPU, Tiny, perturb, quiet_train, write_architecture
 from warmline.companion import Companion
 from warmline.config import dump_config, load_config
-from warmline.data.labels import EMOTIONS, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact, save_artifact

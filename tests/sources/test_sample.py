@@ -8,9 +8,11 @@ import pytest
 
 from warmline.config import DataConfig
 from warmline.conversation import SPLITS
-from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, NEUTRAL, SITUATIONS, STRATEGIES
+from warmline.sources.empathetic_dialogues import SITUATIONS
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL, NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.safety.crisis import SLOTS, fill_slots, unknown_slots
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 from warmline.sources.safety import CATEGORIES
 
 CONFIG = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": 28}}})
@@ -21,7 +23,7 @@ NAMES = ["empathetic_dialogues", "esconv", "goemotions", "safety"]
 def sample():
     """Conversations by source and split."""
     sources = enabled_sources(CONFIG)
-    return {source.name: {split: load_source(source, split, CONFIG).conversations for split in SPLITS} for source in sources}
+    return {source.name: {split: source.load(split).conversations for split in SPLITS} for source in sources}
 
 
 def everything(sample, name):

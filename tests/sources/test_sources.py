@@ -10,18 +10,10 @@ from pathlib import Path
 import pytest
 
 from warmline.config import DataConfig
-from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, SITUATION_TO_EMOTIONS, STRATEGIES
-from warmline.sources import (
-    SOURCE_NAMES,
-    data_dir,
-    empathetic_dialogues,
-    enabled_sources,
-    esconv,
-    goemotions,
-    load_source,
-    safety,
-    source_files,
-)
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
+from warmline.data.enabled import data_dir, enabled_sources
+from warmline.sources import SOURCE_NAMES, empathetic_dialogues, esconv, goemotions, safety, source_files
 from warmline.sources.files import CHECKSUMS, read_text, write_checksums
 
 HEADER = empathetic_dialogues.HEADER + "\n"
@@ -516,7 +508,7 @@ def test_safety_can_be_ones_own(tmp_path, write):
     write("train.jsonl", safety_line(id="mine"))
     config = DataConfig.model_validate({"dir": "sample", "sources": {"safety": {"dir": str(tmp_path)}}})
     source = enabled_sources(config)[-1]
-    assert load_source(source, "train", config).conversations[0].id == "mine"
+    assert source.load("train").conversations[0].id == "mine"
 
 
 def test_missing_data_folder_is_named(tmp_path, refused):
@@ -551,5 +543,5 @@ def test_source_files_are_those_that_are_read(split):
 def test_goemotions_follows_its_setting(labels_setting, neutral_only):
     config = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": labels_setting}}})
     source = next(source for source in enabled_sources(config) if source.name == "goemotions")
-    found = Counter(conversation.turns[0].emotions for conversation in load_source(source, "train", config).conversations)
+    found = Counter(conversation.turns[0].emotions for conversation in source.load("train").conversations)
     assert (("neutral",) in found) is neutral_only

@@ -21,7 +21,7 @@ from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.runs import RunFolder, read_json
 from warmline.training.curves import read_metrics
-from warmline.training.device import choose_place
+from warmline.model.device import choose_place
 from warmline.training.loop import train
 from warmline.training.refit import refit_heads
 from warmline.training.view import View

@@ -13,7 +13,7 @@ from warmline.config import RunConfig
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import weights_hash
 from warmline.runs import RunFolder, read_json, write_json
-from warmline.sources import sample_dir
+from warmline.sources.files import sample_dir
 from warmline.training.loop import train
 from warmline.training.view import View
 

@@ -22,7 +22,7 @@ from warmline.model.artifacts import build_model
 from warmline.model.attention import VARLEN, packed_attention
 from warmline.model.backbone import States
 from warmline.training.checkpoint import trainable_state
-from warmline.training.device import choose_place
+from warmline.model.device import choose_place
 from warmline.training.selfcheck import self_check
 
 Attention = Callable[..., tuple[Tensor, None]]

@@ -12,7 +12,7 @@ import torch
 
 from warmline.config import load_config
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.data.labels import EMOTIONS
+from warmline.tasks.emotion import EMOTIONS
 from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
 from warmline.evaluation.finished import FinishedRun
@@ -20,10 +20,10 @@ from warmline.evaluation.language import reply_sums
 from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
 from warmline.lock import writes_run
 from warmline.model.description import read_description
+from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
-from warmline.sources import data_checksums
-from warmline.training.device import Place
+from warmline.data.enabled import data_checksums
 
 FORMAT = 1
 HEADS: tuple[HeadName, ...] = ("emotion", "strategy")

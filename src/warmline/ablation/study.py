@@ -24,10 +24,10 @@ from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
 from warmline.errors import WarmlineError
 from warmline.lock import hold
+from warmline.model.device import choose_place
 from warmline.runs import RunFolder, disk_errors, read_json, read_manifest, write_folder, write_json, write_text
-from warmline.sources import data_checksums
+from warmline.data.enabled import data_checksums
 from warmline.training.curves import read_metrics
-from warmline.training.device import choose_place
 from warmline.training.loop import train
 from warmline.training.manifest import base_checksums, changes, make_manifest
 from warmline.training.plan import choose_way, plan_run

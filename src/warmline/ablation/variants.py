@@ -7,7 +7,7 @@ from warmline.config import RunConfig
 from warmline.conversation import OBJECTIVES, Objective
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
-from warmline.sources import enabled_sources
+from warmline.data.enabled import enabled_sources
 
 FULL = "full"
 VARIANTS: dict[str, tuple[Objective, ...]] = {

@@ -115,12 +115,12 @@ def _ours(case: Case) -> Step:
     from warmline.bench.workload import FULL_ROWS, ROW_TOKENS, full_source, mixture_sources, packed_batches
     from warmline.config import HeadsConfig, LoraSettings, LossWeights, ModelConfig, TrainingConfig
     from warmline.data.packing import collate, count_targets
+    from warmline.model.device import choose_place
     from warmline.model.heads import Heads
     from warmline.model.losses import weighted_loss
     from warmline.model.multitask import BaseStates, MultiTaskModel
     from warmline.model.transformers_backbone import TransformersBackbone
     from warmline.model.unsloth_backbone import UnslothBackbone
-    from warmline.training.device import choose_place
     from warmline.training.optimizer import Optimizer
 
     training = TrainingConfig(optimizer="adamw_8bit", precision="fp16" if case.card == "t4" else "auto")

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from warmline.data.encoding import EncodedSource
-from warmline.data.labels import EMOTIONS, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import Row, RowPacker
 

@@ -1,7 +1,7 @@
 """From conversations to token ids, and where in them each objective reads.
 
-Reading places (contract 1): emotion at the last token of the user's turn, its end-of-turn token; strategy at the last token of the
-assistant's header, whose state predicts the reply's first token. Both precede the reply. The language model and the safety KL read the
+Reading places (contract 1): a head of the user's turns at their last token, the end-of-turn token; a head of the
+assistant's at the last token of the header, whose state predicts the reply's first token. Both precede the reply. The language model and the safety KL read the
 states that predict a reply's tokens, its end-of-turn token included.
 
 A source is kept as a few flat int32 arrays, so that 100,000 conversations cost their tokens and little more, and a cache file can be
@@ -11,11 +11,11 @@ mapped into memory at once.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,18 @@ from safetensors.numpy import save_file
 
 from warmline.cache import cache_file, keep
 from warmline.config import DataConfig
-from warmline.conversation import Conversation, Objective, Split
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.conversation import Conversation, Split, Turn
+from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import ChatTemplate, as_messages
 from warmline.errors import WarmlineError
-from warmline.sources import Source, enabled_sources, load_source, source_files
+from warmline.tasks import TASKS, all_objectives
 
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
-_FORMAT = 2
+Array = TypeVar("Array", bound=npt.NDArray[np.integer])
+
+_FORMAT = 3
 """Part of every cache key: raise it when what stands in the arrays, or its meaning, changes."""
 
 _RENDER_BATCH = 2048
@@ -45,14 +48,12 @@ class Encoded(NamedTuple):
         tokens: [tokens].
         replies: [replies, 2], first token and one past the end-of-turn token of each supervised reply; the states one place earlier
             predict them.
-        emotion: [labels, 2], reading position and the labels' bits (bit i is GoEmotions id i).
-        strategy: [labels, 2], reading position and the label's place in STRATEGIES.
+        labels: By the name of each head that finds any, [labels, 2]: reading position and the labels' bits (bit i is label i of the task).
     """
 
     tokens: Int32
     replies: Int32
-    emotion: Int32
-    strategy: Int32
+    labels: dict[str, Int64]
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,19 @@ class EncodedSource:
         token_ends: [conversations].
         replies: [all replies, 2], as in `Encoded`.
         reply_ends: [conversations].
-        emotion: [all emotion labels, 2].
-        emotion_ends: [conversations].
-        strategy: [all strategy labels, 2].
-        strategy_ends: [conversations].
+        labels: By the name of each head that finds any, [all labels, 2].
+        label_ends: By the same names, [conversations].
         originals: [conversations], which loaded conversation each came from: split ones share theirs.
     """
 
     name: str
-    objectives: tuple[Objective, ...]
+    objectives: tuple[str, ...]
     tokens: Int32
     token_ends: Int32
     replies: Int32
     reply_ends: Int32
-    emotion: Int32
-    emotion_ends: Int32
-    strategy: Int32
-    strategy_ends: Int32
+    labels: dict[str, Int64]
+    label_ends: dict[str, Int32]
     originals: Int32
 
     def __len__(self) -> int:
@@ -102,28 +99,26 @@ class EncodedSource:
         return Encoded(
             _part(self.tokens, self.token_ends, index),
             _part(self.replies, self.reply_ends, index),
-            _part(self.emotion, self.emotion_ends, index),
-            _part(self.strategy, self.strategy_ends, index),
+            {name: _part(labels, self.label_ends[name], index) for name, labels in self.labels.items()},
         )
 
-    def target_counts(self) -> dict[Objective, Int32]:
+    def target_counts(self) -> dict[str, Int32]:
         """Targets of each objective in each conversation, [conversations] each; `safety` counts a conversation as one."""
         of_replies = (self.replies[:, 1] - self.replies[:, 0]).astype(np.int64)
         sums = np.concatenate([[0], np.cumsum(of_replies)])
         reply_tokens = np.diff(sums[self.reply_ends], prepend=0).astype(np.int32)
-        zero = np.zeros(len(self), np.int32)
-        return {
-            "lm": reply_tokens if "lm" in self.objectives else zero,
-            "emotion": np.diff(self.emotion_ends, prepend=np.int32(0)),
-            "strategy": np.diff(self.strategy_ends, prepend=np.int32(0)),
-            "safety": (reply_tokens > 0).astype(np.int32) if "safety" in self.objectives else zero,
-        }
+        found = {name: np.diff(ends, prepend=np.int32(0)) for name, ends in self.label_ends.items()}
+        if "lm" in self.objectives:
+            found["lm"] = reply_tokens
+        if "safety" in self.objectives:
+            found["safety"] = (reply_tokens > 0).astype(np.int32)
+        return {name: found.get(name, np.zeros(len(self), np.int32)) for name in all_objectives()}
 
 
 def encode(
     name: str,
     conversations: Sequence[Conversation],
-    objectives: tuple[Objective, ...],
+    objectives: tuple[str, ...],
     template: ChatTemplate,
     row_tokens: int,
     split_long: bool = True,
@@ -158,7 +153,7 @@ def encode(
                 )
             for first, last in _parts(conversation, starts, template.layout.prefix, row_tokens, place):
                 part = _encode_part(conversation, tokens, starts, first, last, objectives, template, place)
-                if len(part.replies) or len(part.emotion) or len(part.strategy):
+                if len(part.replies) or part.labels:
                     parts.append(part)
                     originals.append(start + offset)
     return join_parts(name, objectives, parts, originals)
@@ -201,7 +196,7 @@ def _encode_part(
     starts: list[int],
     first: int,
     last: int,
-    objectives: tuple[Objective, ...],
+    objectives: tuple[str, ...],
     template: ChatTemplate,
     place: str,
 ) -> Encoded:
@@ -209,7 +204,8 @@ def _encode_part(
     shift = layout.prefix - starts[first]
     own = np.concatenate([tokens[: layout.prefix], tokens[starts[first] : starts[last]]])
     header = np.asarray(layout.reply_header, dtype=np.int32)
-    replies, emotion, strategy = [], [], []
+    replies: list[tuple[int, int]] = []
+    labels: dict[str, list[tuple[int, int]]] = {}
     for index in range(first, last):
         turn = conversation.turns[index]
         begin, end = starts[index] + shift, starts[index + 1] + shift - layout.separator
@@ -219,15 +215,23 @@ def _encode_part(
                 raise WarmlineError(f"{place}: the header of turn {index} merged with its text; the template does not fit")
             if "lm" in objectives or "safety" in objectives:
                 replies.append((reply, end))
-            if turn.strategy is not None and "strategy" in objectives:
-                strategy.append((reply - 1, STRATEGIES.index(turn.strategy)))
-        elif turn.emotions and "emotion" in objectives:
-            bits = (1 << EMOTIONS_AND_NEUTRAL.index(label) for label in turn.emotions)
-            emotion.append((end - 1, reduce(or_, bits)))
-    return Encoded(own, _pairs(replies), _pairs(emotion), _pairs(strategy))
+            read = reply - 1
+        else:
+            read = end - 1
+        for name, bits in _label_bits(turn, objectives):
+            labels.setdefault(name, []).append((read, bits))
+    found = {name: np.asarray(pairs, np.int64) for name, pairs in labels.items()}
+    return Encoded(own, np.asarray(replies, np.int32).reshape(-1, 2), found)
 
 
-def join_parts(name: str, objectives: tuple[Objective, ...], parts: Sequence[Encoded], originals: Sequence[int]) -> EncodedSource:
+def _label_bits(turn: Turn, trained: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Each head that has a label in the turn, and the labels' bits."""
+    for name, labels in turn.labels.items():
+        if name in trained and labels:
+            yield name, reduce(or_, (1 << TASKS[name].labels.index(label) for label in labels))
+
+
+def join_parts(name: str, objectives: tuple[str, ...], parts: Sequence[Encoded], originals: Sequence[int]) -> EncodedSource:
     """Encoded conversations in flat arrays.
 
     Args:
@@ -237,19 +241,25 @@ def join_parts(name: str, objectives: tuple[Objective, ...], parts: Sequence[Enc
         originals: Which loaded conversation each came from.
     """
 
-    def joined(column: str) -> tuple[Int32, Int32]:
-        arrays = [getattr(part, column) for part in parts]
-        ends = np.cumsum([len(array) for array in arrays]).astype(np.int32)
-        empty = np.zeros((0,) if column == "tokens" else (0, 2), np.int32)
-        return np.concatenate([empty, *arrays]), ends
+    def joined(arrays: Sequence[np.ndarray], empty: np.ndarray) -> tuple[np.ndarray, Int32]:
+        return np.concatenate([empty, *arrays]), np.cumsum([len(array) for array in arrays]).astype(np.int32)
 
+    none, labels, label_ends = np.zeros((0, 2), np.int64), {}, {}
+    for task in TASKS:
+        if any(task in part.labels for part in parts):
+            labels[task], label_ends[task] = joined([part.labels.get(task, none) for part in parts], none)
     return EncodedSource(
-        name, objectives, *joined("tokens"), *joined("replies"), *joined("emotion"), *joined("strategy"),
-        originals=np.asarray(originals, dtype=np.int32),
-    )  # fmt: skip
+        name,
+        objectives,
+        *joined([part.tokens for part in parts], np.zeros(0, np.int32)),
+        *joined([part.replies for part in parts], np.zeros((0, 2), np.int32)),
+        labels,
+        label_ends,
+        np.asarray(originals, dtype=np.int32),
+    )
 
 
-def encode_source(source: Source, split: Split, config: DataConfig, template: ChatTemplate) -> EncodedSource:
+def encode_source(source: EnabledSource, split: Split, config: DataConfig, template: ChatTemplate) -> EncodedSource:
     """Load and encode one split of one source, or map it from the cache when nothing it depends on has changed.
 
     In the cache it lies under a hash of the files' content, the tokenizer, the template and the settings.
@@ -260,7 +270,7 @@ def encode_source(source: Source, split: Split, config: DataConfig, template: Ch
     cached = _cache_file(source, split, config, template)
     found = _read_cache(cached, source) if cached.exists() else None
     if found is None:
-        conversations = load_source(source, split, config).conversations
+        conversations = source.load(split).conversations
         found = encode(source.name, conversations, source.objectives, template, config.row_tokens, config.long_conversations == "split")
         _write_cache(cached, found)
     if not len(found):
@@ -269,7 +279,7 @@ def encode_source(source: Source, split: Split, config: DataConfig, template: Ch
 
 
 def encode_split(split: Split, config: DataConfig, template: ChatTemplate) -> list[EncodedSource]:
-    """One split of every enabled source, in the order of SOURCE_NAMES.
+    """One split of every enabled source, in the order of SOURCES.
 
     Raises:
         WarmlineError: bad or missing files, a conversation that does not fit.
@@ -277,13 +287,13 @@ def encode_split(split: Split, config: DataConfig, template: ChatTemplate) -> li
     return [encode_source(source, split, config, template) for source in enabled_sources(config)]
 
 
-def _cache_file(source: Source, split: Split, config: DataConfig, template: ChatTemplate) -> Path:
+def _cache_file(source: EnabledSource, split: Split, config: DataConfig, template: ChatTemplate) -> Path:
     settings = {
         "format": _FORMAT,
         "source": source.name,
         "split": split,
         "objectives": source.objectives,
-        "settings": getattr(config.sources, source.name).model_dump(mode="json"),
+        "settings": source.settings.model_dump(mode="json"),
         "row_tokens": config.row_tokens,
         "split_long": config.long_conversations,
         "system_prompt": config.system_prompt,
@@ -291,7 +301,7 @@ def _cache_file(source: Source, split: Split, config: DataConfig, template: Chat
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(_tokenizer_bytes(template))
-    for path in source_files(source, split):
+    for path in source.files(split):
         try:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError:
@@ -306,24 +316,29 @@ def _tokenizer_bytes(template: ChatTemplate) -> bytes:
     return str(backend.to_str()).encode()
 
 
-def _read_cache(path: Path, source: Source) -> EncodedSource | None:
+_COLUMNS = ("tokens", "token_ends", "replies", "reply_ends", "originals")
+
+
+def _read_cache(path: Path, source: EnabledSource) -> EncodedSource | None:
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError):
         return None  # half-written by another version, or damaged: encode again
-    expected = {field.name for field in fields(EncodedSource)} - {"name", "objectives"}
-    return EncodedSource(source.name, source.objectives, **arrays) if set(arrays) == expected else None
+    labels, ends = (
+        {name.removeprefix(kind): arrays.pop(name) for name in list(arrays) if name.startswith(kind)} for kind in ("labels.", "label_ends.")
+    )
+    if set(arrays) != set(_COLUMNS) or set(labels) != set(ends):
+        return None
+    return EncodedSource(source.name, source.objectives, **arrays, labels=labels, label_ends=ends)
 
 
 def _write_cache(path: Path, encoded: EncodedSource) -> None:
-    arrays = {field.name: getattr(encoded, field.name) for field in fields(encoded) if field.name not in ("name", "objectives")}
+    arrays = {name: getattr(encoded, name) for name in _COLUMNS}
+    for name, labels in encoded.labels.items():
+        arrays |= {f"labels.{name}": labels, f"label_ends.{name}": encoded.label_ends[name]}
     keep(path, lambda aside: save_file(arrays, aside), SafetensorError)
 
 
-def _pairs(values: list[tuple[int, int]]) -> Int32:
-    return np.asarray(values, dtype=np.int32).reshape(-1, 2)
-
-
-def _part(array: Int32, ends: Int32, index: int) -> Int32:
+def _part(array: Array, ends: Int32, index: int) -> Array:
     return array[ends[index - 1] if index else 0 : ends[index]]

@@ -6,18 +6,16 @@ the gap. So a row is nearly full, no conversation waits for long, and the shares
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from warmline.conversation import OBJECTIVES, Objective
-from warmline.data.earlier import FEATURES, annotated, earlier_features
-from warmline.data.encoding import Encoded, EncodedSource, Int32
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.data.earlier import earlier_features, features
+from warmline.data.encoding import Encoded, EncodedSource
 from warmline.data.mixture import Draw, MixtureSampler, SamplerState
+from warmline.tasks import TASKS, all_objectives
 
 Row = tuple[Draw, ...]
 
@@ -100,6 +98,24 @@ def sequential_rows(sources: Sequence[EncodedSource], chosen: Sequence[Draw], ro
         yield tuple(taken)
 
 
+class HeadRows(NamedTuple):
+    """Where one head reads in a batch, and what it should say.
+
+    Attributes:
+        positions: [rows], places in the flat sequence.
+        targets: [rows, labels], 1 where a label applies, fp32.
+        earlier: [rows, features], what the labels of the conversation's earlier replies say, fp32; no features for a head of users' turns.
+    """
+
+    positions: Tensor
+    targets: Tensor
+    earlier: Tensor
+
+    def to(self, device: torch.device) -> "HeadRows":
+        """The same rows on a device."""
+        return HeadRows(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch as one flat sequence of conversations. Positions are places in that sequence.
@@ -117,16 +133,10 @@ class Batch:
         longest: Tokens of the longest conversation.
         lm_positions: [lm targets], states that predict a reply token.
         lm_targets: [lm targets], those tokens.
-        emotion_positions: [emotion targets].
-        emotion_starts: [emotion targets], first token of the turn that each of them closes.
-        emotion_targets: [emotion targets, 28], 1 where a label applies, fp32.
-        strategy_positions: [strategy targets].
-        strategy_targets: [strategy targets, 8], 1 at the label, fp32.
-        strategy_earlier: [strategy targets, FEATURES], what the labels of the conversation's earlier replies say, fp32.
+        heads: By the name of each head, its rows; none where no conversation is labelled for it.
         safety_positions: [safety targets], states that predict a reply token of a safety conversation.
         safety_weights: [safety targets], 1 / (reply tokens of its conversation), so that each conversation sums to a mean, fp32.
         safety_draws: The safety conversations, in order, to look up the base's states.
-        draws: All conversations, in order, to look up what teachers say of their labels.
     """
 
     tokens: Tensor
@@ -135,16 +145,10 @@ class Batch:
     longest: int
     lm_positions: Tensor
     lm_targets: Tensor
-    emotion_positions: Tensor
-    emotion_starts: Tensor
-    emotion_targets: Tensor
-    strategy_positions: Tensor
-    strategy_targets: Tensor
-    strategy_earlier: Tensor
+    heads: dict[str, HeadRows]
     safety_positions: Tensor
     safety_weights: Tensor
     safety_draws: tuple[Draw, ...]
-    draws: tuple[Draw, ...]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
@@ -153,7 +157,7 @@ class Batch:
             for field in fields(self)
             if isinstance(getattr(self, field.name), Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **moved, heads={name: rows.to(device) for name, rows in self.heads.items()})
 
 
 def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
@@ -166,27 +170,18 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
     draws = [draw for row in rows for draw in row]
     encoded = [sources[draw.source][draw.conversation] for draw in draws]
     bounds = np.concatenate([[0], np.cumsum([len(one.tokens) for one in encoded])])
-    lm, safety, weights, emotion, strategy = [], [], [], [], []
-    starts, earlier = [], [torch.zeros(0, FEATURES)]
-    safety_draws = []
+    lm, safety, weights, safety_draws = [], [], [], []
     for draw, one, start in zip(draws, encoded, bounds[:-1], strict=True):
-        objectives = sources[draw.source].objectives
+        trained = sources[draw.source].objectives
         predicting = reply_states(one) + start
-        if "lm" in objectives:
+        if "lm" in trained:
             lm.append(predicting)
-        if "safety" in objectives and len(predicting):
+        if "safety" in trained and len(predicting):
             safety.append(predicting)
             weights.append(np.full(len(predicting), 1 / len(predicting)))
             safety_draws.append(draw)
-        emotion.append(one.emotion + [[start, 0]])
-        starts.append(turn_starts(one.tokens, one.emotion[:, 0]) + start)
-        if len(one.strategy):
-            earlier.append(earlier_features(annotated(one.strategy[:, 1])))
-        strategy.append(one.strategy + [[start, 0]])
     tokens = np.concatenate([one.tokens for one in encoded]).astype(np.int64)
     lm_positions = _joined(lm)
-    emotions, strategies = np.concatenate(emotion).astype(np.int64), np.concatenate(strategy).astype(np.int64)
-    bits = emotions[:, 1:] >> np.arange(len(EMOTIONS_AND_NEUTRAL)) & 1
     return Batch(
         tokens=torch.from_numpy(tokens),
         position_ids=torch.from_numpy(np.arange(len(tokens)) - np.repeat(bounds[:-1], np.diff(bounds))),
@@ -194,33 +189,23 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
         longest=int(np.diff(bounds).max()),
         lm_positions=torch.from_numpy(lm_positions),
         lm_targets=torch.from_numpy(tokens[lm_positions + 1]),
-        emotion_positions=torch.from_numpy(emotions[:, 0].copy()),
-        emotion_starts=torch.from_numpy(_joined(starts)),
-        emotion_targets=torch.from_numpy(bits.astype(np.float32)),
-        strategy_positions=torch.from_numpy(strategies[:, 0].copy()),
-        strategy_targets=annotated(strategies[:, 1]),
-        strategy_earlier=torch.cat(earlier),
+        heads={name: _head_rows(name, encoded, bounds[:-1]) for name in TASKS},
         safety_positions=torch.from_numpy(_joined(safety)),
         safety_weights=torch.from_numpy(np.concatenate([np.zeros(0), *weights]).astype(np.float32)),
         safety_draws=tuple(safety_draws),
-        draws=tuple(draws),
     )
 
 
-def turn_starts(tokens: Int32, ends: Int32) -> npt.NDArray[np.int64]:
-    """First token of each turn: one past the end-of-turn token before its own, or 0.
-
-    Args:
-        tokens: [tokens], of one conversation.
-        ends: [turns], where end-of-turn tokens stand.
-
-    Returns:
-        [turns].
-    """
-    if not len(ends):
-        return np.zeros(0, np.int64)
-    every = np.flatnonzero(tokens == tokens[ends[0]])
-    return np.concatenate([[-1], every])[np.searchsorted(every, ends)] + 1
+def _head_rows(name: str, encoded: Sequence[Encoded], starts: np.ndarray) -> HeadRows:
+    """A head's rows in conversations that begin at `starts`."""
+    classes, follows = len(TASKS[name].labels), TASKS[name].reads == "assistant"
+    positions, targets, earlier = [], [np.zeros((0, classes), np.float32)], [torch.zeros(0, features(classes) if follows else 0)]
+    for one, start in zip(encoded, starts, strict=True):
+        if name in one.labels:
+            positions.append(one.labels[name][:, 0] + start)
+            targets.append((one.labels[name][:, 1:] >> np.arange(classes) & 1).astype(np.float32))
+            earlier.append(earlier_features(torch.from_numpy(targets[-1])) if follows else torch.zeros(len(targets[-1]), 0))
+    return HeadRows(torch.from_numpy(_joined(positions)), torch.from_numpy(np.concatenate(targets)), torch.cat(earlier))
 
 
 def reply_states(encoded: Encoded) -> np.ndarray:
@@ -228,7 +213,7 @@ def reply_states(encoded: Encoded) -> np.ndarray:
     return _joined([np.arange(first - 1, end - 1) for first, end in encoded.replies.tolist()])
 
 
-def count_targets(counts: Sequence[dict[Objective, np.ndarray]], rows: Sequence[Row]) -> dict[Objective, int]:
+def count_targets(counts: Sequence[dict[str, np.ndarray]], rows: Sequence[Row]) -> dict[str, int]:
     """Targets of each objective in some rows: the denominators of a step, known without asking any other rank.
 
     Args:
@@ -236,7 +221,7 @@ def count_targets(counts: Sequence[dict[Objective, np.ndarray]], rows: Sequence[
         rows: Any number.
     """
     draws = [draw for row in rows for draw in row]
-    return {name: sum(int(counts[draw.source][name][draw.conversation]) for draw in draws) for name in OBJECTIVES}
+    return {name: sum(int(counts[draw.source][name][draw.conversation]) for draw in draws) for name in all_objectives()}
 
 
 def tally(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> tuple[list[int], int]:

@@ -4,9 +4,10 @@ from collections import Counter
 from typing import Any
 
 from warmline.config import DataConfig
-from warmline.conversation import SPLITS, Loaded, count_targets
+from warmline.conversation import SPLITS, Loaded
+from warmline.data.enabled import EnabledSource, count_targets, enabled_sources
 from warmline.data.mixture import sample_probabilities, whole_percent
-from warmline.sources import Source, enabled_sources, load_source
+from warmline.tasks import TASKS
 
 
 def data_stats(config: DataConfig) -> dict[str, Any]:
@@ -14,7 +15,7 @@ def data_stats(config: DataConfig) -> dict[str, Any]:
 
     Returns:
         `sources`: for each source and split `rows` of the official file, `conversations`, `utterances`, targets of each objective,
-        `single_label` (rows whose only official label is an emotion), `left_out` by reason, and label counts. `mixture`:
+        counts of the source's own, `left_out` by reason, and label counts. `mixture`:
         alpha, max_passes, training conversations, shares (before any source has reached max_passes), and these in whole per cent.
 
     Raises:
@@ -23,7 +24,7 @@ def data_stats(config: DataConfig) -> dict[str, Any]:
     sources: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     for source in enabled_sources(config):
-        sources[source.name] = {split: split_stats(source, load_source(source, split, config)) for split in SPLITS}
+        sources[source.name] = {split: split_stats(source, source.load(split)) for split in SPLITS}
         sizes[source.name] = sources[source.name]["train"]["conversations"]
     shares = sample_probabilities(list(sizes.values()), config.alpha).tolist()
     return {
@@ -38,23 +39,22 @@ def data_stats(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def split_stats(source: Source, loaded: Loaded) -> dict[str, Any]:
+def split_stats(source: EnabledSource, loaded: Loaded) -> dict[str, Any]:
     """Counts of one split."""
     conversations = loaded.conversations
     turns = [turn for conversation in conversations for turn in conversation.turns]
     targets = count_targets(conversations, source.objectives)
     labels = {
-        "emotions": Counter(label for turn in turns for label in turn.emotions),
-        "strategies": Counter(turn.strategy for turn in turns if turn.strategy is not None),
-        "situations": Counter(conversation.situation for conversation in conversations if conversation.situation is not None),
-        "categories": Counter(conversation.category for conversation in conversations if conversation.category is not None),
+        task.plural: Counter(label for turn in turns for label in turn.labels.get(name, ())) for name, task in TASKS.items()
     }
+    if source.source.kinds is not None:
+        labels[source.source.kinds] = Counter(conversation.kind for conversation in conversations if conversation.kind is not None)
     return {
         "rows": loaded.rows,
         "conversations": len(conversations),
         "utterances": len(turns),
         **{f"{name}_targets": number for name, number in targets.items()},
-        "single_label": sum(turn.sole_emotion is not None for turn in turns),
+        **source.source.counts(conversations),
         "left_out": loaded.left_out,
         "labels": {kind: dict(counts.most_common()) for kind, counts in labels.items() if counts},
     }

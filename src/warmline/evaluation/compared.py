@@ -5,9 +5,9 @@ from typing import Any
 
 from warmline.companion import Companion, Generated
 from warmline.data.template import Message
-from warmline.evaluation.progress import watched
 from warmline.metrics.statistics import wilson
 from warmline.model.backbone import Sampling
+from warmline.progress import watched
 
 MOST_CUT = 0.1
 """Share of a speaker's replies that may be cut. Above it the replies say how much room there was, and not how the speaker talks, so that no

@@ -1,6 +1,6 @@
 """Test comments as a chat has them: each the user's last turn behind earlier ones, read by what reads for a person.
 
-A head that is trained on comments alone may say something else behind a conversation. Here that would be seen.
+A head that is trained on turns alone may say something else behind a conversation. Here that would be seen.
 """
 
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from warmline.companion import Reader
+from warmline.companion import PromptReader
 from warmline.conversation import Conversation
 from warmline.data.template import Message, as_messages
-from warmline.evaluation.progress import watched
 from warmline.metrics.statistics import FloatArray
+from warmline.progress import watched
 
 _BATCH = 64  # comments of a forward pass, about 30 tokens each
 
@@ -40,13 +40,14 @@ def behind_earlier_turns(comments: Sequence[str], dialogues: Sequence[Conversati
     return talks
 
 
-def read_emotions(reader: Reader, conversations: Sequence[Sequence[Message]]) -> FloatArray:
-    """The emotion head's logits as when serving, [conversations, classes].
+def read_last_turns(reader: PromptReader, head: str, conversations: Sequence[Sequence[Message]]) -> FloatArray:
+    """A head's logits as when serving, [conversations, outputs]; it is one that reads the last turn alone.
 
     Args:
         reader: Of the tuned model.
+        head: Its name.
         conversations: At least one, each ending with a user's message.
     """
     batches = [conversations[start : start + _BATCH] for start in range(0, len(conversations), _BATCH)]
-    found = [reader.emotion(reader.last_turns(batch)).cpu() for batch in watched(batches, "emotion in context")]
+    found = [reader.alone(reader.last_turns(batch))[head].cpu() for batch in watched(batches, f"{head} in context")]
     return np.asarray(torch.cat(found).double().numpy())

@@ -19,7 +19,7 @@ from warmline.metrics.statistics import paired_difference, wilson
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json, write_picture
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 WORST = 3
 _SIDES = ("base", "tuned")
@@ -113,7 +113,7 @@ def worst(judged: Sequence[Judged], side: str) -> list[dict[str, Any]]:
 
 
 def _usual_words_by_source(data: DataConfig) -> dict[str, tuple[int, int]]:
-    conversations = {source.name: load_source(source, "test", data).conversations for source in enabled_sources(data)}
+    conversations = {source.name: source.load("test").conversations for source in enabled_sources(data)}
     return {
         name: usual_words(found)
         for name, found in conversations.items()

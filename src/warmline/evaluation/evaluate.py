@@ -1,55 +1,45 @@
 """`warmline evaluate`: everything about a finished run that needs no judge, into `results/evaluation.json` and three pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from warmline.config import DataConfig
-from warmline.conversation import SPLITS, Conversation, Objective, Split
+from warmline.conversation import SPLITS, Conversation, Split
+from warmline.data.enabled import EnabledSource, data_checksums, enabled_sources
 from warmline.data.encoding import EncodedSource, encode_source
-from warmline.evaluation import emotion, strategy
 from warmline.evaluation.compared import answer_all
-from warmline.evaluation.context import behind_earlier_turns, read_emotions
+from warmline.evaluation.context import behind_earlier_turns, read_last_turns
 from warmline.evaluation.figures import draw_confusion, draw_reliability
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.heads import HeadPredictions, base_states, predict
+from warmline.evaluation.hidden_reply import hide_replies
 from warmline.evaluation.language import reply_losses, score_language
-from warmline.evaluation.leak import hide_replies
-from warmline.evaluation.replies import draw_prompts, score_replies
-from warmline.evaluation.rows import emotion_rows, strategy_rows
+from warmline.evaluation.replies import ReplyJudge, draw_prompts, score_replies
 from warmline.lock import writes_run
-from warmline.metrics.baselines import Fitted
 from warmline.metrics.scores import METHOD
+from warmline.metrics.statistics import FloatArray
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
+from warmline.model.reader import Said
 from warmline.runs import write_json
-from warmline.sources import Source, data_checksums, enabled_sources, load_source
-
-READ_FOR: dict[str, tuple[Objective, ...]] = {
-    "empathetic_dialogues": ("lm",),
-    "esconv": ("lm", "strategy"),
-    "goemotions": ("emotion",),
-    "safety": ("lm",),
-}
-"""What each source can be scored by, whatever the run trained on it."""
-
-REPLY_SOURCES = ("empathetic_dialogues", "esconv")
+from warmline.sources import SOURCES
+from warmline.tasks.task import Evidence, HeadTask, label_rows
 
 
 class HeldOut(NamedTuple):
     """A run's sources as evaluation reads them.
 
     Attributes:
-        data: The run's data settings, with GoEmotions' neutral rows, and with the safety set even where the run did without.
+        data: The run's data settings, each source's as its `for_evaluation` says.
         sources: Those that are enabled, with all they can be scored by.
         conversations: By source name and split.
         encoded: By source name and split.
     """
 
     data: DataConfig
-    sources: dict[str, Source]
+    sources: dict[str, EnabledSource]
     conversations: dict[str, dict[Split, tuple[Conversation, ...]]]
     encoded: dict[str, dict[Split, EncodedSource]]
 
@@ -60,22 +50,33 @@ class HeldOut(NamedTuple):
         Raises:
             WarmlineError: bad or missing files.
         """
-        data = evaluation_data(finished.config.data)
-        sources = {source.name: source._replace(objectives=READ_FOR[source.name]) for source in enabled_sources(data)}
-        heads_need = [name for name in sources if set(READ_FOR[name]) & {"emotion", "strategy"}]
+        data, heads = evaluation_data(finished.config.data), {task.name for task in finished.config.tasks}
+        scored = {"lm", *heads}  # whatever the run trained on it
+        sources = {
+            one.name: one._replace(objectives=tuple(name for name in one.source.carries if name in scored)) for one in enabled_sources(data)
+        }
         conversations, encoded = {}, {}
         for name, source in sources.items():
-            splits = SPLITS if name in heads_need else ("test",)
-            conversations[name] = {split: load_source(source, split, data).conversations for split in splits}
+            splits = SPLITS if heads & set(source.objectives) else ("test",)
+            conversations[name] = {split: source.load(split).conversations for split in splits}
             encoded[name] = {split: encode_source(source, split, data, finished.template) for split in splits}
         return cls(data, sources, conversations, encoded)
 
+    @property
+    def dialogues(self) -> dict[str, tuple[Conversation, ...]]:
+        """Test conversations with replies of people, by source; those of the safety set were written to be kept to."""
+        told = [name for name, one in self.sources.items() if "lm" in one.objectives and "safety" not in one.source.carries]
+        return {name: self.conversations[name]["test"] for name in told}
+
+    def carrier(self, head: str) -> str | None:
+        """Name of the source with the head's labels; None where it is not enabled."""
+        return next((name for name, one in self.sources.items() if head in one.objectives), None)
+
 
 def evaluation_data(data: DataConfig) -> DataConfig:
-    """The run's data settings with what every evaluation needs: neutral rows for the 28-label protocol, and the safety set."""
-    goemotions = data.sources.goemotions.model_copy(update={"labels": 28})
-    safety = data.sources.safety.model_copy(update={"enabled": True})
-    return data.model_copy(update={"sources": data.sources.model_copy(update={"goemotions": goemotions, "safety": safety})})
+    """The run's data settings with what every evaluation needs, such as neutral rows for the 28-label protocol, and the safety set."""
+    wanted = {name: source.for_evaluation(data.sources[name]) for name, source in SOURCES.items()}
+    return data.model_copy(update={"sources": data.sources.model_copy(update=wanted)})
 
 
 @writes_run("evaluate")
@@ -98,12 +99,10 @@ def evaluate(path: Path, replies: int = 50, baselines: bool = True, longest: int
     held = HeldOut.of(finished)
     heads = score_heads(finished, held, baselines)
     losses = {
-        name: reply_losses(
-            finished.model, held.encoded[name]["test"], held.conversations[name]["test"], finished.template, finished.place,
-            finished.config.pass_tokens,
-        )
-        for name, source in held.sources.items() if "lm" in source.objectives
-    }  # fmt: skip
+        name: reply_losses(finished.reader, held.encoded[name]["test"], held.conversations[name]["test"], finished.template)
+        for name, source in held.sources.items()
+        if "lm" in source.objectives
+    }
     result = {
         "context": {
             **finished.context(),
@@ -122,113 +121,77 @@ def evaluate(path: Path, replies: int = 50, baselines: bool = True, longest: int
 
 
 def score_heads(finished: FinishedRun, held: HeldOut, baselines: bool = True) -> dict[str, Any]:
-    """Both heads in their protocols, each beside the majority class and, if asked for, the fitted baselines."""
-    found: dict[str, Any] = {"emotion": None, "strategy": None}
+    """Every head in its protocols, beside the majority class and, if asked for, the fitted baselines."""
+    found: dict[str, Any] = {}
     absent = {}
-    if "goemotions" in held.sources:
-        found["emotion"] = _emotion(finished, held, baselines)
-    else:
-        absent["emotion"] = "goemotions is not enabled in this run"
-    if "esconv" in held.sources:
-        found["strategy"] = _strategy(finished, held, baselines)
-    else:
-        absent["strategy"] = "esconv is not enabled in this run"
+    for task in finished.config.tasks:
+        source = held.carrier(task.name)
+        if source is None:
+            carriers = " or ".join(name for name, one in SOURCES.items() if task.name in one.carries)
+            found[task.name], absent[task.name] = None, f"{carriers} is not enabled in this run"
+        else:
+            found[task.name] = task.score(_evidence(finished, held, task, source, baselines))
     return {**found, **({"absent": absent} if absent else {})}
 
 
-def _emotion(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str, Any]:
-    encoded = held.encoded["goemotions"]
-    rows = {split: emotion_rows(found) for split, found in held.conversations["goemotions"].items()}
-    said = _said(finished, held, "goemotions")
-    logits = {split: one.emotion_logits.double().numpy() for split, one in said.items()}
-    _check_rows("goemotions", {split: (one.emotion_targets, rows[split].labels) for split, one in said.items()})
-    single: dict[str, Fitted] = {}
-    multi: dict[str, Fitted] = {}
+def _evidence(finished: FinishedRun, held: HeldOut, task: HeadTask, source: str, baselines: bool) -> Evidence:
+    reader, encoded, conversations = finished.reader, held.encoded[source], held.conversations[source]
+    tested: tuple[Split, ...] = ("valid", "test")
+    said = {split: reader.said(task.name, [encoded[split]]) for split in tested}
+    for split, one in said.items():
+        if not np.array_equal(one.labels, label_rows(task, conversations[split]).labels):
+            raise RuntimeError(f"{source}, {split}: encoded labels and loaded rows differ")
+    inputs = None
     if baselines:
-        states = {
-            split: base_states(finished.model, [encoded[split]], finished.place, finished.config.pass_tokens).emotion for split in SPLITS
-        }
-        for one, several in (emotion.text_baselines(rows, _checksums(held, "goemotions")), emotion.probe_baselines(rows, states)):
-            single |= one
-            multi |= several
-    seed, in_context = finished.config.seed, None
-    if dialogues := [one for name in REPLY_SOURCES if name in held.sources for one in held.conversations[name]["test"]]:
-        in_context = read_emotions(finished.reader, behind_earlier_turns(rows["test"].texts, dialogues, seed))
-    return {
-        "single_label_27": emotion.score_single(rows, logits, single, seed, in_context),
-        "multi_label_28": emotion.score_multi(rows, logits, multi, seed, in_context),
-    }
-
-
-def _strategy(finished: FinishedRun, held: HeldOut, baselines: bool) -> dict[str, Any]:
-    encoded = held.encoded["esconv"]
-    rows = {split: strategy_rows(found) for split, found in held.conversations["esconv"].items()}
-    said = _said(finished, held, "esconv")
-    logits = {split: one.strategy_logits.double().numpy() for split, one in said.items()}
-    _check_rows("esconv", {split: (one.strategy_targets, rows[split].targets) for split, one in said.items()})
-    own = said["test"].strategy_by_own_choices.double().numpy() if finished.model.heads.strategy.sees_earlier else None
-    fitted = {}
-    if baselines:
-        states = {
-            split: base_states(finished.model, [encoded[split]], finished.place, finished.config.pass_tokens).strategy for split in SPLITS
-        }
-        fitted = {**strategy.text_baselines(rows, _checksums(held, "esconv")), **strategy.probe_baselines(rows, states)}
-    scores = strategy.score_strategy(rows, logits, fitted, finished.config.seed, own)
-    hidden = hide_replies(
-        finished.model, encoded["test"], logits["test"], finished.place, finished.config.pass_tokens, finished.config.seed
+        with finished.model.backbone.reference():
+            inputs = {split: reader.inputs(task.name, [encoded[split]]) for split in SPLITS}
+    return Evidence(
+        conversations,
+        {split: one.logits for split, one in said.items()},
+        inputs,
+        _served(finished, held, task, conversations["test"], said["test"]),
+        None if task.reads == "user" else hide_replies(reader, task.name, encoded["test"], said["test"].logits, finished.config.seed),
+        {file: digest for file, digest in data_checksums(held.data).items() if file.startswith(f"{source}/")},
+        finished.config.seed,
     )
-    scores["hidden_reply"] = hidden._asdict()
-    warning = hidden.warning()
-    if warning is not None:
-        scores["leak_warnings"].append(warning)
-    return scores
 
 
-def _said(finished: FinishedRun, held: HeldOut, source: str) -> dict[Split, HeadPredictions]:
-    """What the heads say on valid and test."""
-    splits: tuple[Split, ...] = ("valid", "test")
-    return {split: predict(finished.model, [held.encoded[source][split]], finished.place, finished.config.pass_tokens) for split in splits}
-
-
-def _check_rows(source: str, pairs: Mapping[Split, tuple[Any, Any]]) -> None:
-    """Refuse when the rows of the loaded data are not those of the encoded ones.
-
-    Raises:
-        RuntimeError: they differ.
-    """
-    for split, (encoded, loaded) in pairs.items():
-        if not np.array_equal(encoded.numpy().astype(loaded.dtype), loaded):
-            raise RuntimeError(f"{source}, {split}: encoded targets and loaded rows differ")
+def _served(finished: FinishedRun, held: HeldOut, task: HeadTask, test: Sequence[Conversation], said: Said) -> FloatArray | None:
+    """A head's logits on test as when serving, where that is something else."""
+    if task.alone:
+        dialogues = [one for of_source in held.dialogues.values() for one in of_source]
+        texts = label_rows(task, test).texts
+        talks = behind_earlier_turns(texts, dialogues, finished.config.seed) if dialogues else None
+        return None if talks is None else read_last_turns(finished.prompt_reader, task.name, talks)
+    return said.own_choices if finished.model.heads[task.name].sees_earlier else None
 
 
 def _replies(finished: FinishedRun, held: HeldOut, number: int, longest: int) -> dict[str, Any]:
-    conversations = {name: held.conversations[name]["test"] for name in REPLY_SOURCES if name in held.sources}
-    prompts = draw_prompts(conversations, number, finished.config.seed)
+    prompts = draw_prompts(held.dialogues, number, finished.config.seed)
     if not prompts:
-        reason = "no reply was asked for" if not number else "neither empathetic_dialogues nor esconv is enabled in this run"
+        reason = "no reply was asked for" if not number else "no enabled source has dialogues"
         return {"replies": None, "absent": {"replies": reason}}
     sampling = Sampling(longest, temperature=0)  # the likeliest token each time: what differs is the model, not the draw
     asked = [prompt.messages for prompt in prompts]
     base, tuned = (answer_all(finished.companion, asked, sampling, base) for base in (True, False))
-    rows = {split: strategy_rows(found) for split, found in held.conversations["esconv"].items()} if "esconv" in held.sources else None
-    return {"replies": score_replies(prompts, base, tuned, sampling, rows, finished.config.seed)}
-
-
-def _checksums(held: HeldOut, source: str) -> dict[str, str]:
-    return {file: digest for file, digest in data_checksums(held.data).items() if file.startswith(f"{source}/")}
+    judges = {}
+    for task in finished.config.tasks:
+        source = held.carrier(task.name)
+        if task.reads == "assistant" and source is not None:
+            judges[task.name] = ReplyJudge.fit(task, held.conversations[source])
+    return {"replies": score_replies(prompts, base, tuned, sampling, judges, finished.config.seed)}
 
 
 def _draw(finished: FinishedRun, heads: dict[str, Any]) -> None:
     run, name = finished.folder, finished.config.name
     calibrations = {}
-    if heads["emotion"] is not None:
-        single, multi = heads["emotion"]["single_label_27"], heads["emotion"]["multi_label_28"]
-        draw_confusion(run.confusion_emotion, single, f"{name}: emotion, 27-way, {single['n']:,} test rows")
-        found = single["calibration"] or multi["calibration"]
-        calibrations["emotion, 27-way" if single["calibration"] else "emotion, 28 labels, all (row, label) pairs"] = found
-    if heads["strategy"] is not None:
-        scores = heads["strategy"]
-        draw_confusion(run.confusion_strategy, scores, f"{name}: strategy, {scores['n']:,} test turns")
-        calibrations["strategy"] = scores["calibration"]
+    for task in finished.config.tasks:
+        if heads[task.name] is None:
+            continue
+        protocols = task.protocols(heads[task.name])
+        title, lead = next(iter(protocols.items()))
+        draw_confusion(run.confusion(task.name), lead, f"{name}: {title}, {lead['n']:,} test rows")
+        calibrated = {told: scores["calibration"] for told, scores in protocols.items() if scores.get("calibration")}
+        calibrations |= dict([next(iter(calibrated.items()))] if calibrated else [])
     if calibrations:
         draw_reliability(run.reliability, calibrations)

@@ -8,10 +8,10 @@ from warmline.config import RunConfig, load_config
 from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
+from warmline.model.device import Place, choose_place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_manifest
-from warmline.sources import data_checksums
-from warmline.training.device import Place, choose_place
+from warmline.data.enabled import data_checksums
 
 
 class FinishedRun(NamedTuple):

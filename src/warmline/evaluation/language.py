@@ -17,11 +17,11 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.plain_lines import tell
-from warmline.evaluation.progress import watched
 from warmline.metrics.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
+from warmline.model.device import Place
 from warmline.model.losses import token_kl, token_nats
 from warmline.model.multitask import MultiTaskModel
-from warmline.training.device import Place
+from warmline.progress import watched
 
 PROTOCOL = "teacher-forced on every assistant turn of the test split, each with the whole conversation before it"
 

@@ -16,7 +16,7 @@ from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.runs import parse_json, write_json, write_text
 from warmline.safety.crisis import fill_slots
-from warmline.sources import enabled_sources, load_source
+from warmline.data.enabled import enabled_sources
 
 PROMPTS_PER_SOURCE = 20
 EXAMPLES = 5
@@ -73,7 +73,7 @@ def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOUR
     drawn: list[Prompt] = []
     for source in enabled_sources(data):
         if source.name in _SOURCES:
-            conversations = load_source(source, "test", data).conversations
+            conversations = source.load("test").conversations
             drawn += sorted(_prompts(source.name, conversations, seed))[:per_source]
     if not drawn:
         raise WarmlineError(f"data.sources: no held-out prompt; enable one of {', '.join(_SOURCES)}")

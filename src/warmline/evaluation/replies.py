@@ -1,8 +1,8 @@
-"""Replies of base and tuned model on held-out turns, beside the human's: how long, how varied, and which strategy they seem to show.
+"""Replies of base and tuned model on held-out turns, beside the human's: how long, how varied, and which label they seem to show.
 
-No model can say honestly which strategy a reply shows. What is used is a bag of words fitted on ESConv's supporter turns (reply to
-strategy); its own accuracy on test replies stands beside its counts, and it reads the human's replies as well, so that like is compared
-with like.
+No model can say honestly which label (an ESConv strategy) a reply shows. What is used is a bag of words fitted on people's labelled
+replies; its own accuracy on test replies stands beside its counts, and it reads the human's replies as well, so that like is compared with
+like.
 """
 
 from collections import Counter
@@ -13,16 +13,15 @@ import numpy as np
 
 from warmline.companion import Generated
 from warmline.conversation import Conversation, Split
-from warmline.data.labels import STRATEGIES
 from warmline.data.template import Message, as_messages
 from warmline.evaluation.compared import cut_off, too_many_cut
-from warmline.evaluation.rows import StrategyRows
 from warmline.metrics.baselines import reply_judge
 from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_mean, wilson
 from warmline.model.backbone import Sampling
+from warmline.tasks.task import HeadTask
 
 PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"
-JUDGE = "TF-IDF + logistic regression from the text of ESConv supporter turns to their strategy; a rough guess, see its accuracy"
+JUDGE = "TF-IDF + logistic regression from the text of people's replies to their {name}; a rough guess, see its accuracy"
 SPEAKERS = ("human", "base", "tuned")
 
 
@@ -76,12 +75,54 @@ def _prompts(source: str, conversations: Sequence[Conversation], random: np.rand
             yield Prompt(source, conversation.id, at, as_messages(conversation)[:at], turns[at].text)
 
 
+class ReplyJudge(NamedTuple):
+    """Guesses from a reply's text which label of a head it shows.
+
+    Attributes:
+        task: The head's.
+        model: From texts to places in the task's labels.
+        right: Test replies of people on which it is right.
+        n: Test replies of people.
+    """
+
+    task: HeadTask
+    model: Any
+    right: int
+    n: int
+
+    @classmethod
+    def fit(cls, task: HeadTask, conversations: Mapping[Split, Sequence[Conversation]]) -> "ReplyJudge":
+        """Fit it on train, and try it on test.
+
+        Args:
+            task: One whose labels assistants' turns carry.
+            conversations: Of a source that carries them.
+        """
+        turns = {
+            split: [(turn.text, turn.labels[task.name]) for one in conversations[split] for turn in one.turns if turn.labels.get(task.name)]
+            for split in ("train", "test")
+        }
+        texts = {split: [text for text, _ in found] for split, found in turns.items()}
+        truth = {split: np.asarray([task.labels.index(labels[0]) for _, labels in found]) for split, found in turns.items()}
+        model = reply_judge(texts["train"], truth["train"])
+        return cls(task, model, int((model.predict(texts["test"]) == truth["test"]).sum()), len(truth["test"]))
+
+    def labels(self, texts: Sequence[str]) -> list[str]:
+        """Its guess on each text."""
+        return [self.task.labels[at] for at in self.model.predict(texts)]
+
+    def described(self) -> dict[str, Any]:
+        """What it is, and how far it can be trusted."""
+        share = {"test_accuracy": self.right / self.n, "interval": wilson(self.right, self.n), "n": self.n}
+        return {"what": JUDGE.format(name=self.task.name), **share}
+
+
 def score_replies(
     prompts: Sequence[Prompt],
     base: Sequence[Generated],
     tuned: Sequence[Generated],
     sampling: Sampling,
-    rows: Mapping[Split, StrategyRows] | None,
+    judges: Mapping[str, ReplyJudge],
     seed: int,
 ) -> dict[str, Any]:
     """Figures of each speaker, and every reply.
@@ -91,7 +132,7 @@ def score_replies(
         base: Its replies.
         tuned: Its replies.
         sampling: Of both.
-        rows: ESConv's, for the strategy judge; None where it is not enabled.
+        judges: By the name of each head whose label a reply may show.
         seed: Of the bootstrap.
     """
     texts = {"human": [one.human for one in prompts], "base": [one.text for one in base], "tuned": [one.text for one in tuned]}
@@ -111,18 +152,13 @@ def score_replies(
             "value": float(np.mean(words["tuned"]) - np.mean(words["base"])),
             "interval": cluster_bootstrap(change, np.arange(len(prompts)), seed),
         }
-    shown: dict[str, list[str]] = {}
-    if rows is None:
-        found |= {"strategy_judge": None, "absent": {"strategy_judge": "ESConv is not enabled: nothing to fit it on"}}
-    else:
-        judge = reply_judge(rows["train"].replies, rows["train"].targets)
-        right = int((judge.predict(rows["test"].replies) == rows["test"].targets).sum())
-        n = len(rows["test"].targets)
-        found["strategy_judge"] = {"what": JUDGE, "test_accuracy": right / n, "interval": wilson(right, n), "n": n}
+    shown: dict[str, dict[str, list[str]]] = {}
+    for head, judge in judges.items():
+        found[f"{head}_judge"] = judge.described()
+        shown[judge.task.plural] = {speaker: judge.labels(texts[speaker]) for speaker in SPEAKERS}
         for speaker in SPEAKERS:
-            shown[speaker] = [STRATEGIES[at] for at in judge.predict(texts[speaker])]
-            counts = Counter(shown[speaker])
-            speakers[speaker]["strategies_shown"] = {strategy: counts[strategy] for strategy in STRATEGIES}
+            counts = Counter(shown[judge.task.plural][speaker])
+            speakers[speaker][f"{judge.task.plural}_shown"] = {label: counts[label] for label in judge.task.labels}
     found["examples"] = [
         {
             "source": prompt.source,
@@ -130,7 +166,7 @@ def score_replies(
             "turn": prompt.turn,
             "user": prompt.messages[-1]["content"],
             **{speaker: texts[speaker][at] for speaker in SPEAKERS},
-            **({"strategies_shown": {speaker: shown[speaker][at] for speaker in SPEAKERS}} if shown else {}),
+            **{f"{kind}_shown": {speaker: labels[speaker][at] for speaker in SPEAKERS} for kind, labels in shown.items()},
         }
         for at, prompt in enumerate(prompts)
     ]

@@ -29,7 +29,7 @@ from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
 from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
-from warmline.sources import SAMPLE
+from warmline.data.enabled import SAMPLE
 
 EXPORT = "export.json"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 
 from warmline.config import HeadsConfig, RunConfig, load_config
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from warmline.checksums import sha256_of
 from warmline.config import HeadsConfig, LoraSettings, RunConfig
-from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder, read_json
 

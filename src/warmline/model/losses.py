@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from warmline.config import LossWeights
-from warmline.conversation import OBJECTIVES, Objective
 from warmline.model.logits_kernel import cross_entropy_rows
 
 CHUNK_LOGITS = 2**25
@@ -30,16 +29,11 @@ class Term(NamedTuple):
     targets: int
 
 
-class LossTerms(NamedTuple):
-    """What one forward pass gives. Sums are fp32 scalars; a missing objective is a zero sum that still joins the graph."""
-
-    lm: Term
-    emotion: Term
-    strategy: Term
-    safety: Term
+LossTerms = dict[str, Term]
+"""By objective, what one forward pass gives. Sums are fp32 scalars; a missing objective is a zero sum that still joins the graph."""
 
 
-def weighted_loss(terms: LossTerms, weights: LossWeights, denominators: dict[Objective, int]) -> Tensor:
+def weighted_loss(terms: LossTerms, weights: LossWeights, denominators: dict[str, int]) -> Tensor:
     """This micro-batch's part of the step's loss, sum_o lambda_o * sum_o / denominator_o.
 
     Args:
@@ -51,9 +45,9 @@ def weighted_loss(terms: LossTerms, weights: LossWeights, denominators: dict[Obj
     Returns:
         Scalar, fp32.
     """
-    total = terms.lm.sum * 0.0
-    for name in OBJECTIVES:
-        total = total + getattr(weights, name) / max(denominators[name], 1) * getattr(terms, name).sum
+    total = terms["lm"].sum * 0.0
+    for name, term in terms.items():
+        total = total + weights[name] / max(denominators[name], 1) * term.sum
     return total
 
 
@@ -111,28 +105,6 @@ def token_kl(hidden: Tensor, unembedding: Tensor, base_hidden: Tensor, base_unem
     return found
 
 
-class TargetSettings(NamedTuple):
-    """How one head's targets enter its loss.
-
-    Attributes:
-        smoothing: Share of each target's mass that is spread evenly over the classes.
-        weights: [classes], what a target of each class counts; None counts each once.
-    """
-
-    smoothing: float = 0.0
-    weights: Tensor | None = None
-
-
-class HeadTargets(NamedTuple):
-    """The settings of both heads."""
-
-    emotion: TargetSettings = TargetSettings()
-    strategy: TargetSettings = TargetSettings()
-
-
-PLAIN = TargetSettings()
-
-
 def class_weights(counts: Sequence[float], exponent: float) -> list[float] | None:
     """What a target of each class counts, so that the mean over the training targets is 1.
 
@@ -151,43 +123,26 @@ def class_weights(counts: Sequence[float], exponent: float) -> list[float] | Non
     return [weight / mean for weight in raw]
 
 
-def emotion_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLAIN) -> Tensor:
-    """Sum over rows of the emotion loss.
+def head_loss(logits: Tensor, targets: Tensor, independent: bool, weights: Tensor | None = None) -> Tensor:
+    """Sum over rows of a head's loss.
 
     Args:
-        logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the sum
-            over labels: what all 28 answers of a row cost, so that `loss.emotion` weighs either kind of row alike.
-        targets: [rows, 28], 1 where a label applies, or soft ones.
-        settings: Smoothing; with 27 also weights. A row of several labels has the mean of their weights.
+        logits: [rows, outputs].
+        targets: [rows, labels], 1 where a label applies; labels beyond the outputs are passed over.
+        independent: Each output is an answer of its own: binary cross-entropy, the sum over outputs, which is what all answers of a row
+            cost, so that `loss.<head>` weighs either kind of row alike. Otherwise softmax cross-entropy, several labels sharing the mass.
+        weights: [outputs], what a target of each class counts; a row of several labels has the mean of theirs. None counts each once.
 
     Returns:
         Scalar, fp32, nats.
     """
-    if logits.shape[1] == targets.shape[1]:
-        smooth = targets * (1 - settings.smoothing) + settings.smoothing / 2
-        return binary_cross_entropy_with_logits(logits, smooth, reduction="sum")
     among = targets[:, : logits.shape[1]]
+    if independent:
+        return binary_cross_entropy_with_logits(logits, among, reduction="sum")
     shared = among / among.sum(dim=1, keepdim=True)
-    return _soft_cross_entropy(logits, shared, settings)
-
-
-def strategy_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLAIN) -> Tensor:
-    """Sum over rows of the cross-entropy.
-
-    Args:
-        logits: [rows, 8].
-        targets: [rows, 8], how much of each target is each strategy's: 1 at the label, or soft ones.
-        settings: Smoothing and weights.
-    """
-    return _soft_cross_entropy(logits, targets, settings)
-
-
-def _soft_cross_entropy(logits: Tensor, targets: Tensor, settings: TargetSettings) -> Tensor:
-    """Sum over rows; both [rows, classes]."""
-    smooth = targets * (1 - settings.smoothing) + settings.smoothing / logits.shape[1]
-    each = smooth * log_softmax(logits, dim=1)
-    if settings.weights is not None:
-        each = each * (targets @ settings.weights)[:, None]
+    each = shared * log_softmax(logits, dim=1)
+    if weights is not None:
+        each = each * (shared @ weights)[:, None]
     return -each.sum()
 
 

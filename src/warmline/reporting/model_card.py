@@ -13,7 +13,7 @@ from warmline.paths import NANO, is_folder
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
-from warmline.sources import SAMPLE
+from warmline.data.enabled import SAMPLE
 
 HUB_DATASETS = {
     "empathetic_dialogues": "facebook/empathetic_dialogues",

@@ -10,7 +10,8 @@ from warmline.errors import WarmlineError
 from warmline.metrics.statistics import wilson
 from warmline.safety.guard import assess, assess_turns
 from warmline.safety.suites import Item, Suite, load_suites
-from warmline.sources import enabled_sources, load_source, sample_dir
+from warmline.data.enabled import enabled_sources
+from warmline.sources.files import sample_dir
 from warmline.sources.safety import CATEGORIES
 from warmline.sources.safety import load as load_safety
 
@@ -108,7 +109,7 @@ def _ordinary(config: DataConfig, split: Split) -> dict[str, Any]:
         for source in enabled_sources(config):
             if source.name == "safety":
                 continue
-            turns = [turn for conversation in load_source(source, split, config).conversations for turn in _user_turns(conversation)]
+            turns = [turn for conversation in source.load(split).conversations for turn in _user_turns(conversation)]
             found[source.name] = share([assess(turn).level != "none" for turn in turns])
     except WarmlineError as error:
         return {"missing": str(error)}

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from warmline.config import DataConfig
 from warmline.conversation import Split
 from warmline.safety.suites import Item
-from warmline.sources import Source, enabled_sources, load_source, sample_dir
+from warmline.data.enabled import enabled_sources
+from warmline.sources import Source
+from warmline.sources.files import sample_dir
 
 _SEEN: tuple[Split, ...] = ("train", "valid")
 """Validation counts too: it chose the checkpoint."""
@@ -60,7 +62,7 @@ def find_overlap(items: Sequence[Item], config: DataConfig) -> Overlap:
     found: list[str] = []
     for source in sources:
         for split in _SEEN:
-            for conversation in load_source(source, split, config).conversations:
+            for conversation in source.load(split).conversations:
                 hashes = {text_hash(turn.text) for turn in conversation.turns}
                 texts |= hashes
                 found += [f"{name}: {source.name}/{split}/{conversation.id}" for digest in hashes & asked.keys() for name in asked[digest]]

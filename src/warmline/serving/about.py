@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import warmline
-from warmline.data.labels import STRATEGIES
+from warmline.tasks.strategy import STRATEGIES
 from warmline.paths import public_name
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.engine import LONGEST_REPLY, Engine

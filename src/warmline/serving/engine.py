@@ -22,11 +22,12 @@ import torch
 
 from warmline.companion import Reader, check_messages
 from warmline.config import ModelConfig, TrainingConfig, load_config
-from warmline.data.labels import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
+from warmline.model.device import Place, choose_place
 from warmline.model.generation import warpers
 from warmline.model.heads import Heads
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
@@ -35,7 +36,6 @@ from warmline.safety.guard import Heard, hear
 from warmline.serving.making import Making
 from warmline.serving.stream import Speaker, Stream
 from warmline.serving.text import ReplyText
-from warmline.training.device import Place, choose_place
 
 Show = Literal["inline", "card"]
 LONGEST_REPLY = 256

@@ -9,13 +9,67 @@ import random
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from warmline.conversation import Conversation, Loaded, Split, Turn
-from warmline.data.labels import STRATEGIES
 from warmline.errors import WarmlineError, shown
 from warmline.sources.files import message_text, read_json, read_text, split_lines
+from warmline.sources.source import Facts, RemoteFile, Source, SourceSettings
+from warmline.tasks.strategy import STRATEGIES
 
 SPLIT_SEED = 13
 HELD_OUT_FRACTION = 0.15
+
+
+class ESConvSettings(SourceSettings):
+    """ESConv: language model and support strategy on the supporter's turns."""
+
+    objectives: tuple[str, ...] = Field(("lm", "strategy"), description="What it trains.")
+
+
+class ESConv(Source):
+    """Seeker and supporter."""
+
+    name = "esconv"
+    carries = ("lm", "strategy")
+    settings = ESConvSettings
+    official = (
+        RemoteFile(
+            "esconv",
+            "ESConv.json",
+            "https://raw.githubusercontent.com/thu-coai/Emotional-Support-Conversation/f262d062ad74cb39b17ea476facc81568ddcba24/ESConv.json",
+            "git-blob:2f7a69eeda505053eac68f9ab26fd728d0f6db31",
+            16 * 2**20,
+        ),
+    )
+    facts = Facts(
+        "ESConv",
+        "English support chats between a help seeker and a trained supporter, each supporter message labelled with one of eight support "
+        "strategies. It trains the language model and the strategy head on the supporter's messages.",
+        "Liu et al., ACL 2021, arXiv 2106.01144; `thu-coai/Emotional-Support-Conversation`.",
+        "CC BY-NC 4.0, with the authors' note that data and code are for academic research: a model tuned on it inherits these terms.",
+        (
+            "Seeker is the user, supporter the assistant. Supporter messages in a row stay turns of their own, each with its strategy.",
+            "Split by dialogue: shuffle with `random.seed(13)`, 15 % valid, the next 15 % test, the rest train.",
+            "`situation`, `emotion_type`, `problem_type`, scores and feedback come from surveys before or after the chat; none is input.",
+        ),
+        (
+            "`Others` is a mixed bag of greetings, thanks and small talk, and one label in six.",
+            "Strategy is a matter of taste: several would do at most points, so accuracy has a low ceiling.",
+            "Written during 2020: the pandemic is a frequent topic. Some supporters give advice a clinician would not.",
+        ),
+        "strategies",
+        hub="thu-coai/esconv",
+        commercial=False,
+    )
+
+    def files(self, split: Split) -> tuple[str, ...]:
+        """All splits lie in one."""
+        return ("ESConv.json",)
+
+    def load(self, folder: Path, split: Split, settings: Any = None) -> Loaded:
+        """One conversation a dialogue."""
+        return load(folder, split)
 
 
 def load(folder: Path, split: Split) -> Loaded:
@@ -77,4 +131,4 @@ def _turn(place: str, message: Any) -> Turn:
     strategy = annotation.get("strategy") if isinstance(annotation, dict) else None
     if strategy not in STRATEGIES:
         raise WarmlineError(f"{place}: unknown strategy `{shown(strategy)}`, expected one of: {', '.join(STRATEGIES)}")
-    return Turn("assistant", text, strategy=strategy)
+    return Turn("assistant", text, {"strategy": (strategy,)})

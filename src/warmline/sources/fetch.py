@@ -7,8 +7,7 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -19,81 +18,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from warmline.errors import WarmlineError, one_line
 from warmline.paths import expand_home
 from warmline.sources.files import checksums, write_checksums
+from warmline.sources.source import RemoteFile
 
 _BLOCK = 2**18
 _TIMEOUT = 30.0
-_GOEMOTIONS = "https://raw.githubusercontent.com/google-research/google-research/master/goemotions/data"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """One file to get.
-
-    Attributes:
-        source: The folder it belongs to.
-        name: Its name there.
-        url: Official address.
-        digest: `sha256:<hex>` of the file, or `git-blob:<hex>`, the id git gives its content.
-        most: Bytes that are read at most: its size, or where that is not known a round number above.
-        members: For an archive, the files to take out of it; the archive itself is not kept.
-    """
-
-    source: str
-    name: str
-    url: str
-    digest: str
-    most: int
-    members: tuple[str, ...] = ()
-
-
-OFFICIAL_FILES: tuple[RemoteFile, ...] = (
-    RemoteFile(
-        "empathetic_dialogues",
-        "empatheticdialogues.tar.gz",
-        "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/empatheticdialogues.tar.gz",
-        "sha256:56f234d77b7dd1f005fd365bb17769cfe346c3c84295b69bc069c8ccb83be03d",
-        64 * 2**20,
-        ("empatheticdialogues/train.csv", "empatheticdialogues/valid.csv", "empatheticdialogues/test.csv"),
-    ),
-    RemoteFile(
-        "esconv",
-        "ESConv.json",
-        "https://raw.githubusercontent.com/thu-coai/Emotional-Support-Conversation/f262d062ad74cb39b17ea476facc81568ddcba24/ESConv.json",
-        "git-blob:2f7a69eeda505053eac68f9ab26fd728d0f6db31",
-        16 * 2**20,
-    ),
-    RemoteFile(
-        "goemotions",
-        "train.tsv",
-        f"{_GOEMOTIONS}/train.tsv",
-        "sha256:1c254a142be5c00e80d819b9ae1bbd36d94b2eeb8f4b1271846508d57e57d9c5",
-        3_519_053,
-    ),
-    RemoteFile(
-        "goemotions",
-        "dev.tsv",
-        f"{_GOEMOTIONS}/dev.tsv",
-        "sha256:575489c079c9de1097062a01738f998590d6b7ead66dd1c9fd1d2ba01fd8bc62",
-        439_059,
-    ),
-    RemoteFile(
-        "goemotions",
-        "test.tsv",
-        f"{_GOEMOTIONS}/test.tsv",
-        "sha256:0587b2dd8b27b97352adbfc3fb083d46005c8946657fdc2b1ca8b1cc7f1f8be4",
-        436_706,
-    ),
-    RemoteFile(
-        "goemotions",
-        "emotions.txt",
-        f"{_GOEMOTIONS}/emotions.txt",
-        "sha256:45c3ef86782d2a4d7fedcd6d8c111aa0d0e94720689bd164fac94fefb4495a89",
-        248,
-    ),
-)
-
-
-def fetch(folder: Path, files: tuple[RemoteFile, ...] = OFFICIAL_FILES) -> list[str]:
+def fetch(folder: Path, files: Sequence[RemoteFile]) -> list[str]:
     """Download what is missing. A file that is there and verifies is not asked for again; a broken-off one goes on where it stopped.
 
     Args:

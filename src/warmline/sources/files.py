@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ _NO_TEXT = {
     b"<html": "a web page, perhaps an error page saved under this name; download the file itself",
 }
 """What stands in a data file's place now and then, by its first bytes, and how to mend it."""
+
+
+def sample_dir() -> Path:
+    """Folder of the sample data inside this package."""
+    return Path(str(resources.files("warmline") / "assets" / "sample"))
 
 
 def read_text(path: Path) -> str:

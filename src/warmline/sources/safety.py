@@ -4,13 +4,18 @@ They ship with the package (`assets/sample/safety`). Replies hold slots such as 
 table of `warmline.safety.crisis` fills them when a reply is shown, so that no number ever comes from a model.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
+
+from pydantic import Field
 
 from warmline.conversation import Conversation, Loaded, Role, Split, Turn
 from warmline.errors import WarmlineError, shown
 from warmline.safety.crisis import unknown_slots
-from warmline.sources.files import message_text, read_json, read_text, split_lines
+from warmline.settings import Folder
+from warmline.sources.files import message_text, read_json, read_text, sample_dir, split_lines
+from warmline.sources.source import Facts, Source, SourceSettings
 
 CATEGORIES: tuple[str, ...] = (
     "self_harm_open",
@@ -25,6 +30,57 @@ CATEGORIES: tuple[str, ...] = (
     "medical_emergency",
     "benign_lookalike",
 )
+
+
+class SafetySettings(SourceSettings):
+    """The safety conversations written for this project."""
+
+    objectives: tuple[str, ...] = Field(
+        ("safety",), description="safety: KL to the base on the replies. Add lm to also learn the authored replies."
+    )
+    dir: Folder | None = Field(None, description="Folder of {train,valid,test}.jsonl, `~` is home; null takes the set inside this package.")
+
+
+class Safety(Source):
+    """What is said to people at risk."""
+
+    name = "safety"
+    carries = ("lm", "safety")
+    settings = SafetySettings
+    kinds = "categories"
+    facts = Facts(
+        "Safety conversations",
+        "Written for this project: people at risk, openly or between the lines, and benign look-alikes, with replies meant to be what a "
+        "clinician would accept. They anchor the tuned model to its base (KL), or teach the replies (`objectives: [safety, lm]`).",
+        "This repository, `src/warmline/assets/sample/safety`.",
+        "Apache-2.0, as the code.",
+        (
+            "Hotlines are slots (`{crisis_line}`, `{emergency_number}`) that a dated country table fills when a reply is shown.",
+            "Categories and risk are never input.",
+        ),
+        (
+            "Written by a language model for this project and proof-read by another; no clinician has signed them off.",
+            "English only, and small: a guard-rail for training, not evidence of safety.",
+        ),
+        "categories",
+    )
+
+    def files(self, split: Split) -> tuple[str, ...]:
+        """One file a split."""
+        return (f"{split}.jsonl",)
+
+    def load(self, folder: Path, split: Split, settings: Any = None) -> Loaded:
+        """One conversation a line."""
+        return load(folder, split)
+
+    def for_evaluation(self, settings: Any) -> Any:
+        """Also where the run did without."""
+        return settings.model_copy(update={"enabled": True})
+
+    def folder(self, data: Callable[[], Path], settings: Any) -> Path:
+        """That of its settings, or the one inside this package."""
+        own: Path | None = settings.dir
+        return own or sample_dir() / self.name
 
 
 def load(folder: Path, split: Split) -> Loaded:
@@ -58,7 +114,7 @@ def _conversation(place: str, record: Any) -> Conversation:
     turns = tuple(_turn(place, message) for message in record["messages"])
     if not turns or turns[-1].role != "assistant":
         raise WarmlineError(f"{place}: a safety conversation ends with the assistant's reply")
-    return Conversation(record["id"], turns, category=record["category"])
+    return Conversation(record["id"], turns, kind=record["category"])
 
 
 def _turn(place: str, message: Any) -> Turn:

@@ -1,27 +1,55 @@
-"""The emotion head on GoEmotions' test split, in both protocols, beside what it must beat."""
+"""The emotion of a user's turn: GoEmotions' 27 emotions, or all 28 labels with neutral (Demszky et al., ACL 2020, arXiv 2005.00547).
 
-from collections.abc import Mapping
-from typing import Any
+27 classes stand under one softmax, and a turn's several labels share the target. 28 labels are sigmoids, each with an answer of its own.
+Evaluation knows both protocols: 27-way over rows whose only label is an emotion, and all 28 labels over every row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
-from warmline.conversation import Split
-from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL
-from warmline.evaluation.rows import EmotionRows
-from warmline.metrics.baselines import (
-    Fitted,
-    best_thresholds,
-    cached,
-    fit_dense,
-    fit_labels,
-    fit_text,
-    scaled_features,
-    text_features,
-)
-from warmline.metrics.calibration import calibration, fit_multilabel_temperature, fit_temperature, multilabel_calibration
-from warmline.metrics.scores import compared, confusion, multi_label_statistics, per_class, single_label_statistics, with_intervals
+from warmline.conversation import Conversation, Split
+from warmline.metrics.scores import compared, multi_label_statistics, per_class, single_label_statistics, with_intervals
 from warmline.metrics.statistics import BoolArray, FloatArray, IntArray, Statistic, weighted_mean
+from warmline.settings import Section
+from warmline.tasks.task import Evidence, HeadSettings, HeadTask, beside, calibrated
+
+EMOTIONS: tuple[str, ...] = (
+    "admiration",
+    "amusement",
+    "anger",
+    "annoyance",
+    "approval",
+    "caring",
+    "confusion",
+    "curiosity",
+    "desire",
+    "disappointment",
+    "disapproval",
+    "disgust",
+    "embarrassment",
+    "excitement",
+    "fear",
+    "gratitude",
+    "grief",
+    "joy",
+    "love",
+    "nervousness",
+    "optimism",
+    "pride",
+    "realization",
+    "relief",
+    "remorse",
+    "sadness",
+    "surprise",
+)
+"""GoEmotions' 27 emotions; a label's place is its official id."""
+
+NEUTRAL = "neutral"
+"""GoEmotions' id 27: a label of the 28-label protocol only, never an emotion class."""
+
+EMOTIONS_AND_NEUTRAL: tuple[str, ...] = (*EMOTIONS, NEUTRAL)
 
 SINGLE = "27-way, rows whose only official label is an emotion"
 MULTI = "28 labels with neutral, all rows; each label's threshold has the highest F1 on validation"
@@ -30,33 +58,106 @@ IN_CONTEXT = "the same rows as when serving: each the user's last turn behind tu
 NO_CONTEXT = "neither empathetic_dialogues nor esconv is enabled, so there are no earlier turns to stand before a comment"
 NO_CALIBRATION = "a head of 28 sigmoids gives no distribution over the 27; its calibration stands under multi_label_28"
 
+
+class EmotionTask(HeadTask):
+    """What a user feels, read at the end of the turn that says so."""
+
+    name = "emotion"
+    title = "emotion of the user's turn"
+    plural = "emotions"
+    labels = EMOTIONS_AND_NEUTRAL
+    reads = "user"
+    alone = True
+
+    @property
+    def classes(self) -> int:
+        """Neutral is no emotion."""
+        return len(EMOTIONS)
+
+    def outputs(self, sources: Mapping[str, Section]) -> tuple[str, ...]:
+        """27 or 28, as GoEmotions' `labels` says."""
+        return self.labels[: getattr(sources.get("goemotions"), "labels", len(EMOTIONS))]
+
+    def independent(self, outputs: int) -> bool:
+        """28 labels are."""
+        return outputs == len(EMOTIONS_AND_NEUTRAL)
+
+    def refuse(self, settings: HeadSettings, outputs: int) -> None:
+        """As of the base class."""
+        if self.independent(outputs) and settings.class_weights:
+            raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
+
+    def score(self, evidence: Evidence) -> dict[str, Any]:
+        """Both protocols."""
+        rows = {split: emotion_rows(found) for split, found in evidence.conversations.items()}
+        single, multi = _baselines(rows, evidence)
+        return {
+            "single_label_27": score_single(rows, evidence.logits, single, evidence.seed, evidence.served),
+            "multi_label_28": score_multi(rows, evidence.logits, multi, evidence.seed, evidence.served),
+        }
+
+    def protocols(self, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """27-way, which reports lead with, and all labels."""
+        return {"emotion, 27-way": scores["single_label_27"], "emotion, 28 labels": scores["multi_label_28"]}
+
+
+class EmotionRows(NamedTuple):
+    """GoEmotions rows of one split, those that are only neutral included.
+
+    Attributes:
+        texts: [rows].
+        labels: [rows, 28].
+    """
+
+    texts: list[str]
+    labels: BoolArray
+
+    @property
+    def single(self) -> BoolArray:
+        """[rows], True where the only official label is one of the 27 emotions: the rows of the 27-way protocol."""
+        return np.asarray((self.labels.sum(axis=1) == 1) & ~self.labels[:, len(EMOTIONS)])
+
+    def seen(self, others: "EmotionRows") -> BoolArray:
+        """[rows], True where the text, without regard to case, also stands in the other split, whatever its labels there."""
+        known = {text.lower() for text in others.texts}
+        return np.asarray([text.lower() in known for text in self.texts], dtype=bool)
+
+
+def emotion_rows(conversations: Sequence[Conversation]) -> EmotionRows:
+    """Rows of GoEmotions: one user turn each."""
+    turns = [conversation.turns[0] for conversation in conversations]
+    labels = np.zeros((len(turns), len(EMOTIONS_AND_NEUTRAL)), dtype=bool)
+    for row, turn in enumerate(turns):
+        labels[row, [EMOTIONS_AND_NEUTRAL.index(label) for label in turn.labels["emotion"]]] = True
+    return EmotionRows([turn.text for turn in turns], labels)
+
+
 Rows = Mapping[Split, EmotionRows]
 Logits = Mapping[Split, FloatArray]
-Baselines = Mapping[str, Fitted]
 
 
-def text_baselines(rows: Rows, checksums: Mapping[str, str]) -> tuple[Baselines, Baselines]:
-    """TF-IDF in the 27-way and in the 28-label protocol, from the cache where the data are the same."""
+def _baselines(rows: Rows, evidence: Evidence) -> tuple[dict[str, Any], dict[str, Any]]:
+    """TF-IDF and the linear probe, in the 27-way and in the 28-label protocol."""
+    if evidence.inputs is None:
+        return {}, {}
+    from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_labels, fit_text, scaled_features, text_features
+
+    targets = {split: _targets(one) for split, one in rows.items()}
 
     def fit() -> dict[str, Fitted]:
-        targets = {split: _targets(one) for split, one in rows.items()}
         single = fit_text(text_features({split: _single_texts(one) for split, one in rows.items()}, pieces=True), targets, len(EMOTIONS))
         everything = text_features({split: one.texts for split, one in rows.items()}, pieces=True)
         return {"single": single, "multi": fit_labels(everything, rows["train"].labels, single.c, sparse=True)}
 
-    found = cached("emotion", checksums, fit)
-    return {"tfidf": found["single"]}, {"tfidf": found["multi"]}
+    tfidf, inputs = cached("emotion", evidence.files, fit), evidence.inputs
+    probe = fit_dense(scaled_features({split: inputs[split][one.single] for split, one in rows.items()}), targets, len(EMOTIONS))
+    labelled = fit_labels(scaled_features(inputs), rows["train"].labels, probe.c, sparse=False)
+    return {"tfidf": tfidf["single"], "linear_probe": probe}, {"tfidf": tfidf["multi"], "linear_probe": labelled}
 
 
-def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> tuple[Baselines, Baselines]:
-    """The linear probe on the frozen base's states, [rows, hidden] a split, in both protocols."""
-    targets = {split: _targets(one) for split, one in rows.items()}
-    single = fit_dense(scaled_features({split: states[split][one.single] for split, one in rows.items()}), targets, len(EMOTIONS))
-    multi = fit_labels(scaled_features(states), rows["train"].labels, single.c, sparse=False)
-    return {"linear_probe": single}, {"linear_probe": multi}
-
-
-def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int, in_context: FloatArray | None = None) -> dict[str, Any]:
+def score_single(
+    rows: Rows, logits: Logits, baselines: Mapping[str, Any], seed: int, in_context: FloatArray | None = None
+) -> dict[str, Any]:
     """The 27-way protocol.
 
     Args:
@@ -69,56 +170,54 @@ def score_single(rows: Rows, logits: Logits, baselines: Baselines, seed: int, in
     test = rows["test"]
     truth, unseen = _targets(test), ~test.seen(rows["train"])[test.single]
     own = logits["test"][test.single][:, : len(EMOTIONS)]
-    guess = own.argmax(axis=1)
     clusters = np.arange(len(truth))
-    head = single_label_statistics(truth, own)
-    found: dict[str, Any] = {"protocol": SINGLE, **_both(truth, own, unseen, seed)}
+
+    def both(probabilities: FloatArray) -> dict[str, Any]:
+        return _both(lambda kept: single_label_statistics(truth[kept], probabilities[kept]), unseen, seed)
+
+    found: dict[str, Any] = {"protocol": SINGLE, **both(own)}
     absent = {}
     if in_context is not None:
         served = in_context[test.single][:, : len(EMOTIONS)]
-        changed = served.argmax(axis=1) != guess
-        found["in_context"] = _in_context(head, single_label_statistics(truth, served), changed, seed)
+        changed = served.argmax(axis=1) != own.argmax(axis=1)
+        found["in_context"] = _in_context(
+            single_label_statistics(truth, own), single_label_statistics(truth, served), changed, seed
+        )
     else:
         found["in_context"], absent["in_context"] = None, NO_CONTEXT
-    majority = int(np.bincount(_targets(rows["train"]), minlength=len(EMOTIONS)).argmax())
-    always = np.tile(np.arange(len(EMOTIONS)) == majority, (len(truth), 1)).astype(float)
-    found["majority"] = {"label": EMOTIONS[majority], **_both(truth, always, unseen, seed)}
-    found["baselines"] = {
-        name: {
-            "c": fitted.c,
-            **_both(truth, fitted.test, unseen, seed),
-            "head_minus_this": compared(head, single_label_statistics(truth, fitted.test), clusters, seed),
-        }
-        for name, fitted in baselines.items()
-    }
-    found["per_class"] = per_class(_one_hot(truth), _one_hot(guess), EMOTIONS)
-    found["labels"] = list(EMOTIONS)
-    found["confusion"] = confusion(truth, guess, len(EMOTIONS)).tolist()
+    found |= beside(truth, own, _targets(rows["train"]), baselines, EMOTIONS, clusters, seed, both)
     if logits["test"].shape[1] == len(EMOTIONS):
-        valid = rows["valid"]
-        found["calibration"] = calibration(own, truth, fit_temperature(logits["valid"][valid.single], _targets(valid)))
+        alone = {split: one[rows[split].single] for split, one in logits.items()}
+        found["calibration"] = calibrated(alone, {split: _targets(rows[split]) for split in logits})
     else:
         found["calibration"], absent["calibration"] = None, NO_CALIBRATION
     return {**found, **({"absent": absent} if absent else {})}
 
 
-def score_multi(rows: Rows, logits: Logits, baselines: Baselines, seed: int, in_context: FloatArray | None = None) -> dict[str, Any]:
+def score_multi(
+    rows: Rows, logits: Logits, baselines: Mapping[str, Any], seed: int, in_context: FloatArray | None = None
+) -> dict[str, Any]:
     """The 28-label protocol, arguments as for `score_single`; for a head with 27 outputs only the baselines, and why."""
+    from scipy.special import expit
+
+    from warmline.metrics.baselines import best_thresholds
+    from warmline.metrics.calibration import fit_multilabel_temperature, multilabel_calibration
+
     test, valid = rows["test"], rows["valid"]
     truth, unseen = test.labels, ~test.seen(rows["train"])
     clusters = np.arange(len(truth))
 
-    def guessed(fitted_valid: FloatArray, fitted_test: FloatArray) -> BoolArray:
-        return np.asarray(fitted_test >= best_thresholds(fitted_valid, valid.labels))
+    def both(guess: BoolArray) -> dict[str, Any]:
+        return _both(lambda kept: multi_label_statistics(truth[kept], guess[kept]), unseen, seed)
 
     found: dict[str, Any] = {"protocol": MULTI, "n": len(truth), "accuracy": None, "macro_f1": None, "weighted_f1": None}
     head: dict[str, Statistic] | None = None
     if logits["test"].shape[1] == len(EMOTIONS_AND_NEUTRAL):
-        guess = guessed(expit(logits["valid"]), expit(logits["test"]))
-        head = multi_label_statistics(truth, guess)
-        found |= _both_multi(truth, guess, unseen, seed)
-        found["per_class"] = per_class(truth, guess, EMOTIONS_AND_NEUTRAL)
         thresholds = best_thresholds(expit(logits["valid"]), valid.labels)
+        guess = np.asarray(expit(logits["test"]) >= thresholds)
+        head = multi_label_statistics(truth, guess)
+        found |= both(guess)
+        found["per_class"] = per_class(truth, guess, EMOTIONS_AND_NEUTRAL)
         found["thresholds"] = dict(zip(EMOTIONS_AND_NEUTRAL, thresholds.tolist(), strict=True))
         if in_context is not None:
             served = expit(in_context) >= thresholds
@@ -132,27 +231,28 @@ def score_multi(rows: Rows, logits: Logits, baselines: Baselines, seed: int, in_
         found["absent"] = {"head": NO_MULTI}
     found["baselines"] = {}
     for name, fitted in baselines.items():
-        guess = guessed(fitted.valid, fitted.test)
-        found["baselines"][name] = {"c": fitted.c, **_both_multi(truth, guess, unseen, seed)}
+        guess = np.asarray(fitted.test >= best_thresholds(fitted.valid, valid.labels))
+        found["baselines"][name] = {"c": fitted.c, **both(guess)}
         if head is not None:
             found["baselines"][name]["head_minus_this"] = compared(head, multi_label_statistics(truth, guess), clusters, seed)
     return found
 
 
-def _both(truth: IntArray, probabilities: FloatArray, unseen: BoolArray, seed: int) -> dict[str, Any]:
-    """All test rows, and those whose text does not also stand in train."""
-    kept = with_intervals(single_label_statistics(truth[unseen], probabilities[unseen]), np.arange(int(unseen.sum())), seed)
-    return {
-        **with_intervals(single_label_statistics(truth, probabilities), np.arange(len(truth)), seed),
-        "without_seen_texts": {"left_out": int((~unseen).sum()), **kept},
-    }
+def _both(statistics: Callable[[BoolArray], dict[str, Statistic]], unseen: BoolArray, seed: int) -> dict[str, Any]:
+    """All test rows, and those whose text does not also stand in train.
 
-
-def _both_multi(truth: BoolArray, guess: BoolArray, unseen: BoolArray, seed: int) -> dict[str, Any]:
-    kept = with_intervals(multi_label_statistics(truth[unseen], guess[unseen]), np.arange(int(unseen.sum())), seed)
+    Args:
+        statistics: Of the rows that are kept, from [rows].
+        unseen: [rows].
+        seed: Of the bootstrap.
+    """
+    everything = np.ones_like(unseen)
     return {
-        **with_intervals(multi_label_statistics(truth, guess), np.arange(len(truth)), seed),
-        "without_seen_texts": {"left_out": int((~unseen).sum()), **kept},
+        **with_intervals(statistics(everything), np.arange(len(unseen)), seed),
+        "without_seen_texts": {
+            "left_out": int((~unseen).sum()),
+            **with_intervals(statistics(unseen), np.arange(int(unseen.sum())), seed),
+        },
     }
 
 
@@ -171,7 +271,3 @@ def _targets(rows: EmotionRows) -> IntArray:
 
 def _single_texts(rows: EmotionRows) -> list[str]:
     return [text for text, single in zip(rows.texts, rows.single, strict=True) if single]
-
-
-def _one_hot(classes: IntArray) -> BoolArray:
-    return np.asarray(classes[:, None] == np.arange(len(EMOTIONS)))

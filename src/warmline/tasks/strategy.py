@@ -1,19 +1,32 @@
-"""The strategy head on ESConv's test split, beside what it must beat, with preference bias and a watch for leaks."""
+"""The support strategy of the assistant's next reply: ESConv's eight (Liu et al., ACL 2021, arXiv 2106.01144), read before the reply.
+
+The reply gives its strategy away: with it in the input a bag of words says 50 to 57 % of ESConv's strategies, without it about 30 %, and
+what honest models of these eight labels have published lies between 28 and 36 %. So a score far above what the earlier strategies tell is
+a reason to look for a leak, and evaluation warns of one.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from warmline.conversation import Split
-from warmline.data.labels import STRATEGIES
-from warmline.evaluation.leak import leak_warning
-from warmline.evaluation.rows import StrategyRows
-from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_text, scaled_features, text_features
-from warmline.metrics.calibration import calibration, fit_temperature
-from warmline.metrics.preference import preference
-from warmline.metrics.scores import compared, confusion, per_class, single_label_statistics, with_intervals
-from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
+from warmline.conversation import Conversation, Role, Split, Turn
+from warmline.metrics.scores import compared, confusion, single_label_statistics, with_intervals
+from warmline.metrics.statistics import FloatArray, IntArray
+from warmline.tasks.task import Evidence, HeadSettings, HeadTask, beside, calibrated
+
+STRATEGIES: tuple[str, ...] = (
+    "Question",
+    "Restatement or Paraphrasing",
+    "Reflection of feelings",
+    "Self-disclosure",
+    "Affirmation and Reassurance",
+    "Providing Suggestions",
+    "Information",
+    "Others",
+)
+"""ESConv's eight support strategies, in the order of its official `strategy.json`."""
 
 PROTOCOL = "8-way, reply unseen; earlier strategies are an input of the history baselines only"
 WITH_EARLIER = "8-way, reply unseen; the head, too, sees the annotated strategies of earlier replies"
@@ -21,42 +34,171 @@ AS_SERVED = "the same head on the replies to a user's turn, the only ones that s
 OWN_CHOICES = f"{AS_SERVED}, with its own probabilities in place of annotated earlier strategies"
 NO_PREFERENCE = "its errors do not connect all strategies, so that no Bradley-Terry strengths follow from them"
 HISTORY = ("history", "history_in_order")
+CONTEXT_TURNS = 3
+LAST_STRATEGIES = 3
+SUSPICIOUS = 0.45
+MARGIN = 0.10
+
+
+def leak_limit(history_accuracy: float) -> float:
+    """Accuracy above which a leak is likely: 45 % on ESConv; where strategies follow each other more strictly than there, 10 points more
+    than the best text-free predictor.
+
+    Args:
+        history_accuracy: Of the best predictor from earlier strategies and position, on the same rows.
+    """
+    return max(SUSPICIOUS, history_accuracy + MARGIN)
+
+
+def leak_warning(name: str, accuracy: float, history_accuracy: float) -> str | None:
+    """A line that says what to look for, or None.
+
+    Args:
+        name: Of the predictor.
+        accuracy: On the eight strategies of the test split.
+        history_accuracy: As for `leak_limit`.
+    """
+    limit = leak_limit(history_accuracy)
+    if accuracy <= limit:
+        return None
+    return (
+        f"{name}: {accuracy:.1%} is above {limit:.1%}, which honest strategy predictors do not reach (earlier strategies alone give "
+        f"{history_accuracy:.1%}); look for a leak of the reply into its input"
+    )
+
+
+class StrategySettings(HeadSettings):
+    """The strategy head."""
+
+    earlier_strategies: bool = Field(
+        False,
+        description="It also sees which strategies the earlier replies had: as annotated in training; when serving, its own "
+        "probabilities, since nobody annotates. A run of some hundred steps hardly learns to use them.",
+    )
+
+
+class StrategyTask(HeadTask):
+    """How the reply to come supports, read before its first token."""
+
+    name = "strategy"
+    title = "support strategy of the reply to come"
+    plural = "strategies"
+    labels = STRATEGIES
+    reads = "assistant"
+    settings = StrategySettings
+
+    def sees_earlier(self, settings: HeadSettings) -> bool:
+        """As configured."""
+        return isinstance(settings, StrategySettings) and settings.earlier_strategies
+
+    def score(self, evidence: Evidence) -> dict[str, Any]:
+        """8-way, with preference bias and warnings of a leak."""
+        rows = {split: strategy_rows(found) for split, found in evidence.conversations.items()}
+        found = score_strategy(rows, evidence.logits, _baselines(rows, evidence), evidence.seed, evidence.served)
+        if evidence.hidden is not None:
+            found["hidden_reply"] = evidence.hidden._asdict()
+            if (warning := evidence.hidden.warning(self.name)) is not None:
+                found["leak_warnings"].append(warning)
+        return found
+
+    def as_served(self, scores: dict[str, Any]) -> dict[str, Any] | None:
+        """Where a user has just spoken."""
+        served: dict[str, Any] | None = scores.get("own_choices")
+        return served
+
+    def warnings(self, scores: dict[str, Any]) -> list[str]:
+        """Of a leak."""
+        lines: list[str] = scores.get("leak_warnings", [])
+        return lines
+
+
+class StrategyRows(NamedTuple):
+    """Supporter turns of one split of ESConv.
+
+    Attributes:
+        targets: [rows], places in STRATEGIES.
+        dialogues: [rows], which conversation a row belongs to.
+        after: [rows], who spoke last before the reply; None where it opens the dialogue.
+        contexts: [rows], the last turns before the reply.
+        replies: [rows], the reply itself: never an input of a strategy predictor.
+        history: [rows, features], how often each strategy was used before, and the turn's position. No text.
+        history_in_order: [rows, features], that and the last three strategies in order, and whether the supporter spoke last.
+    """
+
+    targets: IntArray
+    dialogues: IntArray
+    after: list[Role | None]
+    contexts: list[str]
+    replies: list[str]
+    history: FloatArray
+    history_in_order: FloatArray
+
+
+def strategy_rows(conversations: Sequence[Conversation]) -> StrategyRows:
+    """One row for each labelled supporter turn."""
+    targets, dialogues, after, contexts, replies, history, in_order = [], [], [], [], [], [], []
+    for number, conversation in enumerate(conversations):
+        used: list[int] = []
+        for at, turn in enumerate(conversation.turns):
+            if not (label := turn.labels.get("strategy")):
+                continue
+            before = conversation.turns[:at]
+            after.append(before[-1].role if before else None)
+            contexts.append(" ".join(one.text for one in before[-CONTEXT_TURNS:]))
+            replies.append(turn.text)
+            history.append(_history(used, at))
+            in_order.append(np.concatenate([history[-1], _in_order(used, before)]))
+            used.append(STRATEGIES.index(label[0]))
+            targets.append(used[-1])
+            dialogues.append(number)
+    return StrategyRows(
+        np.asarray(targets, dtype=np.int64),
+        np.asarray(dialogues, dtype=np.int64),
+        after,
+        contexts,
+        replies,
+        np.asarray(history),
+        np.asarray(in_order),
+    )
+
+
+def _history(used: list[int], position: int) -> FloatArray:
+    return np.concatenate([np.bincount(used, minlength=len(STRATEGIES)), [position]]).astype(np.float64)
+
+
+def _in_order(used: list[int], before: Sequence[Turn]) -> FloatArray:
+    last = np.zeros((LAST_STRATEGIES, len(STRATEGIES)))
+    for back, strategy in enumerate(reversed(used[-LAST_STRATEGIES:])):
+        last[back, strategy] = 1
+    shares = np.bincount(used, minlength=len(STRATEGIES)) / max(len(used), 1)
+    position = [np.log1p(len(before)), 1 / (1 + len(before)), float(bool(before) and before[-1].role == "assistant")]
+    return np.concatenate([last.ravel(), shares, position])
 
 Rows = Mapping[Split, StrategyRows]
 Logits = Mapping[Split, FloatArray]
-Baselines = Mapping[str, Fitted]
 
 
-def text_baselines(rows: Rows, checksums: Mapping[str, str]) -> Baselines:
-    """The text-free histories and TF-IDF of the last turns, from the cache where the data are the same."""
+def _baselines(rows: Rows, evidence: Evidence) -> dict[str, Any]:
+    """The text-free histories (earlier strategies and position), TF-IDF of the last turns, and the linear probe."""
+    if evidence.inputs is None:
+        return {}
+    from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_text, scaled_features, text_features
+
+    classes, targets = len(STRATEGIES), {split: one.targets for split, one in rows.items()}
 
     def fit() -> dict[str, Fitted]:
+        texts = text_features({split: one.contexts for split, one in rows.items()}, pieces=False)
         return {
-            "history": history_baseline(rows, in_order=False),
-            "history_in_order": history_baseline(rows, in_order=True),
-            "tfidf": text_baseline({split: one.contexts for split, one in rows.items()}, rows),
+            "history": fit_dense(scaled_features({split: one.history for split, one in rows.items()}), targets, classes),
+            "history_in_order": fit_dense(scaled_features({split: one.history_in_order for split, one in rows.items()}), targets, classes),
+            "tfidf": fit_text(texts, targets, classes),
         }
 
-    return cached("strategy", checksums, fit)
+    probe = fit_dense(scaled_features(evidence.inputs), targets, classes)
+    return {**cached("strategy", evidence.files, fit), "linear_probe": probe}
 
 
-def history_baseline(rows: Rows, in_order: bool) -> Fitted:
-    """Earlier strategies and position, no text: as counts, or with the last three in order as well."""
-    features = scaled_features({split: one.history_in_order if in_order else one.history for split, one in rows.items()})
-    return fit_dense(features, _targets(rows), len(STRATEGIES))
-
-
-def text_baseline(texts: Mapping[Split, Sequence[str]], rows: Rows) -> Fitted:
-    """TF-IDF of a text a row."""
-    return fit_text(text_features(texts, pieces=False), _targets(rows), len(STRATEGIES))
-
-
-def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> Baselines:
-    """The linear probe on the frozen base's states, [rows, hidden] a split."""
-    return {"linear_probe": fit_dense(scaled_features(states), _targets(rows), len(STRATEGIES))}
-
-
-def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, by_own_choices: FloatArray | None = None) -> dict[str, Any]:
+def score_strategy(rows: Rows, logits: Logits, baselines: Mapping[str, Any], seed: int, by_own_choices: FloatArray | None = None) -> dict[str, Any]:
     """Scores of head and baselines.
 
     Args:
@@ -72,32 +214,22 @@ def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, 
         predictor whose accuracy is too good to be honest.
     """
     test = rows["test"]
-    truth, own = test.targets, logits["test"]
-    guess = own.argmax(axis=1)
-    head = single_label_statistics(truth, own)
+    truth, own, clusters = test.targets, logits["test"], test.dialogues
+
+    def told(probabilities: FloatArray) -> dict[str, Any]:
+        return {
+            **with_intervals(single_label_statistics(truth, probabilities), clusters, seed),
+            "preference": preferences(truth, probabilities.argmax(axis=1)),
+        }
+
     found: dict[str, Any] = {
         "protocol": PROTOCOL if by_own_choices is None else WITH_EARLIER,
-        "dialogues": len(np.unique(test.dialogues)),
-        **with_intervals(head, test.dialogues, seed),
+        "dialogues": len(np.unique(clusters)),
+        **told(own),
+        "own_choices": _as_served(test, own, by_own_choices, seed),
+        **beside(truth, own, rows["train"].targets, baselines, STRATEGIES, clusters, seed, told),
+        "calibration": calibrated(logits, {split: rows[split].targets for split in logits}),
     }
-    found["own_choices"] = _as_served(test, own, by_own_choices, seed)
-    majority = int(np.bincount(rows["train"].targets, minlength=len(STRATEGIES)).argmax())
-    always = np.tile(np.arange(len(STRATEGIES)) == majority, (len(truth), 1)).astype(float)
-    found["majority"] = {"label": STRATEGIES[majority], **with_intervals(single_label_statistics(truth, always), test.dialogues, seed)}
-    found["baselines"] = {
-        name: {
-            "c": fitted.c,
-            **with_intervals(single_label_statistics(truth, fitted.test), test.dialogues, seed),
-            "head_minus_this": compared(head, single_label_statistics(truth, fitted.test), test.dialogues, seed),
-            "preference": preferences(truth, fitted.test.argmax(axis=1)),
-        }
-        for name, fitted in baselines.items()
-    }
-    found["per_class"] = per_class(_one_hot(truth), _one_hot(guess), STRATEGIES)
-    found["labels"] = list(STRATEGIES)
-    found["confusion"] = confusion(truth, guess, len(STRATEGIES)).tolist()
-    found["preference"] = preferences(truth, guess)
-    found["calibration"] = calibration(own, truth, fit_temperature(logits["valid"], rows["valid"].targets))
     found["leak_warnings"] = leak_warnings(found)
     return found
 
@@ -134,15 +266,9 @@ def leak_warnings(scores: dict[str, Any]) -> list[str]:
 
 def preferences(truth: IntArray, guess: IntArray) -> dict[str, Any]:
     """Preference bias and each strategy's preference (mean 1), or null and the reason."""
+    from warmline.metrics.preference import preference
+
     found = preference(confusion(truth, guess, len(STRATEGIES)))
     if found is None:
         return {"bias": None, "strengths": None, "absent": NO_PREFERENCE}
     return {"bias": found.bias, "strengths": dict(zip(STRATEGIES, found.strengths.tolist(), strict=True))}
-
-
-def _targets(rows: Rows) -> dict[Split, IntArray]:
-    return {split: one.targets for split, one in rows.items()}
-
-
-def _one_hot(classes: IntArray) -> BoolArray:
-    return np.asarray(classes[:, None] == np.arange(len(STRATEGIES)))

@@ -23,6 +23,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.lock import LOCK, hold
 from warmline.model.artifacts import build_model, save_artifact
+from warmline.model.device import Place, choose_place
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
 from warmline.model.transformers_backbone import load_tokenizer
@@ -36,7 +37,6 @@ from warmline.training.checkpoint import (
     verify_checkpoint,
 )
 from warmline.training.curves import draw_curves
-from warmline.training.device import Place, choose_place
 from warmline.training.manifest import make_manifest, record_base, record_resumption, refuse_changes
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer

@@ -15,10 +15,10 @@ from warmline.checksums import sampled_sha256
 from warmline.config import ModelConfig, RunConfig
 from warmline.errors import WarmlineError
 from warmline.model.choose import Choice
+from warmline.model.device import Place
 from warmline.model.transformers_backbone import model_path
 from warmline.runs import RunFolder, read_manifest, write_json
-from warmline.sources import data_checksums
-from warmline.training.device import Place
+from warmline.data.enabled import data_checksums
 from warmline.training.teachers import teacher_hashes
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")

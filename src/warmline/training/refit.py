@@ -16,10 +16,10 @@ from torch import Tensor
 from warmline.config import HeadConfig, RunConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
+from warmline.model.device import Place
 from warmline.model.heads import EmotionHead, StrategyHead
 from warmline.model.losses import TargetSettings, emotion_loss, strategy_loss
 from warmline.model.multitask import MultiTaskModel
-from warmline.training.device import Place
 from warmline.training.ensemble import fit_ensemble
 from warmline.training.linear import fit_linear
 from warmline.training.teachers import HEADS, Head

@@ -15,9 +15,9 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate
 from warmline.errors import WarmlineError
+from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.rounding import AGREEMENT, gap, tolerance
-from warmline.training.device import Place
 
 PROBE_TOKENS = 512
 

@@ -20,16 +20,16 @@ from torch import Tensor
 from warmline.cache import cache_file, keep
 from warmline.config import RunConfig, load_config
 from warmline.data.encoding import EncodedSource, encode_source
-from warmline.data.labels import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, all_draws, collate, sequential_rows
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
+from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_manifest
-from warmline.sources import data_checksums, enabled_sources
-from warmline.training.device import Place
+from warmline.data.enabled import data_checksums, enabled_sources
 
 Head = Literal["emotion", "strategy"]
 HEADS: tuple[Head, ...] = ("emotion", "strategy")

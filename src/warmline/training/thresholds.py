@@ -17,8 +17,8 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.packing import all_draws
 from warmline.metrics.scores import confusion
 from warmline.metrics.statistics import FloatArray, IntArray
+from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
-from warmline.training.device import Place
 from warmline.training.teachers import HEADS, Head, head_logits
 
 RESAMPLES = 25

@@ -13,9 +13,9 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
 from warmline.errors import WarmlineError
+from warmline.model.device import Place
 from warmline.model.losses import chunked_kl
 from warmline.model.multitask import MultiTaskModel
-from warmline.training.device import Place
 
 _SUMS = ("lm", "emotion", "strategy", "safety", "task_kl", "emotion_hits", "strategy_hits")
 

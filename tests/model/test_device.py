@@ -5,7 +5,7 @@ import torch
 
 from warmline.config import TrainingConfig
 from warmline.errors import WarmlineError
-from warmline.training.device import choose_place
+from warmline.model.device import choose_place
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -1,0 +1,56 @@
+"""Does a head that reads before the reply see the reply? Hide it and look whether the head still says the very same."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from warmline.data.encoding import EncodedSource
+from warmline.metrics.statistics import FloatArray
+from warmline.model.reader import Reader
+from warmline.model.rounding import gap, tolerance
+from warmline.tasks.task import HiddenReply
+
+
+def hide_replies(reader: Reader, head: str, source: EncodedSource, logits: FloatArray, seed: int) -> HiddenReply:
+    """Score the split once more, in each conversation with one reply, and all that follows it, overwritten by other tokens.
+
+    Overwritten and not cut off: with as many tokens in the same places, what does not depend on them comes out the same to the last bit, in
+    any precision (`model/rounding.py`, which also knows the one exception). A reply that is cut off changes shapes and with them the
+    rounding, which in bf16 is enough to break a near tie; and how far a conversation alone is from itself in a batch does not measure
+    that: on a CPU it may be nothing at all. So a head that reads a reply is found by the smallest change. What the length of the reply
+    would tell it is not looked for.
+
+    Args:
+        reader: As when the split was scored.
+        head: One that reads assistants' turns.
+        source: The encoded test split, its replies with it (objective `lm`).
+        logits: [rows, outputs], what the head said when the split was scored.
+        seed: Of the turns that are asked.
+    """
+    tokens, asked = _overwritten(source, head, seed)
+    again, before = torch.from_numpy(reader.said(head, [replace(source, tokens=tokens)]).logits), torch.from_numpy(logits)
+    allowed = tolerance(reader.model, reader.place.dtype)
+    return HiddenReply(len(asked), sum(gap(before[row], again[row]) > allowed for row in asked))
+
+
+def _overwritten(source: EncodedSource, head: str, seed: int) -> tuple[np.ndarray, list[int]]:
+    """The split's tokens, [all tokens], with a header's last token in place of everything after it, and the head's rows to ask."""
+    random = np.random.default_rng(seed)
+    tokens, asked = source.tokens.copy(), []
+    for index in range(len(source)):
+        encoded = source[index]
+        labels = encoded.labels[head]
+        if not len(labels):
+            continue
+        turn = int(random.integers(len(labels)))
+        asked.append(int(source.label_ends[head][index]) - len(labels) + turn)
+        end = int(source.token_ends[index])
+        start = end - len(encoded.tokens) + _reply_start(encoded.replies, int(labels[turn, 0]))
+        tokens[start:end] = tokens[start - 1]
+    return tokens, asked
+
+
+def _reply_start(replies: np.ndarray, position: int) -> int:
+    """First token of the reply that a target belongs to: the first reply that ends after the position that is read."""
+    return int(replies[replies[:, 1] > position][0, 0])

@@ -1,0 +1,156 @@
+"""Reading encoded conversations with a model, without a gradient: everything that is read of them comes from here.
+
+Conversations are packed into passes of so many tokens and stay in their order, so that row i of what is returned is label i of the source.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warmline.data.encoding import EncodedSource
+from warmline.data.mixture import Draw
+from warmline.data.packing import Batch, Row, all_draws, collate, reply_states, sequential_rows
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
+from warmline.model.device import Place
+from warmline.model.multitask import MultiTaskModel
+from warmline.progress import watched
+
+
+class Pass(NamedTuple):
+    """One forward pass.
+
+    Attributes:
+        row: The conversations.
+        batch: The same, packed, on the model's device.
+        states: [tokens, hidden].
+    """
+
+    row: Row
+    batch: Batch
+    states: Tensor
+
+
+class Said(NamedTuple):
+    """What a head says of some conversations, and what people said.
+
+    Attributes:
+        logits: [rows, outputs].
+        own_choices: [rows, outputs], with the head's own probabilities in place of annotated earlier labels; the same as `logits` where it
+            sees none.
+        labels: [rows, labels], True where one applies.
+        conversations: [rows], a number for the conversation that each row belongs to.
+    """
+
+    logits: FloatArray
+    own_choices: FloatArray
+    labels: BoolArray
+    conversations: IntArray
+
+
+class Reader(NamedTuple):
+    """A model, where and how precisely it runs, and how much at a time.
+
+    Attributes:
+        model: In evaluation mode. Inside `model.backbone.reference()` the states are the base's.
+        place: Device and precision.
+        pass_tokens: Tokens of a forward pass.
+    """
+
+    model: MultiTaskModel
+    place: Place
+    pass_tokens: int
+
+    @torch.no_grad()
+    def passes(self, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None, doing: str | None = None) -> Iterator[Pass]:
+        """Every conversation once, in order.
+
+        Args:
+            sources: What the draws point into.
+            draws: Which; None takes all.
+            doing: Shown beside a progress bar; None shows none.
+        """
+        rows = list(sequential_rows(sources, all_draws(sources) if draws is None else draws, self.pass_tokens))
+        for row in rows if doing is None else watched(rows, doing):
+            batch = collate(sources, [row]).to(self.model.backbone.device)
+            with self.place.autocast():
+                states = self.model.states(batch)
+            yield Pass(row, batch, states)
+
+    @torch.no_grad()
+    def said(self, head: str, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None) -> Said:
+        """What a head says of every labelled turn.
+
+        Args:
+            head: Its name.
+            sources: As for `passes`.
+            draws: As for `passes`.
+        """
+        own, parts = self.model.heads[head], []
+        for one in self.passes(sources, draws, f"{head} head"):
+            rows = one.batch.heads[head]
+            logits = own.read(one.states, rows)
+            choices = logits if not own.sees_earlier else self._own_choices(head, one)
+            parts.append((logits.double(), choices.double(), rows.targets.bool(), self._conversations(one, rows.positions, sources)))
+        return Said(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
+
+    @torch.no_grad()
+    def inputs(self, head: str, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None) -> FloatArray:
+        """What a head's first layers read at every labelled turn, [rows, width], fp32: a probe on them sees what the head sees.
+
+        Args:
+            head: Its name.
+            sources: As for `passes`.
+            draws: As for `passes`.
+        """
+        own, parts = self.model.heads[head], [np.zeros((0, 0), np.float32)]
+        for one in self.passes(sources, draws, f"what the {head} head reads"):
+            rows = one.batch.heads[head]
+            states = own.scale(one.states)[rows.positions].float()
+            parts.append((torch.cat([states, rows.earlier], dim=1) if own.sees_earlier else states).cpu().numpy())
+        return np.concatenate(parts[1:] or parts)
+
+    def _own_choices(self, head: str, one: Pass) -> Tensor:
+        """[rows, outputs], conversation by conversation."""
+        own, positions = self.model.heads[head], one.batch.heads[head].positions
+        states = own.scale(one.states)
+        edges = torch.searchsorted(positions, one.batch.bounds.to(positions.dtype)).tolist()
+        return torch.cat([own.by_own_choices(states[positions[first:end]]) for first, end in zip(edges[:-1], edges[1:], strict=True)])
+
+    def _conversations(self, one: Pass, positions: Tensor, sources: Sequence[EncodedSource]) -> Tensor:
+        """[rows], the number of each row's conversation; parts of a split one share it."""
+        numbers = torch.tensor([(draw.source << 32) + int(sources[draw.source].originals[draw.conversation]) for draw in one.row])
+        return numbers[torch.searchsorted(one.batch.bounds.cpu(), positions.cpu().to(torch.int32), right=True) - 1]
+
+
+class BaseStates:
+    """The base's final hidden states at the safety set's reply positions, computed once.
+
+    Neither the base nor the safety set changes during a run, so one pass replaces a second forward in every step. 2 bytes times the
+    hidden size a token: 8 KiB at 8B, about 130 MB for the whole set.
+
+    Args:
+        model: Its backbone's `reference()` gives the base.
+        sources: Those the draws point into.
+        place: Device and precision of the run, so that the KL starts at 0.
+    """
+
+    _PASS_TOKENS = 2048
+
+    def __init__(self, model: MultiTaskModel, sources: Sequence[EncodedSource], place: Place) -> None:
+        self._hidden_size = model.backbone.hidden_size
+        self._states: dict[Draw, Tensor] = {}
+        draws = [draw for draw in all_draws(sources) if "safety" in sources[draw.source].objectives]
+        with model.backbone.reference():
+            for one in Reader(model, place, self._PASS_TOKENS).passes(sources, draws):
+                lengths = [len(reply_states(sources[draw.source][draw.conversation])) for draw in one.batch.safety_draws]
+                of_each = one.states[one.batch.safety_positions].split(lengths)
+                self._states.update(zip(one.batch.safety_draws, (each.clone() for each in of_each), strict=True))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """[safety targets, hidden], in the batch's order."""
+        if not batch.safety_draws:
+            return torch.zeros(0, self._hidden_size, device=batch.tokens.device)
+        return torch.cat([self._states[draw] for draw in batch.safety_draws])
