@@ -12,8 +12,8 @@ from warmline.evaluation.baselines import (
     Fitted,
     best_thresholds,
     cached,
-    fit_dense,
     fit_labels,
+    fit_probe,
     fit_text,
     scaled_features,
     text_features,
@@ -51,7 +51,7 @@ def text_baselines(rows: Rows, checksums: Mapping[str, str]) -> tuple[Baselines,
 def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> tuple[Baselines, Baselines]:
     """The linear probe on the frozen base's states, [rows, hidden] a split, in both protocols."""
     targets = {split: _targets(one) for split, one in rows.items()}
-    single = fit_dense(scaled_features({split: states[split][one.single] for split, one in rows.items()}), targets, len(EMOTIONS))
+    single = fit_probe({split: states[split][one.single] for split, one in rows.items()}, targets, len(EMOTIONS))
     multi = fit_labels(scaled_features(states), rows["train"].labels, single.c, sparse=False)
     return {"linear_probe": single}, {"linear_probe": multi}
 

@@ -1,28 +1,20 @@
-"""A linear probe: what a frozen representation knows, whether or not the head that reads it was ever trained."""
+"""What a linear probe is fitted on and scored by: the states that a head reads, with their labels."""
 
-import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from warmline.data.encoding import EncodedSource
 from warmline.data.labels import EMOTIONS
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.evaluation.statistics import IntArray
 from warmline.model.multitask import MultiTaskModel
 from warmline.training.device import Place
 
-IntArray = npt.NDArray[np.int64]
 HeadName = Literal["emotion", "strategy"]
-
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-"""Inverse L2 strengths among which the validation split chooses: wide states with few rows need the small ones."""
 
 
 class Readings(NamedTuple):
@@ -37,20 +29,6 @@ class Readings(NamedTuple):
     states: npt.NDArray[np.float32]
     labels: IntArray
     conversations: IntArray
-
-
-class Probe(NamedTuple):
-    """A fitted probe on the test split.
-
-    Attributes:
-        guess: [test rows].
-        strength: The chosen one of STRENGTHS.
-        train_rows: Rows it was fitted on.
-    """
-
-    guess: IntArray
-    strength: float
-    train_rows: int
 
 
 @torch.no_grad()
@@ -85,27 +63,6 @@ def read_states(
         conversations.append(numbers[at])
     none = np.zeros(0, np.int64)
     return Readings(np.concatenate(states), np.concatenate([none, *labels]), np.concatenate([none, *conversations]))
-
-
-def fit_probe(train: Readings, valid: Readings, test: Readings) -> Probe:
-    """Logistic regression on standardised states; its strength is the one with the best validation accuracy.
-
-    Args:
-        train: At least two labels.
-        valid: Chooses the strength; without rows the strongest regularisation is taken.
-        test: What is guessed.
-    """
-    best: tuple[float, Probe] | None = None
-    for strength in STRENGTHS if len(valid.labels) else STRENGTHS[:1]:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the weakest regularisation may need more rounds, and is rarely chosen
-            model.fit(train.states, train.labels)
-        accuracy = float((model.predict(valid.states) == valid.labels).mean()) if len(valid.labels) else 0.0
-        if best is None or accuracy > best[0]:
-            best = accuracy, Probe(model.predict(test.states), strength, len(train.labels))
-    assert best is not None  # noqa: S101 - STRENGTHS is not empty
-    return best[1]
 
 
 def known_emotions(batch: Batch) -> IntArray:

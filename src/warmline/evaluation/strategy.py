@@ -7,7 +7,7 @@ import numpy as np
 
 from warmline.data.conversation import Split
 from warmline.data.labels import STRATEGIES
-from warmline.evaluation.baselines import Fitted, cached, fit_dense, fit_text, scaled_features, text_features
+from warmline.evaluation.baselines import Fitted, cached, fit_dense, fit_probe, fit_text, scaled_features, text_features
 from warmline.evaluation.calibration import calibration, fit_temperature
 from warmline.evaluation.leak import leak_warning
 from warmline.evaluation.preference import preference
@@ -53,7 +53,7 @@ def text_baseline(texts: Mapping[Split, Sequence[str]], rows: Rows) -> Fitted:
 
 def probe_baselines(rows: Rows, states: Mapping[Split, FloatArray]) -> Baselines:
     """The linear probe on the frozen base's states, [rows, hidden] a split."""
-    return {"linear_probe": fit_dense(scaled_features(states), _targets(rows), len(STRATEGIES))}
+    return {"linear_probe": fit_probe(states, _targets(rows), len(STRATEGIES))}
 
 
 def score_strategy(rows: Rows, logits: Logits, baselines: Baselines, seed: int, by_own_choices: FloatArray | None = None) -> dict[str, Any]:
