@@ -133,11 +133,12 @@ def trial(
 
 def _ask(teacher: RunFolder, path: Path, data_dir: str | None, overrides: Sequence[str]) -> None:
     """Let the cache have a teacher's opinions, so that many runs at a time need not ask at once. Runs of 27 emotions ask one of 28 too."""
+    from warmline.training.teachers import Teachers
+
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
     from warmline.model.transformers_backbone import load_tokenizer
     from warmline.training.device import choose_place
-    from warmline.training.teachers import Teachers
 
     for labels in sorted({27, load_config(teacher.config).data.sources.goemotions.labels}):
         of_study = [f"data.sources.goemotions.labels={labels}", f"distill.teachers=[{teacher.path}]"]

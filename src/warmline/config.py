@@ -59,11 +59,6 @@ class ModelConfig(_Section):
     template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
         "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
     )
-    bidirectional: bool = Field(
-        False,
-        description="Every token sees its whole conversation, later tokens too. Such a run cannot reply and would read replies that are "
-        "not yet there: it is a teacher (distill.teachers) of single turns, so goemotions is its only source.",
-    )
 
 
 class LoraSettings(_Section):
@@ -85,8 +80,7 @@ class EmpatheticDialoguesConfig(_Section):
     """EmpatheticDialogues: language model on the listener's turns."""
 
     enabled: bool = Field(True, description="Use this source.")
-    objectives: tuple[Objective, ...] = Field(("lm",), description="What it trains; emotion needs situation_as_emotion.")
-    situation_as_emotion: bool = Field(False, description="Label the speaker's first turn through the documented 32-to-27 map.")
+    objectives: tuple[Objective, ...] = Field(("lm",), description="What it trains.")
 
 
 class ESConvConfig(_Section):
@@ -154,46 +148,11 @@ class HeadConfig(_Section):
 
     hidden_size: Count | None = Field(None, description="Width of one hidden layer; null for a linear head.")
     dropout: Share = Field(0.1, description="Dropout on the state that the head reads.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target's mass that is spread evenly over the classes.")
     class_weights: Exponent = Field(
         0.0,
         description="x: each target counts in proportion to n^-x of its class's n training targets, with mean 1 over these. 0 counts all "
         "alike, 1 gives every class the same part of the loss; none, sqrt and balanced are 0, 0.5 and 1. Lifts rare classes (macro-F1), "
-        "costs accuracy and calibration. 28 labels have thresholds for that and take 0.",
-    )
-    final_states: bool = Field(False, description="Read the final states although heads.layer names a layer for the other head.")
-    refit: Positive | None = Field(
-        None,
-        description="C: after the last step a linear head is fitted anew on the finished states, to the minimum of its loss on every "
-        "training row plus L2 of that strength (as of logistic regression, on states scaled to variance 1). null leaves it as trained.",
-    )
-    ensemble: Count | None = Field(
-        None,
-        description="After the last step, so many small networks are trained on the finished states, each with its part of hidden_size; "
-        "their mean becomes the head. null leaves it as trained.",
-    )
-    thresholds: Positive | None = Field(
-        None,
-        description="Weight of accuracy: after the last step (and the fit) each class's logit is moved to where macro-F1 plus so many "
-        "times accuracy is greatest on the validation split. null names the likeliest class. 28 labels have their own and take null.",
-    )
-
-    @model_validator(mode="after")
-    def _fits_anew(self) -> "HeadConfig":
-        if self.refit is not None and self.hidden_size is not None:
-            raise ValueError("refit fits a linear head; set hidden_size to null, or refit")
-        if self.ensemble is not None and (self.hidden_size is None or self.hidden_size % self.ensemble):
-            raise ValueError("ensemble shares hidden_size out among its networks; set hidden_size to a multiple of it, or ensemble to null")
-        return self
-
-
-class EmotionHeadConfig(HeadConfig):
-    """The emotion head."""
-
-    pooling: Literal["last", "attention"] = Field(
-        "last",
-        description="What it reads. last: the state at the user turn's last token. attention: a learned mean of the states of that turn, "
-        "up to and with its last token.",
+        "costs accuracy and calibration. 28 labels have thresholds from validation for that and take 0.",
     )
 
 
@@ -203,31 +162,15 @@ class StrategyHeadConfig(HeadConfig):
     earlier_strategies: bool = Field(
         False,
         description="It also sees which strategies the earlier replies had: as annotated in training; when serving, its own "
-        "probabilities, since nobody annotates. A run of some hundred steps hardly learns to use them; refit does.",
+        "probabilities, since nobody annotates. A run of some hundred steps hardly learns to use them.",
     )
 
 
 class HeadsConfig(_Section):
     """The two heads."""
 
-    layer: Count | None = Field(
-        None,
-        description="Decoder layer whose output the heads read, counted from 1; null: the final states, after the last norm. An inner "
-        "layer runs on transformers (fused or plain), not on Unsloth.",
-    )
-    emotion: EmotionHeadConfig = EmotionHeadConfig()
+    emotion: HeadConfig = HeadConfig()
     strategy: StrategyHeadConfig = StrategyHeadConfig()
-
-
-class DistillConfig(_Section):
-    """What earlier runs say of the training rows, learned by the heads beside the labels."""
-
-    teachers: tuple[Folder, ...] = Field(
-        (),
-        description="Folders of finished runs, `~` is home. A head learns from the mean of those that were trained on its objective; one "
-        "that none was trained on learns from labels alone. Any base model will do. 27 emotions can learn from 28 labels, not the reverse.",
-    )
-    share: Share = Field(0.7, description="Share of the teachers' probabilities in a head's targets; the labels have the rest.")
 
 
 class LossWeights(_Section):
@@ -298,7 +241,6 @@ class RunConfig(_Section):
     lora: LoraSettings | None = Field(LoraSettings(), description="null trains every weight: for tiny models only.")
     data: DataConfig = DataConfig()
     heads: HeadsConfig = HeadsConfig()
-    distill: DistillConfig = DistillConfig()
     loss: LossWeights = LossWeights()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -315,12 +257,10 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "RunConfig":
         sources = self.data.sources
-        if "emotion" in sources.empathetic_dialogues.objectives and not sources.empathetic_dialogues.situation_as_emotion:
-            raise ValueError("data.sources.empathetic_dialogues: emotion needs situation_as_emotion: true")
         if "strategy" in (*sources.goemotions.objectives, *sources.empathetic_dialogues.objectives, *sources.safety.objectives):
             raise ValueError("data.sources: only esconv has strategies")
-        if "emotion" in (*sources.esconv.objectives, *sources.safety.objectives):
-            raise ValueError("data.sources: esconv and safety have no emotion labels on turns")
+        if "emotion" in (*sources.empathetic_dialogues.objectives, *sources.esconv.objectives, *sources.safety.objectives):
+            raise ValueError("data.sources: only goemotions has emotion labels on turns")
         if {"lm", "safety"} & set(sources.goemotions.objectives):
             raise ValueError("data.sources.goemotions: a single user turn has no reply to train on")
         if not any(getattr(sources, name).enabled for name in SourcesConfig.model_fields):
@@ -332,13 +272,6 @@ class RunConfig(_Section):
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
         if sources.goemotions.labels == 28 and self.heads.emotion.class_weights:
             raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
-        if sources.goemotions.labels == 28 and self.heads.emotion.thresholds is not None:
-            raise ValueError("heads.emotion.thresholds: evaluation chooses those of 28 labels; set it to null")
-        if self.heads.layer is not None and self.heads.emotion.final_states and self.heads.strategy.final_states:
-            raise ValueError("heads.layer: both heads keep to the final states; set it to null, or final_states of one head to false")
-        others = [name for name in SourcesConfig.model_fields if name != "goemotions" and getattr(sources, name).enabled]
-        if self.model.bidirectional and others:
-            raise ValueError(f"model.bidirectional: {others[0]} has replies, which would leak into what is read before them; disable it")
         if self.lora is None and self.model.load_in_4bit:
             raise ValueError("lora: null cannot train 4-bit weights; set model.load_in_4bit: false")
         return self
@@ -396,9 +329,56 @@ def parse_config(content: dict[str, Any], place: str) -> RunConfig:
         WarmlineError: the first problem, with its key, what was expected and the nearest known key.
     """
     try:
-        return RunConfig.model_validate(content)
+        return RunConfig.model_validate(without_retired(content, place))
     except ValidationError as error:
         raise WarmlineError(f"{place}: {_explain(error)}") from None
+
+
+_ANY: Any = object()
+_RETIRED: dict[str, Any] = {
+    "model.bidirectional": False,
+    "data.sources.empathetic_dialogues.situation_as_emotion": False,
+    "heads.layer": None,
+    "heads.emotion.pooling": "last",
+    **{
+        f"heads.{head}.{name}": neutral
+        for head in ("emotion", "strategy")
+        for name, neutral in {"final_states": False, "refit": None, "ensemble": None, "thresholds": None, "label_smoothing": 0}.items()
+    },
+    "distill.teachers": [],
+    "distill.share": _ANY,
+    "distill": {},
+}
+"""Settings that are no more, and the value at which each changed nothing. A section follows its keys."""
+
+
+def without_retired(content: dict[str, Any], place: str) -> dict[str, Any]:
+    """A configuration that came as plain data, without the retired settings that older ones have.
+
+    Args:
+        content: Left as it is.
+        place: Where it came from.
+
+    Raises:
+        WarmlineError: a retired setting has a value that would change the run.
+    """
+    for key, neutral in _RETIRED.items():
+        content = _without(content, key.split("."), key, neutral, place)
+    return content
+
+
+def _without(section: Any, levels: Sequence[str], key: str, neutral: Any, place: str) -> Any:
+    first, *below = levels
+    if not isinstance(section, dict) or first not in section:
+        return section
+    if below:
+        return {**section, first: _without(section[first], below, key, neutral, place)}
+    if neutral is not _ANY and section[first] != neutral:
+        raise WarmlineError(
+            f"{place}: `{key}`: retired, since runs showed no gain from it (research/LOG.md says what was measured); leave it out, "
+            f"got {_shown(section[first])}"
+        )
+    return {name: value for name, value in section.items() if name != first}
 
 
 def dump_config(config: RunConfig) -> str:

@@ -181,7 +181,7 @@ def test_a_served_last_turn_is_read_where_training_read_it(template, system_prom
     ]
     reader = Reader(backbone=None, heads=None, template=prompted, place=CPU)
     served = reader.last_turns(talks)
-    for name in ("tokens", "position_ids", "bounds", "emotion_starts", "emotion_positions"):
+    for name in ("tokens", "position_ids", "bounds", "emotion_positions"):
         assert torch.equal(getattr(served, name), getattr(expected, name)), name
     assert served.longest == expected.longest
     for at, talk in enumerate(talks):  # and one at a time, as they come

@@ -213,7 +213,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def same_training(main: RunFolder, wanted: RunConfig) -> bool:
     """Whether a run's last checkpoint holds the very weights that training `wanted` in one process here would give.
 
-    Configuration (but for what cannot matter), files of data, base and teachers, steps, rows a step, device and precision are compared.
+    Configuration (but for what cannot matter), files of data and base, steps, rows a step, device and precision are compared.
     """
     steps = main.steps()
     if not steps or not all(path.is_file() for path in (main.config, main.plan, main.manifest, main.metrics, main.heads_description)):

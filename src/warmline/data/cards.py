@@ -37,8 +37,8 @@ FACTS: dict[str, _Facts] = {
         (
             "Lines are split on `,` without quoting, `_comma_` becomes a comma, runs of white space become one space.",
             "Odd turns are the user, even turns the assistant; the files' `speaker_idx` are worker ids and are not used.",
-            "The situation text (`prompt`), `selfeval` and `tags` are never input. The situation label is kept on the conversation; with "
-            "`situation_as_emotion` it also labels the speaker's first turn through the map in `warmline/data/labels.py` (off by default).",
+            "The situation text (`prompt`), `selfeval` and `tags` are never input. The situation label is kept on the conversation and "
+            "trains nothing.",
         ),
         (
             "A default CSV reader merges rows, because text holds bare quotation marks.",

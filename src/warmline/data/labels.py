@@ -1,4 +1,4 @@
-"""Label names, in the order the heads use, and the optional map from situations to emotions."""
+"""Label names, in the order the heads use."""
 
 EMOTIONS: tuple[str, ...] = (
     "admiration",
@@ -48,44 +48,38 @@ STRATEGIES: tuple[str, ...] = (
 )
 """ESConv's eight support strategies, in the order of its official `strategy.json`."""
 
-SITUATION_TO_EMOTIONS: dict[str, tuple[str, ...]] = {
-    "afraid": ("fear",),
-    "angry": ("anger",),
-    "annoyed": ("annoyance",),
-    "anticipating": (),
-    "anxious": ("nervousness",),
-    "apprehensive": ("nervousness",),
-    "ashamed": ("embarrassment", "remorse"),
-    "caring": ("caring",),
-    "confident": ("optimism",),
-    "content": ("joy",),
-    "devastated": ("grief", "sadness"),
-    "disappointed": ("disappointment",),
-    "disgusted": ("disgust",),
-    "embarrassed": ("embarrassment",),
-    "excited": ("excitement",),
-    "faithful": (),
-    "furious": ("anger",),
-    "grateful": ("gratitude",),
-    "guilty": ("remorse",),
-    "hopeful": ("optimism",),
-    "impressed": ("admiration",),
-    "jealous": (),
-    "joyful": ("joy",),
-    "lonely": ("sadness",),
-    "nostalgic": (),
-    "prepared": (),
-    "proud": ("pride",),
-    "sad": ("sadness",),
-    "sentimental": (),
-    "surprised": ("surprise",),
-    "terrified": ("fear",),
-    "trusting": (),
-}
-"""EmpatheticDialogues' 32 situations and the GoEmotions classes that share their name or plain meaning.
-
-Off by default. A situation without a close class maps to nothing rather than to a guess: a wrong label costs more than a missing
-one. Used by `situation_as_emotion`, which labels the speaker's first turn.
-"""
-
-SITUATIONS: tuple[str, ...] = tuple(SITUATION_TO_EMOTIONS)
+SITUATIONS: tuple[str, ...] = (
+    "afraid",
+    "angry",
+    "annoyed",
+    "anticipating",
+    "anxious",
+    "apprehensive",
+    "ashamed",
+    "caring",
+    "confident",
+    "content",
+    "devastated",
+    "disappointed",
+    "disgusted",
+    "embarrassed",
+    "excited",
+    "faithful",
+    "furious",
+    "grateful",
+    "guilty",
+    "hopeful",
+    "impressed",
+    "jealous",
+    "joyful",
+    "lonely",
+    "nostalgic",
+    "prepared",
+    "proud",
+    "sad",
+    "sentimental",
+    "surprised",
+    "terrified",
+    "trusting",
+)
+"""EmpatheticDialogues' 32 situation labels. They stand beside the text; no head learns them."""

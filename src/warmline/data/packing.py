@@ -9,13 +9,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from warmline.data.conversation import OBJECTIVES, Objective
 from warmline.data.earlier import FEATURES, annotated, earlier_features
-from warmline.data.encoding import Encoded, EncodedSource, Int32
+from warmline.data.encoding import Encoded, EncodedSource
 from warmline.data.labels import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw, MixtureSampler, SamplerState
 
@@ -118,7 +117,6 @@ class Batch:
         lm_positions: [lm targets], states that predict a reply token.
         lm_targets: [lm targets], those tokens.
         emotion_positions: [emotion targets].
-        emotion_starts: [emotion targets], first token of the turn that each of them closes.
         emotion_targets: [emotion targets, 28], 1 where a label applies, fp32.
         strategy_positions: [strategy targets].
         strategy_targets: [strategy targets, 8], 1 at the label, fp32.
@@ -126,7 +124,6 @@ class Batch:
         safety_positions: [safety targets], states that predict a reply token of a safety conversation.
         safety_weights: [safety targets], 1 / (reply tokens of its conversation), so that each conversation sums to a mean, fp32.
         safety_draws: The safety conversations, in order, to look up the base's states.
-        draws: All conversations, in order, to look up what teachers say of their labels.
     """
 
     tokens: Tensor
@@ -136,7 +133,6 @@ class Batch:
     lm_positions: Tensor
     lm_targets: Tensor
     emotion_positions: Tensor
-    emotion_starts: Tensor
     emotion_targets: Tensor
     strategy_positions: Tensor
     strategy_targets: Tensor
@@ -144,7 +140,6 @@ class Batch:
     safety_positions: Tensor
     safety_weights: Tensor
     safety_draws: tuple[Draw, ...]
-    draws: tuple[Draw, ...]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
@@ -167,8 +162,7 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
     encoded = [sources[draw.source][draw.conversation] for draw in draws]
     bounds = np.concatenate([[0], np.cumsum([len(one.tokens) for one in encoded])])
     lm, safety, weights, emotion, strategy = [], [], [], [], []
-    starts, earlier = [], [torch.zeros(0, FEATURES)]
-    safety_draws = []
+    earlier, safety_draws = [torch.zeros(0, FEATURES)], []
     for draw, one, start in zip(draws, encoded, bounds[:-1], strict=True):
         objectives = sources[draw.source].objectives
         predicting = reply_states(one) + start
@@ -179,7 +173,6 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
             weights.append(np.full(len(predicting), 1 / len(predicting)))
             safety_draws.append(draw)
         emotion.append(one.emotion + [[start, 0]])
-        starts.append(turn_starts(one.tokens, one.emotion[:, 0]) + start)
         if len(one.strategy):
             earlier.append(earlier_features(annotated(one.strategy[:, 1])))
         strategy.append(one.strategy + [[start, 0]])
@@ -195,7 +188,6 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
         lm_positions=torch.from_numpy(lm_positions),
         lm_targets=torch.from_numpy(tokens[lm_positions + 1]),
         emotion_positions=torch.from_numpy(emotions[:, 0].copy()),
-        emotion_starts=torch.from_numpy(_joined(starts)),
         emotion_targets=torch.from_numpy(bits.astype(np.float32)),
         strategy_positions=torch.from_numpy(strategies[:, 0].copy()),
         strategy_targets=annotated(strategies[:, 1]),
@@ -203,24 +195,7 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
         safety_positions=torch.from_numpy(_joined(safety)),
         safety_weights=torch.from_numpy(np.concatenate([np.zeros(0), *weights]).astype(np.float32)),
         safety_draws=tuple(safety_draws),
-        draws=tuple(draws),
     )
-
-
-def turn_starts(tokens: Int32, ends: Int32) -> npt.NDArray[np.int64]:
-    """First token of each turn: one past the end-of-turn token before its own, or 0.
-
-    Args:
-        tokens: [tokens], of one conversation.
-        ends: [turns], where end-of-turn tokens stand.
-
-    Returns:
-        [turns].
-    """
-    if not len(ends):
-        return np.zeros(0, np.int64)
-    every = np.flatnonzero(tokens == tokens[ends[0]])
-    return np.concatenate([[-1], every])[np.searchsorted(every, ends)] + 1
 
 
 def reply_states(encoded: Encoded) -> np.ndarray:

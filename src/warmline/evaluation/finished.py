@@ -32,19 +32,18 @@ class FinishedRun(NamedTuple):
     place: Place
 
     @classmethod
-    def open(cls, path: Path, bidirectional: bool = False) -> "FinishedRun":
+    def open(cls, path: Path) -> "FinishedRun":
         """Load the artefact of a finished run.
 
         Args:
             path: The folder.
-            bidirectional: As of `load_artifact`.
 
         Raises:
             WarmlineError: an unfinished run, or parts that do not belong together.
         """
         folder = RunFolder.open(path)
         place = choose_place(load_config(folder.config).training)
-        return cls(folder, *load_artifact(folder, place.device, place.dtype, bidirectional=bidirectional), place)
+        return cls(folder, *load_artifact(folder, place.device, place.dtype), place)
 
     @property
     def companion(self) -> Companion:

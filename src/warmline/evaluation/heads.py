@@ -32,7 +32,7 @@ class HeadPredictions(NamedTuple):
 
 
 class BaseStates(NamedTuple):
-    """The frozen base's hidden states where the heads read: the same layer, the same places.
+    """The frozen base's hidden states where the heads read.
 
     Attributes:
         emotion: [emotion rows, hidden].

@@ -33,7 +33,7 @@ def score_validation(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         WarmlineError: an unfinished run, missing data.
     """
-    finished = FinishedRun.open(path, bidirectional=True)
+    finished = FinishedRun.open(path)
     config = finished.config
     scores: dict[str, Any] = {}
     for source in enabled_sources(config.data):

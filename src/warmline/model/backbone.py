@@ -30,27 +30,15 @@ class Sampling(NamedTuple):
     seed: int | None = None
 
 
-class States(NamedTuple):
-    """What one forward pass gives.
-
-    Attributes:
-        final: [tokens, hidden], after the last norm: what the language model's losses and logits are made of.
-        inner: [tokens, hidden], the output of the layer that `heads.layer` names; where it names none, the final states.
-    """
-
-    final: Tensor
-    inner: Tensor
-
-
 class Prefill(NamedTuple):
     """One conversation after its forward pass.
 
     Attributes:
-        states: Of its tokens, what `hidden` gives.
+        states: [tokens, hidden], what `hidden` gives.
         cache: Its keys and values.
     """
 
-    states: States
+    states: Tensor
     cache: DynamicCache
 
 
@@ -84,8 +72,8 @@ class Backbone(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As of any `nn.Module`; those that require a gradient are tuned."""
 
-    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> States:
-        """Hidden states, causal inside each conversation: [tokens] to [tokens, hidden].
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
+        """Hidden states after the last norm, causal inside each conversation: [tokens] to [tokens, hidden].
 
         Args:
             tokens: [tokens], token ids.

@@ -111,26 +111,11 @@ def token_kl(hidden: Tensor, unembedding: Tensor, base_hidden: Tensor, base_unem
     return found
 
 
-class TargetSettings(NamedTuple):
-    """How one head's targets enter its loss.
+class ClassWeights(NamedTuple):
+    """What a target of each class counts, [classes] a head; None counts each once."""
 
-    Attributes:
-        smoothing: Share of each target's mass that is spread evenly over the classes.
-        weights: [classes], what a target of each class counts; None counts each once.
-    """
-
-    smoothing: float = 0.0
-    weights: Tensor | None = None
-
-
-class HeadTargets(NamedTuple):
-    """The settings of both heads."""
-
-    emotion: TargetSettings = TargetSettings()
-    strategy: TargetSettings = TargetSettings()
-
-
-PLAIN = TargetSettings()
+    emotion: Tensor | None = None
+    strategy: Tensor | None = None
 
 
 def class_weights(counts: Sequence[float], exponent: float) -> list[float] | None:
@@ -151,43 +136,41 @@ def class_weights(counts: Sequence[float], exponent: float) -> list[float] | Non
     return [weight / mean for weight in raw]
 
 
-def emotion_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLAIN) -> Tensor:
+def emotion_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum over rows of the emotion loss.
 
     Args:
         logits: [rows, 27] for softmax cross-entropy, several labels sharing the mass; [rows, 28] for binary cross-entropy, the sum
             over labels: what all 28 answers of a row cost, so that `loss.emotion` weighs either kind of row alike.
-        targets: [rows, 28], 1 where a label applies, or soft ones.
-        settings: Smoothing; with 27 also weights. A row of several labels has the mean of their weights.
+        targets: [rows, 28], 1 where a label applies.
+        weights: [27], what a target of each class counts; a row of several labels has the mean of theirs. 28 labels have none.
 
     Returns:
         Scalar, fp32, nats.
     """
     if logits.shape[1] == targets.shape[1]:
-        smooth = targets * (1 - settings.smoothing) + settings.smoothing / 2
-        return binary_cross_entropy_with_logits(logits, smooth, reduction="sum")
+        return binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     among = targets[:, : logits.shape[1]]
     shared = among / among.sum(dim=1, keepdim=True)
-    return _soft_cross_entropy(logits, shared, settings)
+    return _soft_cross_entropy(logits, shared, weights)
 
 
-def strategy_loss(logits: Tensor, targets: Tensor, settings: TargetSettings = PLAIN) -> Tensor:
+def strategy_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum over rows of the cross-entropy.
 
     Args:
         logits: [rows, 8].
-        targets: [rows, 8], how much of each target is each strategy's: 1 at the label, or soft ones.
-        settings: Smoothing and weights.
+        targets: [rows, 8], 1 at the label.
+        weights: [8], what a target of each class counts.
     """
-    return _soft_cross_entropy(logits, targets, settings)
+    return _soft_cross_entropy(logits, targets, weights)
 
 
-def _soft_cross_entropy(logits: Tensor, targets: Tensor, settings: TargetSettings) -> Tensor:
+def _soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     """Sum over rows; both [rows, classes]."""
-    smooth = targets * (1 - settings.smoothing) + settings.smoothing / logits.shape[1]
-    each = smooth * log_softmax(logits, dim=1)
-    if settings.weights is not None:
-        each = each * (targets @ settings.weights)[:, None]
+    each = targets * log_softmax(logits, dim=1)
+    if weights is not None:
+        each = each * (targets @ weights)[:, None]
     return -each.sum()
 
 

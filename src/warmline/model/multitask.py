@@ -12,12 +12,11 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.labels import STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, reply_states, sequential_rows
-from warmline.model.backbone import Backbone, States
+from warmline.model.backbone import Backbone
 from warmline.model.heads import HeadLogits, Heads
 from warmline.model.losses import (
-    HeadTargets,
+    ClassWeights,
     LossTerms,
-    TargetSettings,
     Term,
     chunked_cross_entropy,
     chunked_kl,
@@ -34,17 +33,17 @@ class MultiTaskModel(nn.Module):
         backbone: A `Backbone` that is an `nn.Module`.
         heads: Made for the backbone's hidden size.
 
-    `targets` says how the heads' targets enter their losses; training sets it from its data (`head_targets`).
+    `class_weights` says what the heads' targets count; training sets it from its data (`count_weights`).
     """
 
     def __init__(self, backbone: Backbone, heads: Heads) -> None:
         super().__init__()
-        self.targets = HeadTargets()
+        self.class_weights = ClassWeights()
         self.backbone = backbone
         self.heads = heads
 
-    def states(self, batch: Batch) -> States:
-        """Hidden states of a batch's tokens."""
+    def states(self, batch: Batch) -> Tensor:
+        """Hidden states of a batch's tokens, [tokens, hidden]."""
         return self.backbone.hidden(batch.tokens, batch.position_ids, batch.bounds, batch.longest)
 
     def forward(self, batch: Batch, base_states: Tensor) -> LossTerms:
@@ -56,23 +55,23 @@ class MultiTaskModel(nn.Module):
         """
         return self.terms(self.states(batch), batch, base_states)[0]
 
-    def terms(self, states: States, batch: Batch, base_states: Tensor) -> tuple[LossTerms, HeadLogits]:
+    def terms(self, states: Tensor, batch: Batch, base_states: Tensor) -> tuple[LossTerms, HeadLogits]:
         """The loss terms and head logits of given states."""
         logits = self.heads(states, batch)
-        unembedding, final = self.backbone.unembedding, states.final
-        lm = chunked_cross_entropy(final[batch.lm_positions], unembedding, batch.lm_targets)
-        safety = chunked_kl(final[batch.safety_positions], unembedding, base_states, self.backbone.base_unembedding, batch.safety_weights)
+        unembedding, weights = self.backbone.unembedding, self.class_weights
+        lm = chunked_cross_entropy(states[batch.lm_positions], unembedding, batch.lm_targets)
+        safety = chunked_kl(states[batch.safety_positions], unembedding, base_states, self.backbone.base_unembedding, batch.safety_weights)
         terms = LossTerms(
             lm=Term(lm, len(batch.lm_targets)),
-            emotion=Term(emotion_loss(logits.emotion, batch.emotion_targets, self.targets.emotion), len(batch.emotion_targets)),
-            strategy=Term(strategy_loss(logits.strategy, batch.strategy_targets, self.targets.strategy), len(batch.strategy_targets)),
+            emotion=Term(emotion_loss(logits.emotion, batch.emotion_targets, weights.emotion), len(batch.emotion_targets)),
+            strategy=Term(strategy_loss(logits.strategy, batch.strategy_targets, weights.strategy), len(batch.strategy_targets)),
             safety=Term(safety, len(batch.safety_draws)),
         )
         return terms, logits
 
 
-def head_targets(config: HeadsConfig, sources: Sequence[EncodedSource], emotions: int, device: torch.device) -> HeadTargets:
-    """How the heads' targets enter their losses, with class weights counted on the training data.
+def count_weights(config: HeadsConfig, sources: Sequence[EncodedSource], emotions: int, device: torch.device) -> ClassWeights:
+    """What the heads' targets count, by the classes' frequencies in the training data.
 
     Args:
         config: Of the heads.
@@ -87,9 +86,8 @@ def head_targets(config: HeadsConfig, sources: Sequence[EncodedSource], emotions
     found = {}
     for name, of_head in (("emotion", config.emotion), ("strategy", config.strategy)):
         weights = class_weights(counts[name].tolist(), of_head.class_weights)
-        tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
-        found[name] = TargetSettings(of_head.label_smoothing, tensor)
-    return HeadTargets(**found)
+        found[name] = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+    return ClassWeights(**found)
 
 
 _BASE_TOKENS = 2048  # of one forward pass over the safety set
@@ -122,7 +120,7 @@ class BaseStates:
             for row in sequential_rows(sources, draws, _BASE_TOKENS):
                 batch = collate(sources, [row]).to(model.backbone.device)
                 with model.backbone.reference(), autocast:
-                    states = model.states(batch).final[batch.safety_positions]
+                    states = model.states(batch)[batch.safety_positions]
                 of_each = states.split([len(reply_states(source[draw.conversation])) for draw in batch.safety_draws])
                 self._states.update(zip(batch.safety_draws, (each.clone() for each in of_each), strict=True))
 

@@ -342,7 +342,7 @@ class Engine:
         try:
             with self._place.autocast(), self._backbone.reference() if making.base else nullcontext():
                 states, cache = self._backbone.prefill(torch.tensor(making.prompt, device=self._place.device))
-                logits = self._backbone.logits(states.final[-1:])
+                logits = self._backbone.logits(states[-1:])
             reading = None
             if self._reader is not None and making.turn is not None:
                 reading = self._reader.read(making.turn, states, making.prompt)

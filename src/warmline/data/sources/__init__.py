@@ -77,7 +77,7 @@ def load_source(source: Source, split: Split, config: DataConfig) -> Loaded:
         WarmlineError: bad or missing files.
     """
     if source.name == "empathetic_dialogues":
-        return empathetic_dialogues.load(source.folder, split, config.sources.empathetic_dialogues.situation_as_emotion)
+        return empathetic_dialogues.load(source.folder, split)
     if source.name == "esconv":
         return esconv.load(source.folder, split)
     if source.name == "goemotions":

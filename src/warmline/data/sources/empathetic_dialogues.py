@@ -7,20 +7,19 @@ are the speaker (our user), even turns the listener (our assistant); the files' 
 from pathlib import Path
 
 from warmline.data.conversation import Conversation, Loaded, Split, Turn
-from warmline.data.labels import SITUATION_TO_EMOTIONS
+from warmline.data.labels import SITUATIONS
 from warmline.data.sources.files import read_text
 from warmline.errors import WarmlineError, shown
 
 HEADER = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
 
 
-def load(folder: Path, split: Split, situation_as_emotion: bool = False) -> Loaded:
+def load(folder: Path, split: Split) -> Loaded:
     """Load one split.
 
     Args:
         folder: Holds train.csv, valid.csv and test.csv.
         split: Which file.
-        situation_as_emotion: Label the speaker's first turn with the GoEmotions classes of `SITUATION_TO_EMOTIONS`.
 
     Returns:
         One conversation for each `conv_id`, in file order.
@@ -40,7 +39,7 @@ def load(folder: Path, split: Split, situation_as_emotion: bool = False) -> Load
         if len(fields) not in (8, 9):  # the ninth, in some official lines, holds retrieval candidates
             raise WarmlineError(f"{path}:{number}: {len(fields)} fields, expected 8 or 9 (a comma in text is `_comma_`)")
         conversation_id, position, situation, text = fields[0], fields[1], fields[2], _text(fields[5])
-        if situation not in SITUATION_TO_EMOTIONS:
+        if situation not in SITUATIONS:
             raise WarmlineError(f"{path}:{number}: unknown emotion label `{shown(situation)}`, expected one of the 32 situations")
         if not text:
             raise WarmlineError(f"{path}:{number}: empty utterance in {shown(conversation_id)}; remove the conversation")
@@ -54,8 +53,7 @@ def load(folder: Path, split: Split, situation_as_emotion: bool = False) -> Load
     if not grouped:
         raise WarmlineError(f"{path}: no conversation; the file is truncated, fetch it again")
     conversations = tuple(
-        _conversation(conversation_id, situation, utterances, situation_as_emotion)
-        for conversation_id, (situation, utterances) in grouped.items()
+        _conversation(conversation_id, situation, utterances) for conversation_id, (situation, utterances) in grouped.items()
     )
     return Loaded(conversations, rows=len(conversations), left_out={})
 
@@ -64,10 +62,6 @@ def _text(field: str) -> str:
     return " ".join(field.replace("_comma_", ",").split())
 
 
-def _conversation(conversation_id: str, situation: str, utterances: list[str], situation_as_emotion: bool) -> Conversation:
-    emotions = SITUATION_TO_EMOTIONS[situation] if situation_as_emotion else ()
-    turns = tuple(
-        Turn("user", text, emotions=emotions if index == 0 else ()) if index % 2 == 0 else Turn("assistant", text)
-        for index, text in enumerate(utterances)
-    )
+def _conversation(conversation_id: str, situation: str, utterances: list[str]) -> Conversation:
+    turns = tuple(Turn("assistant" if index % 2 else "user", text) for index, text in enumerate(utterances))
     return Conversation(conversation_id, turns, situation=situation)
