@@ -46,13 +46,14 @@ ALPHAS = (0.25, 0.5, 1.0)
 @app.command()
 def prepare(config: ConfigFile, data_dir: DataDir = None, overrides: Overrides = None) -> None:
     """Encode every split and fit the text baselines, so that many processes need not do it at once."""
+    from warmline.evaluation.rows import emotion_rows, strategy_rows
+
     from warmline.conversation import SPLITS
-    from warmline.data.encoding import encode_source, encode_split
     from warmline.data.enabled import data_checksums, enabled_sources
+    from warmline.data.encoding import encode_source, encode_split
     from warmline.data.template import ChatTemplate
     from warmline.evaluation import emotion, strategy
     from warmline.evaluation.evaluate import READ_FOR, evaluation_data
-    from warmline.evaluation.rows import emotion_rows, strategy_rows
     from warmline.model.transformers_backbone import load_tokenizer
 
     run = _config(config, data_dir, overrides)
@@ -120,6 +121,7 @@ def trial(
 ) -> None:
     """One trial."""
     from warmline.evaluation.validation import score_validation
+
     from warmline.training.loop import train
 
     own = [f"name={name}", f"seed={seed}", f"output_dir={folder}", "validation.artifact=last", "validation.every=1000000"]
@@ -133,11 +135,12 @@ def trial(
 
 def _ask(teacher: RunFolder, path: Path, data_dir: str | None, overrides: Sequence[str]) -> None:
     """Let the cache have a teacher's opinions, so that many runs at a time need not ask at once. Runs of 27 emotions ask one of 28 too."""
+    from warmline.training.teachers import Teachers
+
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
-    from warmline.model.transformers_backbone import load_tokenizer
     from warmline.model.device import choose_place
-    from warmline.training.teachers import Teachers
+    from warmline.model.transformers_backbone import load_tokenizer
 
     for labels in sorted({27, load_config(teacher.config).data.sources.goemotions.labels}):
         of_study = [f"data.sources.goemotions.labels={labels}", f"distill.teachers=[{teacher.path}]"]

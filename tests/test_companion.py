@@ -13,9 +13,8 @@ from tests.reference.objectives import states_alone
 from tests.tools import CPU, ESCONV, GOEMOTIONS, one_of_each, pack
 from warmline.companion import Companion
 from warmline.conversation import Conversation, Turn
+from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import EncodedSource, encode, encode_split
-from warmline.tasks.emotion import EMOTIONS
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.mixture import Draw
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
@@ -23,7 +22,8 @@ from warmline.model.artifacts import build_model, load_artifact
 from warmline.model.backbone import Sampling
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder
-from warmline.data.enabled import enabled_sources
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 
 SAD = [Message(role="user", content="My cat ran away and I keep looking at her bowl.")]
 TALK = [*SAD, Message(role="assistant", content="Oh no. How long ago?"), Message(role="user", content="Two days. I can't sleep.")]
@@ -90,14 +90,9 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("layer", "emotion_final"), [(None, False), (1, False), (1, True)])
-def test_pooled_turns_and_own_choices_are_read_as_in_training(
-    layer: int | None, emotion_final: bool, tiny_config: ConfigFactory, tmp_path: Path
-) -> None:
-    """With attention pooling and earlier strategies: serving reads the turn that training read, and the head's own choices."""
-    emotion_head = {"pooling": "attention", "final_states": emotion_final}
-    heads = {"layer": layer, "emotion": emotion_head, "strategy": {"earlier_strategies": True}}
-    config = tiny_config(tmp_path, heads=heads, data={"row_tokens": 2048})
+def test_own_choices_are_read_as_in_training(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    """With earlier strategies: serving reads the turn that training read, and the head's own choices."""
+    config = tiny_config(tmp_path, heads={"strategy": {"earlier_strategies": True}}, data={"row_tokens": 2048})
     model, template = build_model(config, CPU.device, CPU.dtype).eval(), ChatTemplate(load_tokenizer(config.model))
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
@@ -111,18 +106,9 @@ def test_pooled_turns_and_own_choices_are_read_as_in_training(
     states = model.states(batch)
     reading = Companion(model, template, CPU).read(as_messages(conversation)[:4])
     emotion = model.heads(states, batch).emotion[2].softmax(0)
-    seen = states.final if emotion_final else states.inner
-    seen = torch.nn.functional.rms_norm(seen, seen.shape[-1:], eps=1e-6)
-    assert torch.equal(emotion, model.heads.emotion.read(seen, batch.emotion_starts, batch.emotion_positions)[2].softmax(0))
     assert list(reading.emotion.values()) == pytest.approx(emotion.tolist(), abs=1e-6)
     own = model.heads.strategy.by_own_choices(model.heads.strategy.pick(states)[batch.strategy_positions])[-1].softmax(0)
     assert list(reading.strategy.values()) == pytest.approx(own.tolist(), abs=1e-6)
-    starts = batch.emotion_starts.tolist()
-    assert starts[0] == 0
-    assert "My dog" in template.tokenizer.decode(batch.tokens[starts[0] : int(batch.emotion_positions[0]) + 1])
-    second = template.tokenizer.decode(batch.tokens[starts[1] : int(batch.emotion_positions[1]) + 1])
-    assert "I miss her so much." in second
-    assert "I am here" not in second
 
 
 @pytest.mark.parametrize("before", [TALK[:2], [Message(role="system", content="Be brief.")], [*TALK, Message(role="user", content="So.")]])

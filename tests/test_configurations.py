@@ -37,7 +37,6 @@ def of_the_sample(name: str, folder: Path, every: int) -> RunConfig:
     changes = [f"output_dir={folder / 'runs'}", "data.dir=sample", f"checkpoint.every={every}", "checkpoint.keep=9"]
     changes += [f"model.name={base(folder / 'base')}"] if base else []
     changes += ["training.max_steps=12", "data.row_tokens=512"]  # on a CPU
-    changes += ["distill.teachers=[]"] if name == "gemma3-270m" else []
     return load_config(CONFIGS / f"{name}.yaml", changes)
 
 

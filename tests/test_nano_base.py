@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from nano.card import write_card
 from nano.corpus import BUCKET_BITS, LINE_WORDS, bucket, sample_lines
 from warmline.config import DataConfig
-from warmline.data.template import ChatTemplate, Message, choose_template
 from warmline.data.enabled import enabled_sources
+from warmline.data.template import ChatTemplate, Message, choose_template
 
 NANO = Path(str(resources.files("warmline") / "assets" / "nano"))
 ASKED = "<|im_start|>user\nI got the job! I start on Monday.<|im_end|>\n<|im_start|>assistant\n"

@@ -17,9 +17,9 @@ from warmline.config import RunConfig, TrainingConfig
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate
 from warmline.data.template import ChatTemplate
+from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
-from warmline.model.device import Place
 from warmline.training.loop import train
 from warmline.training.view import View
 

@@ -24,10 +24,10 @@ from nano.tutor import FRAMES, Clock
 from warmline.config import DataConfig
 from warmline.conversation import SPLITS, Conversation
 from warmline.data.enabled import enabled_sources
-from warmline.sources.files import sample_dir
 from warmline.data.template import ChatTemplate, Message
 from warmline.plain_yaml import read_yaml
 from warmline.safety.overlap import text_hash
+from warmline.sources.files import sample_dir
 
 VOCABULARY = 8192
 SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -23,8 +23,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrain
 from nano.gemma import GemmaSampler
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Split
-from warmline.tasks.emotion import EMOTIONS
 from warmline.data.enabled import enabled_sources
+from warmline.tasks.emotion import EMOTIONS
 
 SHARES = {"prose": 0.30, "dialogue": 0.48, "support": 0.10, "comment": 0.12}
 """Of the sampling time. Prose comes first, from the untuned model."""

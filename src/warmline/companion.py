@@ -13,18 +13,18 @@ from torch import Tensor
 from warmline.config import load_config
 from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import encode
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL, NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Layout, Message
 from warmline.errors import WarmlineError, refuse_half_characters
 from warmline.model.artifacts import load_artifact
-from warmline.model.backbone import Backbone, Sampling, States
+from warmline.model.backbone import Backbone, Sampling
 from warmline.model.device import Place, choose_place
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
 from warmline.safety.crisis import fill_slots
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL, NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 
 _ROLES = ("system", "user", "assistant")
 
@@ -92,21 +92,22 @@ class Reader(NamedTuple):
         batch, head = turns.to(self.backbone.device), self.heads.emotion
         with self.place.autocast():
             states = self.backbone.hidden(batch.tokens, batch.position_ids, batch.bounds, batch.longest)
-        return head.read(head.pick(states), batch.emotion_starts, batch.emotion_positions)
+        logits: Tensor = head(head.pick(states)[batch.emotion_positions])
+        return logits
 
     @torch.no_grad()
-    def strategy(self, states: States, prompt: list[int]) -> Tensor:
+    def strategy(self, states: Tensor, prompt: list[int]) -> Tensor:
         """Logits of the reply to come, [8].
 
         Args:
-            states: Of the whole prompt.
+            states: [tokens, hidden], of the whole prompt.
             prompt: Token ids, ending with the header of the reply to come.
         """
         head, headers = self.heads.strategy, reply_headers(prompt, self.template.layout)
-        asked = torch.tensor(headers if head.sees_earlier else headers[-1:], device=states.final.device)
+        asked = torch.tensor(headers if head.sees_earlier else headers[-1:], device=states.device)
         return head.by_own_choices(head.pick(states)[asked])[-1]
 
-    def read(self, turn: Batch, states: States, prompt: list[int]) -> Reading:
+    def read(self, turn: Batch, states: Tensor, prompt: list[int]) -> Reading:
         """What both heads say of one conversation.
 
         Args:

@@ -299,7 +299,7 @@ def read_manifest(run: RunFolder) -> dict[str, Any]:
         WarmlineError: there is none, or it is damaged.
     """
     found = read_json(run.manifest)
-    may_lack = ("base_sha256", "teachers_sha256", "versions")
+    may_lack = ("base_sha256", "versions")
     if (
         not isinstance(found, dict)
         or not (isinstance(found.get("base_model"), str) and isinstance(found.get("data_sha256"), dict))

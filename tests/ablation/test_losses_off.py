@@ -21,7 +21,7 @@ from warmline.training.schedule import rate_factor
 def test_gradient_is_that_of_the_other_losses(variant: str, tiny: Tiny, sources: list) -> None:
     batch = pack(sources, one_of_each(sources, ED, ESCONV, GOEMOTIONS, SAFETY, GOEMOTIONS))
     with tiny.model.backbone.reference():
-        base_states = tiny.model.states(batch).final[batch.safety_positions]
+        base_states = tiny.model.states(batch)[batch.safety_positions]
     perturb(tiny.model)
     tiny.model.eval()
     weights = variant_config(tiny.config, variant, 13).loss

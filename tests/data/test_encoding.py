@@ -13,13 +13,13 @@ from tests.tools import CPU
 from warmline.companion import Reader
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Turn
+from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode, encode_source, encode_split
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import all_draws, collate, reply_states
 from warmline.data.template import END_OF_TURN, ChatTemplate, as_messages
-from warmline.data.enabled import enabled_sources
 from warmline.sources import esconv
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 
 ALL = ("lm", "emotion", "strategy", "safety")
 SAMPLE = DataConfig(dir="sample")
@@ -183,7 +183,7 @@ def test_a_served_last_turn_is_read_where_training_read_it(template, system_prom
     ]
     reader = Reader(backbone=None, heads=None, template=prompted, place=CPU)
     served = reader.last_turns(talks)
-    for name in ("tokens", "position_ids", "bounds", "emotion_starts", "emotion_positions"):
+    for name in ("tokens", "position_ids", "bounds", "emotion_positions"):
         assert torch.equal(getattr(served, name), getattr(expected, name)), name
     assert served.longest == expected.longest
     for at, talk in enumerate(talks):  # and one at a time, as they come

@@ -12,10 +12,10 @@ from tests.reference.collate import slow_collate
 from warmline.config import DataConfig
 from warmline.data.earlier import FEATURES, annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw, MixtureSampler
-from warmline.data.packing import RowPacker, collate, count_targets, sequential_rows, turn_starts
+from warmline.data.packing import RowPacker, collate, count_targets, sequential_rows
 from warmline.data.template import ChatTemplate
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 
 LENGTHS = st.lists(st.lists(st.integers(1, 64), min_size=1, max_size=30), min_size=1, max_size=3)
 
@@ -215,17 +215,9 @@ def test_collate_shifts_the_heads_places(three_sources):
     batch = collate(three_sources, ROWS)
     assert (batch.strategy_positions.tolist(), batch.strategy_targets.nonzero().tolist()) == ([1, 5], [[0, 3], [1, 7]])
     assert batch.emotion_positions.tolist() == [9]
-    assert batch.emotion_starts.tolist() == [7]
     assert torch.equal(batch.strategy_earlier, earlier_features(annotated(np.array([3, 7], np.int32))))
     assert batch.emotion_targets.nonzero().tolist() == [[0, 2], [0, 27]]
     assert batch.emotion_targets.shape == (1, len(EMOTIONS_AND_NEUTRAL))
-
-
-def test_a_turn_starts_after_the_one_before_it():
-    tokens = np.asarray([9, 5, 5, 1, 9, 5, 1, 9, 1], np.int32)  # 1 ends a turn
-    assert turn_starts(tokens, np.array([3, 8])).tolist() == [0, 7]
-    assert turn_starts(tokens, np.array([6])).tolist() == [4]
-    assert turn_starts(tokens, np.array([], np.int32)).tolist() == []
 
 
 def test_collate_weighs_each_safety_conversation_as_one(three_sources):
@@ -269,7 +261,6 @@ def test_collate_equals_the_slow_reference(sample_sources):
         rows = [packer.row(), packer.row()]
         batch, expected = collate(sample_sources, rows), slow_collate(sample_sources, rows)
         assert list(batch.safety_draws) == expected.pop("safety_draws")
-        assert list(batch.draws) == expected.pop("draws")
         assert torch.allclose(batch.safety_weights, torch.tensor(expected.pop("safety_weights"), dtype=torch.float32))
         assert torch.allclose(batch.strategy_earlier, torch.tensor(expected.pop("strategy_earlier")).reshape(-1, FEATURES))
         assert {name: getattr(batch, name).tolist() for name in expected} == expected

@@ -12,8 +12,6 @@ from rich.console import Console
 
 from tests.conftest import ConfigFactory
 from tests.evaluation.test_heads import untrained
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 from warmline.evaluation.compared import answer_all
 from warmline.evaluation.evaluate import HeldOut, evaluate
 from warmline.evaluation.finished import FinishedRun
@@ -21,6 +19,8 @@ from warmline.evaluation.replies import draw_prompts
 from warmline.evaluation.view import evaluation_summary
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from warmline.evaluation.heads import predict
 
 import warmline
 from tests.conftest import ConfigFactory
@@ -18,21 +19,20 @@ from warmline.companion import Companion, Reader
 from warmline.config import dump_config, load_config
 from warmline.conversation import Conversation, Turn
 from warmline.data.earlier import annotated, earlier_features
+from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
-from warmline.tasks.emotion import EMOTIONS, NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.packing import Batch, all_draws, collate
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.context import behind_earlier_turns
 from warmline.evaluation.evaluate import HeldOut, score_heads
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.heads import predict
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
-from warmline.data.enabled import enabled_sources
+from warmline.tasks.emotion import EMOTIONS, NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 from warmline.training.manifest import make_manifest
 
 

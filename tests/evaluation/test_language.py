@@ -7,10 +7,10 @@ from torch.nn.functional import log_softmax
 
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, Tiny, perturb
+from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
 from warmline.evaluation.language import ReplyLosses, reply_losses, score_language
 from warmline.evaluation.plain_lines import tell
-from warmline.data.enabled import enabled_sources
 
 
 @torch.no_grad()

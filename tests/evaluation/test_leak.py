@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 import torch
 from transformers import Qwen2Config
+from warmline.evaluation.heads import predict
+from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak_warning
+from warmline.evaluation.rows import StrategyRows, strategy_rows
 
 from tests.tools import CPU, ESCONV, architecture, perturb, write_architecture
 from warmline.config import TrainingConfig
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.evaluation import strategy
-from warmline.evaluation.heads import predict
-from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak_warning
-from warmline.evaluation.rows import StrategyRows, strategy_rows
 from warmline.metrics.statistics import FloatArray
+from warmline.model import attention
 from warmline.model.artifacts import build_model
-from warmline.model.backbone import States
+from warmline.model.device import Place, choose_place
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
-from warmline.sources.files import sample_dir
 from warmline.sources.esconv import load
-from warmline.model.device import Place, choose_place
+from warmline.sources.files import sample_dir
+from warmline.tasks.strategy import STRATEGIES
 
 
 class Asked(NamedTuple):
@@ -107,9 +107,8 @@ def test_a_head_that_reads_the_replys_first_token(asked: Asked, place: Place) ->
 
 
 def test_attention_that_sees_the_reply(asked: Asked, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in asked.model.modules():
-        if hasattr(module, "is_causal"):
-            monkeypatch.setattr(module, "is_causal", False)
+    honest = attention.scaled_dot_product_attention
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", lambda *given, **named: honest(*given, **{**named, "is_causal": False}))
     found = hidden(asked, place)
     assert found.moved == found.asked > 0
 
@@ -118,8 +117,9 @@ def test_a_trace_of_the_reply(asked: Asked, place: Place, monkeypatch: pytest.Mo
     """A hundredth of the state that has read the reply's first token: too little to change most guesses."""
     honest = asked.model.backbone.hidden
 
-    def leaking(*given: Any) -> States:
-        return States(*(one + 0.01 * one.roll(-1, 0) for one in honest(*given)))
+    def leaking(*given: Any) -> torch.Tensor:
+        states = honest(*given)
+        return states + 0.01 * states.roll(-1, 0)
 
     monkeypatch.setattr(asked.model.backbone, "hidden", leaking)
     found = hidden(asked, place)

@@ -1,33 +1,15 @@
-"""The linear probe and the states it reads."""
+"""The states that a linear probe reads."""
 
 import numpy as np
 import pytest
 import torch
+from warmline.evaluation.probe import read_states, sole_emotions, some_draws
 
 from tests.reference.objectives import states_alone
 from tests.tools import CPU, ESCONV, GOEMOTIONS, Tiny, perturb
 from warmline.conversation import Turn
-from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
 from warmline.data.mixture import Draw
-from warmline.evaluation.probe import Readings, fit_probe, read_states, sole_emotions, some_draws
-
-
-def readings(rows: int, seed: int, signal: float) -> Readings:
-    """Three labels that shift the states' first two coordinates, in 20 dimensions of noise."""
-    random = np.random.default_rng(seed)
-    labels = random.integers(3, size=rows)
-    states = random.normal(size=(rows, 20)).astype(np.float32)
-    states[:, :2] += signal * np.array([[0, 0], [1, 0], [0, 1]], np.float32)[labels]
-    return Readings(states, labels, np.arange(rows))
-
-
-def test_finds_what_is_linear_and_nothing_else() -> None:
-    test = readings(300, 2, signal=6)
-    probe = fit_probe(readings(300, 0, signal=6), readings(100, 1, signal=6), test)
-    assert (probe.guess == test.labels).mean() > 0.97
-    assert probe.train_rows == 300
-    noise = readings(300, 5, signal=0)
-    assert (fit_probe(readings(300, 3, signal=0), readings(100, 4, signal=0), noise).guess == noise.labels).mean() < 0.45
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
 
 
 def test_sole_emotions_as_the_turns_say() -> None:

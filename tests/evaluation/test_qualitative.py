@@ -9,12 +9,12 @@ import pytest
 import warmline
 from tests.conftest import ConfigFactory
 from warmline.config import DataConfig
+from warmline.data.enabled import enabled_sources
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.qualitative import EXAMPLES, PROMPTS_SHOWN, draw_prompts, make_replies, read_replies, write_examples
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
-from warmline.data.enabled import enabled_sources
 
 SAMPLE = DataConfig(dir="sample")
 SHORT = Sampling(max_new_tokens=4, temperature=0)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from warmline.config import DataConfig
+from warmline.data.enabled import enabled_sources
 from warmline.data.template import as_messages
 from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
 from warmline.evaluation.errors import usual_words
 from warmline.evaluation.reading import precision, read_verdicts
 from warmline.metrics.statistics import wilson
-from warmline.data.enabled import enabled_sources
 
 
 def test_at_least_fifty_were_read_over_all_classes() -> None:

@@ -223,17 +223,16 @@ def test_a_quantised_base_needs_another(finished_copy: RunFolder, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def at_home(tiny_config: ConfigFactory, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run whose base, output, safety set and teacher lie in folders called `trainers-own`."""
+    """A run whose base, output and safety set lie in folders called `trainers-own`."""
     secret = tmp_path_factory.mktemp("trainers-own")
     base = Path(shutil.copytree(tiny_model, secret / "own-base"))
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).save_pretrained(base)
     there = {"model": {"name": str(base), "random_init_seed": None}, "training": {"max_steps": 2}, "validation": {"conversations": 2}}
-    teacher = quiet_train(tiny_config(secret, name="teacher", **there))
     safety = resources.files("warmline") / "assets" / "sample" / "safety"
     shutil.copytree(str(safety), secret / "set")
     data = {"sources": {"safety": {"dir": str(secret / "set")}}}
-    return quiet_train(tiny_config(secret, distill={"teachers": [str(teacher.path)]}, data=data, **there))
+    return quiet_train(tiny_config(secret, data=data, **there))
 
 
 def files_that_say(folder: Path, word: str) -> list[str]:
@@ -250,7 +249,6 @@ def test_nothing_says_where_the_trainer_keeps_things(base: str | None, at_home: 
     assert heads["base_model"] == read_json(tmp_path / "out" / "manifest.json")["base_model"] == "./own-base"
     assert config.model.name == read_json(tmp_path / "out" / "adapter" / "adapter_config.json")["base_model_name_or_path"]
     assert config.model.name == (base or "./own-base")
-    assert list(read_json(tmp_path / "out" / "manifest.json")["teachers_sha256"]) == ["1 teacher"]
 
 
 def test_an_export_whose_base_is_a_folder_opens_with_it(at_home: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
+from warmline.evaluation.rows import emotion_rows, strategy_rows
 
 from warmline.conversation import Conversation, Turn
 from warmline.evaluation import strategy
-from warmline.evaluation.rows import emotion_rows, strategy_rows
-from warmline.metrics.baselines import Fitted, best_thresholds, cached, fit_dense, fit_labels, fit_text, scaled_features, text_features
+from warmline.metrics.baselines import (
+    DENSE_GRID,
+    Fitted,
+    best_thresholds,
+    cached,
+    fit_dense,
+    fit_labels,
+    fit_probe,
+    fit_text,
+    scaled_features,
+    text_features,
+)
 
 RNG = np.random.default_rng(4)
 
@@ -40,6 +51,31 @@ def test_labels_are_fitted_one_by_one() -> None:
     labels = features["train"][:, :3] > 0
     fitted = fit_labels(scaled_features(features), labels, c=1.0, sparse=False)
     assert ((fitted.test > 0.5) == (features["test"][:, :3] > 0)).mean() > 0.9
+
+
+def states_with(signal: float, rows: dict[str, int]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Three labels that shift the states' first two coordinates, in 20 dimensions of noise."""
+    random = np.random.default_rng(0)
+    targets = {split: random.integers(3, size=number) for split, number in rows.items()}
+    shifts = signal * np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    states = {split: random.normal(size=(number, 20)).astype(np.float32) for split, number in rows.items()}
+    for split, labels in targets.items():
+        states[split][:, :2] += shifts[labels]
+    return states, targets
+
+
+def test_a_probe_finds_what_is_linear_and_nothing_else() -> None:
+    for signal, low, high in ((6.0, 0.97, 1.0), (0.0, 0.2, 0.45)):
+        states, targets = states_with(signal, {"train": 300, "valid": 100, "test": 300})
+        guess = fit_probe(states, targets, 3).test.argmax(axis=1)
+        assert low < (guess == targets["test"]).mean() <= high
+
+
+def test_a_probe_without_validation_rows_is_the_most_regular() -> None:
+    states, targets = states_with(6, {"train": 300, "valid": 0, "test": 300})
+    found = fit_probe(states, targets, 3)
+    assert (found.c, found.valid.shape) == (DENSE_GRID[0], (0, 3))
+    assert (found.test.argmax(axis=1) == targets["test"]).mean() > 0.6
 
 
 def test_thresholds_equal_trying_every_one() -> None:

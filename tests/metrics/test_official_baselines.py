@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from warmline.evaluation.emotion import score_single
+from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.evaluation.strategy import score_strategy
 
 from warmline.evaluation import strategy
-from warmline.evaluation.rows import emotion_rows, strategy_rows
 from warmline.metrics.baselines import fit_text, text_features
 from warmline.sources import esconv, goemotions
 

@@ -113,11 +113,11 @@ def open_model(variant: Variant, folder: Path, adapter: Path) -> tuple[Any, Any,
 
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
+    from warmline.model.device import Place
     from warmline.model.heads import Heads
     from warmline.model.multitask import MultiTaskModel
     from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
     from warmline.model.unsloth_backbone import UnslothBackbone
-    from warmline.model.device import Place
 
     config = run_config(folder, variant)
     on_cpu = variant.device == "cpu"
@@ -153,7 +153,7 @@ def first_logits(folder: Path, name: str, adapter: Path) -> Any:
 def forward(model: Any, batch: Any, place: Any) -> Any:
     with place.autocast():
         with model.backbone.reference():
-            base = model.states(batch).final[batch.safety_positions].clone()
+            base = model.states(batch)[batch.safety_positions].clone()
         return model.terms(model.states(batch), batch, base)
 
 
@@ -232,10 +232,8 @@ def leak(_: Variant, model: Any) -> Callable[[], None]:
 
 def cut(_: Variant, model: Any) -> Callable[[], None]:
     """No gradient reaches the adapter."""
-    from warmline.model.backbone import States
-
     hidden = model.backbone.hidden
-    model.backbone.hidden = lambda *given: States(*(each.detach() for each in hidden(*given)))
+    model.backbone.hidden = lambda *given: hidden(*given).detach()
     return lambda: model.backbone.__dict__.pop("hidden")
 
 
@@ -272,7 +270,7 @@ def _last_logits(backbone: Any, prompt: list[int]) -> Any:
 
     tokens = torch.tensor(prompt, device=backbone.device)
     bounds = torch.tensor([0, len(prompt)], dtype=torch.int32, device=backbone.device)
-    states = backbone.hidden(tokens, torch.arange(len(prompt), device=backbone.device), bounds, len(prompt)).final
+    states = backbone.hidden(tokens, torch.arange(len(prompt), device=backbone.device), bounds, len(prompt))
     return (states[-1] @ backbone.unembedding.T).float()
 
 

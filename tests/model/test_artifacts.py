@@ -20,14 +20,14 @@ from tests.reference.objectives import states_alone
 from tests.tools import CPU, Tiny, perturb, quiet_train, write_architecture
 from warmline.companion import Companion
 from warmline.config import dump_config, load_config
-from warmline.tasks.emotion import EMOTIONS
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.description import hashes, settings_of, weights_folder, weights_hash
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json, write_text
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 
 MESSAGES = [Message(role="user", content="I failed my exam and I can't face my parents.")]
 READ = """

@@ -31,7 +31,7 @@ from warmline.config import LoraSettings, ModelConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import collate
 from warmline.errors import WarmlineError
-from warmline.model.backbone import Sampling, States
+from warmline.model.backbone import Sampling
 from warmline.model.generation import until
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
@@ -66,14 +66,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> TransformersBackbone:
     return noisy(open_backbone(folder))
 
 
-def open_backbone(
-    folder: Path, lora: LoraSettings | None = None, checkpointing: Any = "none", read_layer: int | None = None, **model: Any
-) -> TransformersBackbone:
+def open_backbone(folder: Path, lora: LoraSettings | None = None, checkpointing: Any = "none", **model: Any) -> TransformersBackbone:
     config = ModelConfig(name=str(folder), random_init_seed=0, **model)
     torch.manual_seed(0)
-    return TransformersBackbone(
-        config, lora or LoraSettings(r=4), CPU.device, CPU.dtype, checkpointing=checkpointing, read_layer=read_layer
-    ).eval()
+    return TransformersBackbone(config, lora or LoraSettings(r=4), CPU.device, CPU.dtype, checkpointing=checkpointing).eval()
 
 
 def conversations() -> list[Tensor]:
@@ -83,7 +79,7 @@ def conversations() -> list[Tensor]:
 
 def packed_states(backbone: TransformersBackbone, parts: list[Tensor]) -> Tensor:
     bounds = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0).to(torch.int32)
-    return backbone.hidden(torch.cat(parts), torch.cat([torch.arange(len(part)) for part in parts]), bounds, max(map(len, parts))).final
+    return backbone.hidden(torch.cat(parts), torch.cat([torch.arange(len(part)) for part in parts]), bounds, max(map(len, parts)))
 
 
 def noisy(backbone: TransformersBackbone) -> TransformersBackbone:
@@ -141,7 +137,7 @@ def test_packed_equals_alone_on_real_conversations(tiny: Tiny, sources: list[Enc
     tiny.model.eval()
     draws = one_of_each(sources, GOEMOTIONS, ESCONV, SAFETY, ED, GOEMOTIONS, SAFETY, ED, ED, ESCONV, most=512)
     batch = pack(sources, draws)
-    packed = tiny.model.states(batch).final
+    packed = tiny.model.states(batch)
     for draw, start, end in zip(draws, batch.bounds[:-1], batch.bounds[1:], strict=True):
         alone = states_alone(tiny.model, torch.tensor(sources[draw.source][draw.conversation].tokens.tolist()))
         assert torch.equal(packed[start:end], alone)
@@ -149,7 +145,7 @@ def test_packed_equals_alone_on_real_conversations(tiny: Tiny, sources: list[Enc
         changed[start:end] = changed[start:end].flip(0)
         others = torch.ones(len(changed), dtype=torch.bool)
         others[start:end] = False
-        moved = tiny.model.backbone.hidden(changed, batch.position_ids, batch.bounds, batch.longest).final
+        moved = tiny.model.backbone.hidden(changed, batch.position_ids, batch.bounds, batch.longest)
         assert torch.equal(moved[others], packed[others])
         assert not torch.equal(moved[~others], packed[~others])
 
@@ -158,18 +154,18 @@ def test_reference_is_the_base(tiny: Tiny, sources: list[EncodedSource]) -> None
     model = tiny.model.train()
     batch = pack(sources, one_of_each(sources, ED, SAFETY))
     with model.backbone.reference():
-        base = model.states(batch).final
+        base = model.states(batch)
         assert not base.requires_grad
         assert not model.backbone.training
     assert model.backbone.training
     perturb(model)
     model.eval()
     with model.backbone.reference():
-        assert torch.equal(model.states(batch).final, base)
+        assert torch.equal(model.states(batch), base)
         with model.backbone.reference():
-            assert torch.equal(model.states(batch).final, base)
-        assert torch.equal(model.states(batch).final, base)
-    assert not torch.equal(model.states(batch).final, base)
+            assert torch.equal(model.states(batch), base)
+        assert torch.equal(model.states(batch), base)
+    assert not torch.equal(model.states(batch), base)
     assert not model.backbone.training
 
 
@@ -264,7 +260,7 @@ def test_a_reply_is_what_the_serving_engine_steps_through(folder: Path) -> None:
     prompt = conversations()[2].tolist()
     backbone._causal.generation_config = GenerationConfig(repetition_penalty=5.0, no_repeat_ngram_size=1, min_new_tokens=12, top_k=2)
     prefilled = backbone.prefill(torch.tensor(prompt))
-    stepped = [int(backbone.logits(prefilled.states.final[-1:]).argmax())]
+    stepped = [int(backbone.logits(prefilled.states[-1:]).argmax())]
     while len(stepped) < GREEDY.max_new_tokens:
         states = backbone.step(torch.tensor(stepped[-1:]), [prefilled.cache])
         stepped.append(int(backbone.logits(states).argmax()))
@@ -284,7 +280,7 @@ def test_saved_weights_come_back(tiny: Tiny, sources: list[EncodedSource], tmp_p
     model.backbone.save(tmp_path / "adapter")
     again = TransformersBackbone(tiny.config.model, tiny.config.lora, CPU.device, CPU.dtype, tuned=tmp_path / "adapter", trainable=False)
     batch = pack(sources, one_of_each(sources, ED, SAFETY))
-    assert torch.equal(model.states(batch).final, MultiTaskModel(again, model.heads).states(batch).final)
+    assert torch.equal(model.states(batch), MultiTaskModel(again, model.heads).states(batch))
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
@@ -292,8 +288,8 @@ def test_row_of_many_rows(tiny: Tiny, sources: list[EncodedSource]) -> None:
     """A micro-batch of two rows is the two rows one after the other."""
     rows = [tuple(one_of_each(sources, ED, SAFETY)), tuple(one_of_each(sources, GOEMOTIONS, ESCONV))]
     model = tiny.model.eval()
-    both = model.states(collate(sources, rows)).final
-    assert torch.equal(both, torch.cat([model.states(collate(sources, [row])).final for row in rows]))
+    both = model.states(collate(sources, rows))
+    assert torch.equal(both, torch.cat([model.states(collate(sources, [row])) for row in rows]))
 
 
 def test_refuses_a_missing_model() -> None:
@@ -363,44 +359,6 @@ def test_refuses_capped_logits(tmp_path: Path) -> None:
         open_backbone(tmp_path)
 
 
-# what the heads read
-
-
-def states_read(backbone: TransformersBackbone, parts: list[Tensor]) -> States:
-    bounds = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0).to(torch.int32)
-    return backbone.hidden(torch.cat(parts), torch.cat([torch.arange(len(part)) for part in parts]), bounds, max(map(len, parts)))
-
-
-@torch.no_grad()
-def test_an_inner_layer_is_read(folder: Path) -> None:
-    """It is what transformers calls its hidden state, of tuned model and base; the final states stay what they were."""
-    backbone, usual = noisy(open_backbone(folder, read_layer=1)), noisy(open_backbone(folder))
-    parts = conversations()
-    for reference in (nullcontext, backbone.reference):
-        with reference(), usual.reference() if reference is not nullcontext else nullcontext():
-            found = states_read(backbone, parts)
-            assert torch.equal(found.final, packed_states(usual, parts))
-            inner = [usual.decoder(input_ids=one[None], output_hidden_states=True, **alone(one)).hidden_states[1][0] for one in parts]
-            torch.testing.assert_close(found.inner, torch.cat(inner), rtol=1e-4, atol=1e-5)
-            assert torch.equal(backbone.prefill(parts[1]).states.inner, states_read(backbone, [parts[1]]).inner)
-    final, read = states_read(usual, parts)
-    assert read is final
-
-
-def alone(part: Tensor) -> dict[str, Any]:
-    return {"use_cache": False, "cu_seq_lens_q": torch.tensor([0, len(part)], dtype=torch.int32), "max_length_q": len(part)}
-
-
-@pytest.mark.parametrize("checkpointing", ["none", "full"])
-def test_gradients_from_an_inner_layer_end_there(checkpointing: str, folder: Path) -> None:
-    backbone = noisy(open_backbone(folder, checkpointing=checkpointing, read_layer=1)).train()
-    states_read(backbone, conversations()).inner.square().mul(torch.arange(32)).sum().backward()
-    tuned = [(name, value) for name, value in backbone.named_parameters() if value.requires_grad]
-    assert {name for name, value in tuned if value.grad is not None and bool(value.grad.any())} == {
-        name for name, _ in tuned if ".layers.0." in name
-    }
-
-
 # going on from a cache
 
 
@@ -409,10 +367,10 @@ def test_prefill_is_hidden_to_the_bit(folder: Path) -> None:
     backbone = noisy(open_backbone(folder))
     for part in conversations():
         states = packed_states(backbone, [part])
-        assert torch.equal(backbone.prefill(part).states.final, states)
+        assert torch.equal(backbone.prefill(part).states, states)
         with backbone.reference():
-            assert torch.equal(backbone.prefill(part).states.final, packed_states(backbone, [part]))
-            assert not torch.equal(backbone.prefill(part).states.final, states)
+            assert torch.equal(backbone.prefill(part).states, packed_states(backbone, [part]))
+            assert not torch.equal(backbone.prefill(part).states, states)
 
 
 @torch.no_grad()
@@ -474,7 +432,7 @@ def test_a_base_alone_keeps_no_second_copy(tmp_path: Path) -> None:
     alone = TransformersBackbone(config, None, CPU.device, CPU.dtype, trainable=False)
     both = TransformersBackbone(config, None, CPU.device, CPU.dtype)
     assert 2 * len(list(alone.parameters())) == len(list(both.parameters()))
-    states = alone.prefill(torch.arange(20)).states.final
+    states = alone.prefill(torch.arange(20)).states
     with alone.reference(), both.reference():
-        assert torch.equal(alone.prefill(torch.arange(20)).states.final, states)
-        assert torch.equal(both.prefill(torch.arange(20)).states.final, states)
+        assert torch.equal(alone.prefill(torch.arange(20)).states, states)
+        assert torch.equal(both.prefill(torch.arange(20)).states, states)

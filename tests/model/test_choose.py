@@ -24,7 +24,6 @@ SMALL: dict[str, Any] = {
     "num_key_value_heads": 2, "head_dim": 8,
 }  # fmt: skip
 LLAMA, GEMMA, QWEN3 = LlamaConfig(**SMALL), Gemma3TextConfig(**SMALL), architecture()
-EMOTION_ALONE = {"sources": {name: {"enabled": False} for name in ("empathetic_dialogues", "esconv", "safety")}}
 
 
 def run_config(model: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
@@ -100,7 +99,6 @@ def test_a_named_one_is_taken(backend: str) -> None:
         ({"load_in_4bit": False}, {"lora": None}, QWEN3, CUDA, torch.bfloat16, "is used for adapters only; give a lora section"),
         ({}, {"lora": {"dropout": 0.05}}, QWEN3, CUDA, torch.bfloat16, r"recomputes layers with other [^;]+; set lora\.dropout: 0"),
         ({"load_in_4bit": False, "random_init_seed": 0}, {}, QWEN3, CUDA, torch.float16, r"[^;]+; [^;]+drop model\.random_init_seed"),
-        ({"bidirectional": True}, {"data": EMOTION_ALONE}, QWEN3, CUDA, torch.bfloat16, r"attends causally; [^;]+bidirectional: false"),
         ({}, {}, GEMMA, CUDA, torch.bfloat16, "[^;]+gemma3_text[^;]+; use one of llama, mistral, qwen2, qwen3"),
     ],
 )

@@ -76,18 +76,14 @@ def gradients(model: PeftModel) -> dict[str, Tensor]:
 
 
 @every_family
-@pytest.mark.parametrize(("causal", "dtype"), [(True, torch.float32), (False, torch.float64)])
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
-def test_equals_the_plain_decoder(checkpointing: Any, causal: bool, dtype: torch.dtype, family: str) -> None:
-    """Both ways in fp64, since gradients of the keys nearly cancel there."""
-    model = adapted(family=family).to(dtype)
-    for layer in decoder(model).layers:
-        layer.self_attn.is_causal = causal
-    outer = torch.randn(30, 64, dtype=dtype)
+def test_equals_the_plain_decoder(checkpointing: Any, family: str) -> None:
+    model = adapted(family=family)
+    outer = torch.randn(30, 64)
     expected = plain(model)
     expected.backward(outer)
     expected_gradients = gradients(model)
-    fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing)[0]
+    fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing)
     fused.backward(outer)
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
     found = gradients(model)
@@ -98,28 +94,10 @@ def test_equals_the_plain_decoder(checkpointing: Any, causal: bool, dtype: torch
 
 
 @every_family
-@pytest.mark.parametrize("checkpointing", ["none", "selective", "full", "offload"])
-def test_an_inner_layer_can_be_read_too(checkpointing: Any, family: str) -> None:
-    """Its output, with gradients from there and from the end at once."""
-    model = adapted(family=family)
-    outer, inside = torch.randn(2, 30, 64)
-    where = {"cu_seq_lens_q": BOUNDS, "max_length_q": LONGEST}
-    output = decoder(model)(TOKENS[None], position_ids=POSITIONS[None], use_cache=False, output_hidden_states=True, **where)
-    expected = output.last_hidden_state[0], output.hidden_states[2][0]
-    torch.autograd.backward(expected, (outer, inside))
-    expected_gradients = gradients(model)
-    found = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, checkpointing, inner=2)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    torch.autograd.backward(found, (outer, inside))
-    for name, gradient in gradients(model).items():
-        torch.testing.assert_close(gradient, expected_gradients[name], rtol=0, atol=1e-5 * float(gradient.abs().max()), msg=name)
-
-
-@every_family
 def test_without_adapters_it_is_the_base(family: str) -> None:
     model = adapted(family=family)
     with torch.no_grad():
-        fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, adapters=False)[0]
+        fused = FusedDecoder(decoder(model))(TOKENS, POSITIONS, BOUNDS, LONGEST, adapters=False)
         with model.disable_adapter():
             expected = plain(model)
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-5)
@@ -150,7 +128,6 @@ def test_what_can_be_fused(family: str) -> None:
         ("qwen3", {"attention_bias": True}),
         ("gemma3_text", {"hidden_activation": "gelu"}),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}),
-        ("gemma3_text", {"use_bidirectional_attention": True}),
     ],
 )
 def test_what_has_no_fused_layers(family: str, changes: dict[str, Any]) -> None:
@@ -171,7 +148,7 @@ def test_agrees_on_the_gpu(checkpointing: Any, dtype: torch.dtype, family: str) 
     with torch.autocast("cuda", dtype):
         usual = plain(half, "cuda")
     usual.backward(outer.to(usual.dtype))
-    fused = FusedDecoder(decoder(model))(TOKENS.cuda(), POSITIONS.cuda(), BOUNDS.cuda(), LONGEST, checkpointing)[0]
+    fused = FusedDecoder(decoder(model))(TOKENS.cuda(), POSITIONS.cuda(), BOUNDS.cuda(), LONGEST, checkpointing)
     fused.backward(outer.to(fused.dtype))
     assert distance([fused], [expected]) < 1.2 * distance([usual], [expected])
     wide, usual_gradients, found = gradients(reference), gradients(half), gradients(model)

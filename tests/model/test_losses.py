@@ -18,7 +18,6 @@ from warmline.model import losses
 from warmline.model.logits_kernel import cross_entropy_rows
 from warmline.model.losses import (
     LossTerms,
-    TargetSettings,
     Term,
     chunked_cross_entropy,
     chunked_kl,
@@ -29,7 +28,7 @@ from warmline.model.losses import (
     token_nats,
     weighted_loss,
 )
-from warmline.model.multitask import head_targets
+from warmline.model.multitask import count_weights
 
 TOKENS, VOCABULARY, HIDDEN = 23, 50, 16
 CHUNKS = (1, VOCABULARY, 3 * VOCABULARY + 7, 7 * VOCABULARY, 23 * VOCABULARY, 2**26)
@@ -176,13 +175,6 @@ def test_strategy_loss_is_a_sum() -> None:
     torch.testing.assert_close(strategy_loss(logits, torch.eye(8)[targets]), expected)
 
 
-def test_smoothing_spreads_the_mass() -> None:
-    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    targets = torch.tensor([0, 7, 3, 3])
-    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.2)
-    torch.testing.assert_close(strategy_loss(logits, torch.eye(8)[targets], TargetSettings(0.2)), expected)
-
-
 def test_class_weights_count_targets() -> None:
     logits = torch.randn(3, 27, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(3, 28)
@@ -191,9 +183,9 @@ def test_class_weights_count_targets() -> None:
     weights[3], weights[4] = 0.5, 2.0
     scores = log_softmax(logits, dim=1)
     expected = -0.5 * scores[0, 3] - 2 * scores[1, 4] - 1.25 * (scores[2, 3] + scores[2, 4]) / 2
-    torch.testing.assert_close(emotion_loss(logits, targets, TargetSettings(0.0, weights)), expected)
+    torch.testing.assert_close(emotion_loss(logits, targets, weights), expected)
     of_eight = torch.arange(1.0, 9.0)
-    mine = strategy_loss(logits[:, :8], torch.eye(8)[[0, 7, 3]], TargetSettings(0.0, of_eight))
+    mine = strategy_loss(logits[:, :8], torch.eye(8)[[0, 7, 3]], of_eight)
     torch.testing.assert_close(mine, torch.nn.functional.cross_entropy(logits[:, :8], torch.tensor([0, 7, 3]), of_eight, reduction="sum"))
 
 
@@ -207,15 +199,14 @@ def test_mean_class_weight_over_the_targets_is_1(exponent: float) -> None:
     assert class_weights(counts, 0.0) is None
 
 
-def test_head_targets_count_the_training_data(sources: list[EncodedSource]) -> None:
-    config = HeadsConfig(strategy=StrategyHeadConfig(class_weights=1.0, label_smoothing=0.1))
-    found = head_targets(config, sources, 27, torch.device("cpu"))
-    assert found.emotion == TargetSettings()
+def test_class_weights_count_the_training_data(sources: list[EncodedSource]) -> None:
+    config = HeadsConfig(strategy=StrategyHeadConfig(class_weights=1.0))
+    found = count_weights(config, sources, 27, torch.device("cpu"))
+    assert found.emotion is None
     labels = sources[ESCONV].strategy[:, 1]
     counts = torch.bincount(torch.from_numpy(labels.astype("int64")), minlength=8).clamp(min=1)
-    assert found.strategy.smoothing == 0.1
-    assert found.strategy.weights is not None
-    torch.testing.assert_close(found.strategy.weights * counts, (found.strategy.weights * counts)[0].expand(8))
+    assert found.strategy is not None
+    torch.testing.assert_close(found.strategy * counts, (found.strategy * counts)[0].expand(8))
 
 
 def test_weighted_loss_divides_by_the_whole_step() -> None:

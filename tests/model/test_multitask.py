@@ -18,7 +18,6 @@ from warmline.data.encoding import EncodedSource, encode
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, count_targets
 from warmline.model.artifacts import build_model
-from warmline.model.backbone import States
 from warmline.model.heads import HeadLogits
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import BaseStates, MultiTaskModel
@@ -51,7 +50,7 @@ def read_with(reply: str, tiny: Tiny) -> tuple[HeadLogits, Tensor]:
     """What the heads say, and all states."""
     batch = pack(with_reply(reply, tiny), [Draw(0, 0)])
     states = tiny.model.states(batch)
-    return tiny.model.heads(states, batch), states.final
+    return tiny.model.heads(states, batch), states
 
 
 @torch.no_grad()
@@ -203,8 +202,8 @@ def test_kl_reads_reply_tokens_only(tiny: Tiny, sources: list[EncodedSource]) ->
     draws = one_of_each(sources, ED, SAFETY, SAFETY)
     batch = pack(sources, draws)
     perturb(tiny.model)
-    states = tiny.model.states(batch).final.detach().requires_grad_()
-    terms, _ = tiny.model.terms(States(states, states), batch, base_states(tiny, sources)(batch))
+    states = tiny.model.states(batch).detach().requires_grad_()
+    terms, _ = tiny.model.terms(states, batch, base_states(tiny, sources)(batch))
     terms.safety.sum.backward()
     read = states.grad.abs().sum(dim=1) > 0
     decode = tiny.template.tokenizer.decode
@@ -234,9 +233,9 @@ def test_base_states_are_a_fresh_reference(tiny: Tiny, sources: list[EncodedSour
     perturb(tiny.model)
     batch = pack(sources, one_of_each(sources, SAFETY, ED, SAFETY, GOEMOTIONS))
     with tiny.model.backbone.reference():
-        fresh = tiny.model.states(batch).final[batch.safety_positions]
+        fresh = tiny.model.states(batch)[batch.safety_positions]
     assert torch.equal(base(batch), fresh)
-    assert not torch.equal(tiny.model.eval().states(batch).final[batch.safety_positions], fresh)
+    assert not torch.equal(tiny.model.eval().states(batch)[batch.safety_positions], fresh)
     assert base(pack(sources, one_of_each(sources, ED))).shape == (0, 32)
 
 

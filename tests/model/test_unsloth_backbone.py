@@ -183,14 +183,14 @@ def test_states_are_those_of_transformers(unsloth: StandIn, folder: Path, tmp_pa
     assert (backbone.hidden_size, backbone.device) == (32, CPU.device)
     assert torch.equal(backbone.unembedding, plain.unembedding)
     assert torch.equal(backbone.base_unembedding, plain.base_unembedding)
-    assert torch.equal(backbone.hidden(*conversations()).final, plain.hidden(*conversations()).final)
+    assert torch.equal(backbone.hidden(*conversations()), plain.hidden(*conversations()))
     with backbone.reference(), plain.reference():
-        base = backbone.hidden(*conversations()).final
-        assert torch.equal(base, plain.hidden(*conversations()).final)
+        base = backbone.hidden(*conversations())
+        assert torch.equal(base, plain.hidden(*conversations()))
         assert not base.requires_grad
         assert not backbone.training
     assert backbone.training
-    assert not torch.equal(backbone.hidden(*conversations()).final, base)
+    assert not torch.equal(backbone.hidden(*conversations()), base)
 
 
 @pytest.mark.parametrize("before", [None, "0"])
@@ -198,7 +198,7 @@ def test_environment_is_set_for_the_call_only(before: str | None, unsloth: Stand
     backbone = open_unsloth(folder)
     if before is not None:
         monkeypatch.setenv("UNSLOTH_RETURN_HIDDEN_STATES", before)
-    assert backbone.hidden(*conversations()).final.shape == (sum(LENGTHS), 32)
+    assert backbone.hidden(*conversations()).shape == (sum(LENGTHS), 32)
     assert os.environ.get("UNSLOTH_RETURN_HIDDEN_STATES") == before
     with pytest.raises(IndexError):
         backbone.hidden(torch.tensor([8192]), torch.tensor([0]), torch.tensor([0, 1], dtype=torch.int32), 1)
@@ -228,7 +228,7 @@ def test_generates_as_transformers_and_leaves_training_as_it_was(training: bool,
     assert backbone.model.get_base_model().recompute == "unsloth"
     with backbone.reference(), plain.reference():
         assert backbone.generate(prompts, 7, GREEDY) == plain.generate(prompts, 7, GREEDY) != expected
-    assert torch.equal(backbone.hidden(*conversations()).final, plain.hidden(*conversations()).final)
+    assert torch.equal(backbone.hidden(*conversations()), plain.hidden(*conversations()))
 
 
 def test_saved_adapter_is_plain_peft(unsloth: StandIn, folder: Path, tmp_path: Path) -> None:
@@ -240,14 +240,14 @@ def test_saved_adapter_is_plain_peft(unsloth: StandIn, folder: Path, tmp_path: P
     names = [set(load_file(tmp_path / name / "adapter_model.safetensors")) for name in ("unsloth", "plain")]
     assert names[0] == names[1]
     again = open_plain(folder, tuned=tmp_path / "unsloth", trainable=False)
-    assert torch.equal(again.hidden(*conversations()).final, backbone.hidden(*conversations()).final)
+    assert torch.equal(again.hidden(*conversations()), backbone.hidden(*conversations()))
 
 
 def test_a_saved_adapter_s_settings_are_not_read(unsloth: StandIn, folder: Path, tmp_path: Path) -> None:
     plain = noisy(open_plain(folder))
     plain.save(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 9, "megatron_config": {}, "auto_mapping": {"a": "b"}}')
-    assert torch.equal(open_unsloth(folder, tuned=tmp_path).hidden(*conversations()).final, plain.hidden(*conversations()).final)
+    assert torch.equal(open_unsloth(folder, tuned=tmp_path).hidden(*conversations()), plain.hidden(*conversations()))
     other = noisy(TransformersBackbone(ModelConfig(name=str(folder)), LoraSettings(r=2, alpha=3), CPU.device, CPU.dtype))
     other.save(tmp_path)
     with pytest.raises(WarmlineError, match="saved weights cannot be loaded"):

@@ -12,8 +12,8 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
     batch: dict[str, list] = {
         name: []
         for name in (
-            "tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "emotion_starts", "emotion_targets",
-            "strategy_positions", "strategy_targets", "strategy_earlier", "safety_positions", "safety_weights", "safety_draws", "draws",
+            "tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "emotion_targets",
+            "strategy_positions", "strategy_targets", "strategy_earlier", "safety_positions", "safety_weights", "safety_draws",
         )
     }  # fmt: skip
     batch["bounds"] = [0]
@@ -22,7 +22,6 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
             source = sources[draw.source]
             conversation = source[draw.conversation]
             start = len(batch["tokens"])
-            batch["draws"].append(draw)
             for place, token in enumerate(conversation.tokens.tolist()):
                 batch["tokens"].append(token)
                 batch["position_ids"].append(place)
@@ -38,10 +37,6 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
                 batch["safety_draws"].append(draw)
             for place, bits in conversation.emotion.tolist():
                 batch["emotion_positions"].append(start + place)
-                first = place
-                while first > 0 and conversation.tokens[first - 1] != conversation.tokens[place]:
-                    first -= 1
-                batch["emotion_starts"].append(start + first)
                 batch["emotion_targets"].append([float(bits // 2**label % 2) for label in range(28)])
             used: list[int] = []
             for place, label in conversation.strategy.tolist():

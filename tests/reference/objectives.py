@@ -14,7 +14,7 @@ from warmline.model.multitask import MultiTaskModel
 
 def states_alone(model: MultiTaskModel, tokens: Tensor) -> Tensor:
     """Final hidden states of one conversation by itself."""
-    return model.backbone.hidden(tokens, torch.arange(len(tokens)), torch.tensor([0, len(tokens)], dtype=torch.int32), len(tokens)).final
+    return model.backbone.hidden(tokens, torch.arange(len(tokens)), torch.tensor([0, len(tokens)], dtype=torch.int32), len(tokens))
 
 
 def plain_terms(model: MultiTaskModel, sources: Sequence[EncodedSource], draws: Sequence[Draw]) -> dict[str, list[Tensor]]:

@@ -72,31 +72,6 @@ def test_an_early_stop_and_a_cap_are_told(finished_copy: RunFolder) -> None:
     assert "with replacement over epochs, at most 4.0 times its size." in text
 
 
-def test_teachers_are_named(finished_copy: RunFolder) -> None:
-    assert "teacher" not in text_of(finished_copy)
-    lines = finished_copy.config.read_text().replace("  teachers: []\n", "  teachers: [runs/a, runs/b]\n")
-    finished_copy.config.write_text(lines)
-    manifest = read_json(finished_copy.manifest)
-    write_json(finished_copy.manifest, {**manifest, "teachers_sha256": {"runs/a": "1a", "runs/b": "2b"}})
-    text = text_of(finished_copy)
-    assert "70.0 % of a target" in text
-    assert "| runs/a | `1a` |\n| runs/b | `2b` |\n" in text
-    assert "Its teachers are runs of their own and come first" in text
-
-
-def test_a_head_fitted_anew_is_named(finished_copy: RunFolder) -> None:
-    assert "fitted anew" not in text_of(finished_copy)
-    above, strategy, below = finished_copy.config.read_text().partition("  strategy:\n")
-    finished_copy.config.write_text(above + strategy + below.replace("refit: null", "refit: 0.0002", 1))
-    assert text_of(finished_copy).count("the strategy head was fitted anew") == text_of(finished_copy).count("(C = 0.0002)") == 1
-    assert "the emotion head was fitted anew" not in text_of(finished_copy)
-    shared = below.replace("hidden_size: null", "hidden_size: 64", 1).replace("ensemble: null", "ensemble: 4", 1)
-    finished_copy.config.write_text(above + strategy + shared)
-    assert "4 small networks of 16 hidden units each" in text_of(finished_copy)
-    finished_copy.config.write_text(above + strategy + below.replace("thresholds: null", "thresholds: 1.5", 1))
-    assert text_of(finished_copy).count("The strategy head's logits") == text_of(finished_copy).count("1.5 times accuracy") == 1
-
-
 def test_everything_measured(measured: RunFolder) -> None:
     text = text_of(measured)
     body, _, missing = text.partition("## What was not measured")

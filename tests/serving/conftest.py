@@ -56,13 +56,13 @@ def fresh(finished: RunFolder) -> Iterator[Callable[..., Engine]]:
 
 
 @pytest.fixture(scope="session")
-def far_reader(tiny_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run whose heads read more than two states: attention pooling, and earlier strategies."""
+def told_reader(tiny_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run whose strategy head sees earlier strategies."""
     config = tiny_config(
-        tmp_path_factory.mktemp("far"),
-        name="far",
+        tmp_path_factory.mktemp("told"),
+        name="told",
         data={"row_tokens": 2048},
-        heads={"emotion": {"pooling": "attention"}, "strategy": {"earlier_strategies": True}},
+        heads={"strategy": {"earlier_strategies": True}},
         training={"max_steps": 6, "head_learning_rate": 3e-2},
     )
     return train(config, view=View(quiet=True))

@@ -72,15 +72,15 @@ def test_a_whole_reply(client: OpenAI, companion: Companion) -> None:
     assert answer.model == "tiny"
 
 
-def test_heads_that_read_many_states_read_alike_here_and_there(far_reader: RunFolder, serve: Serve) -> None:
-    """With attention pooling and earlier strategies: the API says what `load(run).read` says, to the bit, turn after turn."""
+def test_earlier_strategies_are_read_alike_here_and_there(told_reader: RunFolder, serve: Serve) -> None:
+    """The API says what `load(run).read` says, to the bit, turn after turn."""
     talk: list[Any] = [*SAD]
-    companion = warmline.load(far_reader.path)
-    engine = Engine.open(far_reader.path, slots=2)
+    companion = warmline.load(told_reader.path)
+    engine = Engine.open(told_reader.path, slots=2)
     try:
         url = serve(engine)
         for said, answered in (("Thank you.", "I am so sorry."), ("Twelve years.", "How long was she with you?"), ("I will try.", "Eat.")):
-            answer = ask(url, {"model": "far", "messages": talk, "temperature": 0, "max_tokens": 2}).json()["warmline"]
+            answer = ask(url, {"model": "told", "messages": talk, "temperature": 0, "max_tokens": 2}).json()["warmline"]
             assert (answer["emotion"]["scores"], answer["strategy"]["scores"]) == companion.read(talk)
             talk += [{"role": "assistant", "content": answered}, {"role": "user", "content": said}]
     finally:

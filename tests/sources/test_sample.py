@@ -8,12 +8,12 @@ import pytest
 
 from warmline.config import DataConfig
 from warmline.conversation import SPLITS
+from warmline.data.enabled import enabled_sources
+from warmline.safety.crisis import SLOTS, fill_slots, unknown_slots
 from warmline.sources.empathetic_dialogues import SITUATIONS
+from warmline.sources.safety import CATEGORIES
 from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL, NEUTRAL
 from warmline.tasks.strategy import STRATEGIES
-from warmline.safety.crisis import SLOTS, fill_slots, unknown_slots
-from warmline.data.enabled import enabled_sources
-from warmline.sources.safety import CATEGORIES
 
 CONFIG = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": 28}}})
 NAMES = ["empathetic_dialogues", "esconv", "goemotions", "safety"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from warmline.config import DataConfig
-from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.enabled import data_dir, enabled_sources
 from warmline.sources import SOURCE_NAMES, empathetic_dialogues, esconv, goemotions, safety, source_files
 from warmline.sources.files import CHECKSUMS, read_text, write_checksums
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 
 HEADER = empathetic_dialogues.HEADER + "\n"
 LOADERS = {
@@ -89,20 +89,9 @@ def test_ed_keeps_the_situation_beside_the_text(write):
     assert "the prompt" not in conversation.turns[0].text
 
 
-def test_ed_situation_is_no_emotion_by_default(write):
+def test_ed_situation_is_no_emotion(write):
     folder = write("train.csv", HEADER + rows("One", "Two"))
     assert [turn.emotions for turn in empathetic_dialogues.load(folder, "train").conversations[0].turns] == [(), ()]
-
-
-def test_ed_situation_can_label_the_first_turn_only(write):
-    folder = write("train.csv", HEADER + rows("One", "Two", "Three", situation="devastated"))
-    (conversation,) = empathetic_dialogues.load(folder, "train", situation_as_emotion=True).conversations
-    assert [turn.emotions for turn in conversation.turns] == [("grief", "sadness"), (), ()]
-
-
-def test_ed_situations_map_to_known_emotions():
-    assert len(SITUATION_TO_EMOTIONS) == 32
-    assert all(set(emotions) <= set(EMOTIONS) for emotions in SITUATION_TO_EMOTIONS.values())
 
 
 @pytest.mark.parametrize(

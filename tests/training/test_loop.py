@@ -32,7 +32,6 @@ from warmline.data.packing import Batch, RowPacker
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact, weights_hash
-from warmline.model.backbone import States
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json
@@ -451,10 +450,10 @@ def test_official_data_with_the_real_tokenizer(
         rows.append(list(original_row(self)))
         return tuple(rows[-1])
 
-    def states(self: MultiTaskModel, batch: Batch) -> States:
+    def states(self: MultiTaskModel, batch: Batch) -> Tensor:
         found = original_states(self, batch)
         if torch.is_grad_enabled() and self.training:
-            forwards.append((len(batch.bounds) - 1, len(batch.tokens), len(found.final)))
+            forwards.append((len(batch.bounds) - 1, len(batch.tokens), len(found)))
         return found
 
     monkeypatch.setattr(RowPacker, "row", row)

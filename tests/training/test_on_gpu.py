@@ -14,16 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
-from tests.tools import CPU, OPTIMIZERS
+from tests.tools import OPTIMIZERS
 from warmline.config import RunConfig, dump_config
-from warmline.data.encoding import EncodedSource
 from warmline.errors import WarmlineError
-from warmline.model.artifacts import build_model
 from warmline.runs import RunFolder, read_json
-from warmline.training.curves import read_metrics
-from warmline.model.device import choose_place
 from warmline.training.loop import train
-from warmline.training.refit import refit_heads
 from warmline.training.view import View
 
 pytestmark = pytest.mark.gpu
@@ -112,26 +107,3 @@ def test_two_gpus_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path:
     weights = [load_file(run.path / "adapter" / "adapter_model.safetensors") for run in (expected, found)]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-3 * float(tensor.abs().max()), msg=name)
-
-
-def test_heads_fitted_anew_are_those_of_the_cpu(tiny_config: ConfigFactory, tmp_path: Path, sources: list[EncodedSource]) -> None:
-    """In fp32, so that the same states mean the same heads."""
-    heads = {"emotion": {"pooling": "attention", "refit": 0.01}, "strategy": {"earlier_strategies": True, "refit": 0.01}}
-    config = tiny_config(tmp_path, heads=heads, loss={"emotion": 1.0}, training={"precision": "fp32"})
-    found = []
-    for place in (CPU, choose_place(config.training)):
-        model = build_model(config, place.device, place.dtype)
-        assert refit_heads(model, sources, lambda batch: batch, place, config, print) == ["emotion", "strategy"]
-        found.append({name: value.cpu() for name, value in model.heads.state_dict().items()})
-    assert model.backbone.device.type == "cuda"
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=0.02, atol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def test_a_run_in_bf16_fits_its_heads_anew(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    config = small(tiny_config, tmp_path, "refit", heads={"strategy": {"earlier_strategies": True, "refit": 0.01}})
-    lines = read_metrics(train(config, view=View(quiet=True)))
-    last, fitted = (line for line in lines if line["kind"] == "validation" and line["step"] == STEPS)
-    assert fitted["refit"] == ["strategy"]
-    assert fitted["lm"] == pytest.approx(last["lm"], rel=1e-3)
-    assert fitted["strategy"] < last["strategy"]

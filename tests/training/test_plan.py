@@ -12,6 +12,7 @@ from transformers import (
     CLIPTextConfig,
     DeepseekV3Config,
     Gemma3Config,
+    Gemma3TextConfig,
     GPT2Config,
     LlavaConfig,
     MambaConfig,
@@ -158,12 +159,12 @@ def test_unsloth_without_a_gpu_is_refused_before_anything_is_read(tiny_config: C
     assert not (tmp_path / "tiny").exists()
 
 
-def test_a_layer_that_is_not_there_leaves_an_earlier_run_alone(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, heads={"layer": 3})
+def test_a_target_that_is_not_there_leaves_an_earlier_run_alone(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, lora={"target_modules": ["nothing"]})
     run = RunFolder(config.output_dir / config.name)
     run.create()
     write_text(run.config, dump_config(config))
-    with pytest.raises(WarmlineError, match=r"^heads\.layer: 3, but .* has 2 layers; null reads the final states"):
+    with pytest.raises(WarmlineError, match=r"^lora\.target_modules: `nothing` is no linear layer"):
         train(config, overwrite=True)
     assert run.config.is_file()
 
@@ -216,6 +217,10 @@ SIZES = {name: value for name, value in architecture().to_dict().items() if name
         (GPT2Config(n_layer=1), "gpt2 has layers without attention, or projects queries"),
         (Phi3Config(**SIZES), "phi3 has layers without attention, or projects queries"),
         (DeepseekV3Config(num_hidden_layers=1), "deepseek_v3 has layers without attention, or projects queries"),
+        (
+            Gemma3TextConfig(num_hidden_layers=1, use_bidirectional_attention=True),
+            "gemma3_text attends to later tokens",
+        ),
         (CLIPTextConfig(), "clip_text_model is no causal language model to transformers"),
     ],
     ids=lambda value: value.model_type if isinstance(value, PreTrainedConfig) else "",

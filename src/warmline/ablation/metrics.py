@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from warmline.metrics.statistics import FloatArray, Statistic, macro_f1, weighted_mean, weighted_ratio
 from warmline.tasks.emotion import EMOTIONS
 from warmline.tasks.strategy import STRATEGIES
-from warmline.metrics.statistics import FloatArray, Statistic, macro_f1, weighted_mean, weighted_ratio
 
 
 class Metric(NamedTuple):

@@ -11,19 +11,20 @@ import numpy as np
 import torch
 
 from warmline.config import load_config
+from warmline.conversation import Split
+from warmline.data.enabled import data_checksums
 from warmline.data.encoding import EncodedSource, encode_split
-from warmline.tasks.emotion import EMOTIONS
 from warmline.data.mixture import Draw
 from warmline.data.packing import collate, sequential_rows
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.language import reply_sums
-from warmline.evaluation.probe import HeadName, Readings, fit_probe, known_emotions, read_states, some_draws
+from warmline.evaluation.probe import HeadName, Readings, known_emotions, read_states, some_draws
 from warmline.lock import writes_run
 from warmline.model.description import read_description
 from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
-from warmline.data.enabled import data_checksums
+from warmline.tasks.emotion import EMOTIONS
 
 FORMAT = 1
 HEADS: tuple[HeadName, ...] = ("emotion", "strategy")
@@ -151,8 +152,10 @@ class _Scorer:
         return np.concatenate(found)
 
     def _probe(self, test: Readings, head: HeadName) -> Items:
-        probe = fit_probe(self._read("train", head), self._read("valid", head), test)
-        return {**_guesses(test, probe.guess), "strength": probe.strength, "train_rows": probe.train_rows}
+        rows: dict[Split, Readings] = {"train": self._read("train", head), "valid": self._read("valid", head), "test": test}
+        states, targets = {split: one.states for split, one in rows.items()}, {split: one.labels for split, one in rows.items()}
+        fitted = fit_probe(states, targets, len(EMOTIONS if head == "emotion" else STRATEGIES))
+        return {**_guesses(test, fitted.test.argmax(axis=1)), "strength": fitted.c, "train_rows": len(rows["train"].labels)}
 
 
 @torch.no_grad()
@@ -172,9 +175,9 @@ def language_items(
     for row in sequential_rows(sources, wanted, pass_tokens):
         batch = collate(sources, [row]).to(model.backbone.device)
         with place.autocast():
-            tuned = model.states(batch).final
+            tuned = model.states(batch)
             with model.backbone.reference():
-                base = model.states(batch).final
+                base = model.states(batch)
             of_task, of_safety = (
                 reply_sums(model, batch, tuned, base, positions) for positions in (batch.lm_positions, batch.safety_positions)
             )

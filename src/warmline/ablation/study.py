@@ -22,11 +22,11 @@ from warmline.ablation.summary import CONFIDENCE, LEAST_SEEDS, Table, difference
 from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
 from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
+from warmline.data.enabled import data_checksums
 from warmline.errors import WarmlineError
 from warmline.lock import hold
 from warmline.model.device import choose_place
 from warmline.runs import RunFolder, disk_errors, read_json, read_manifest, write_folder, write_json, write_text
-from warmline.data.enabled import data_checksums
 from warmline.training.curves import read_metrics
 from warmline.training.loop import train
 from warmline.training.manifest import base_checksums, changes, make_manifest
@@ -213,7 +213,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def same_training(main: RunFolder, wanted: RunConfig) -> bool:
     """Whether a run's last checkpoint holds the very weights that training `wanted` in one process here would give.
 
-    Configuration (but for what cannot matter), files of data, base and teachers, steps, rows a step, device and precision are compared.
+    Configuration (but for what cannot matter), files of data and base, steps, rows a step, device and precision are compared.
     """
     steps = main.steps()
     if not steps or not all(path.is_file() for path in (main.config, main.plan, main.manifest, main.metrics, main.heads_description)):

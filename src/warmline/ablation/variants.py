@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from warmline.config import RunConfig
 from warmline.conversation import OBJECTIVES, Objective
+from warmline.data.enabled import enabled_sources
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
-from warmline.data.enabled import enabled_sources
 
 FULL = "full"
 VARIANTS: dict[str, tuple[Objective, ...]] = {

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from warmline.data.encoding import EncodedSource
-from warmline.tasks.emotion import EMOTIONS
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import Row, RowPacker
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 
 Workload = Literal["mix", "full"]
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from warmline.config import DataConfig
 from warmline.conversation import Conversation
+from warmline.data.enabled import enabled_sources
 from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Exchange, Finding, detect_all
 from warmline.evaluation.finished import FinishedRun
@@ -19,7 +20,6 @@ from warmline.metrics.statistics import paired_difference, wilson
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.runs import write_json, write_picture
-from warmline.data.enabled import enabled_sources
 
 WORST = 3
 _SIDES = ("base", "tuned")

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 from warmline.companion import Companion, Reader
 from warmline.config import RunConfig, load_config
+from warmline.data.enabled import data_checksums
 from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.device import Place, choose_place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_manifest
-from warmline.data.enabled import data_checksums
 
 
 class FinishedRun(NamedTuple):
@@ -32,19 +32,18 @@ class FinishedRun(NamedTuple):
     place: Place
 
     @classmethod
-    def open(cls, path: Path, bidirectional: bool = False) -> "FinishedRun":
+    def open(cls, path: Path) -> "FinishedRun":
         """Load the artefact of a finished run.
 
         Args:
             path: The folder.
-            bidirectional: As of `load_artifact`.
 
         Raises:
             WarmlineError: an unfinished run, or parts that do not belong together.
         """
         folder = RunFolder.open(path)
         place = choose_place(load_config(folder.config).training)
-        return cls(folder, *load_artifact(folder, place.device, place.dtype, bidirectional=bidirectional), place)
+        return cls(folder, *load_artifact(folder, place.device, place.dtype), place)
 
     @property
     def companion(self) -> Companion:

@@ -71,9 +71,9 @@ def reply_losses(
     for row in watched(list(sequential_rows([source], all_draws([source]), pass_tokens)), f"language model: {source.name}"):
         batch = collate([source], [row]).to(model.backbone.device)
         with place.autocast():
-            tuned = model.states(batch).final
+            tuned = model.states(batch)
             with model.backbone.reference():
-                base = model.states(batch).final
+                base = model.states(batch)
             found = reply_sums(model, batch, tuned, base, batch.lm_positions)
         np.add.at(sums, source.originals[[draw.conversation for draw in row]], found)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
@@ -90,7 +90,7 @@ def _told_in_lines(model: MultiTaskModel, told: EncodedSource, place: Place, pas
     for row in watched(list(sequential_rows([told], all_draws([told]), pass_tokens)), f"base, told in plain lines: {told.name}"):
         batch = collate([told], [row]).to(model.backbone.device)
         with place.autocast(), model.backbone.reference():
-            base = model.states(batch).final
+            base = model.states(batch)
             found = token_nats(base[batch.lm_positions], model.backbone.base_unembedding, batch.lm_targets)
         nats[[draw.conversation for draw in row]] = _by_conversation(batch, batch.lm_positions, found)[:, 0]
     return nats

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from warmline.config import DataConfig
 from warmline.conversation import Conversation
+from warmline.data.enabled import enabled_sources
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, MOST_CUT, answer_all
@@ -16,7 +17,6 @@ from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.runs import parse_json, write_json, write_text
 from warmline.safety.crisis import fill_slots
-from warmline.data.enabled import enabled_sources
 
 PROMPTS_PER_SOURCE = 20
 EXAMPLES = 5

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from warmline import __version__
 from warmline.config import RunConfig, dump_config
+from warmline.data.enabled import SAMPLE
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
@@ -29,7 +30,6 @@ from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
 from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
-from warmline.data.enabled import SAMPLE
 
 EXPORT = "export.json"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -157,17 +157,13 @@ def _portable(config: RunConfig, base: str | None) -> RunConfig:
     hub_id = base_on_hub(config.model, base).hub_id
     renamed = {"name": public_name(config.model.name)} if hub_id in (None, config.model.name) else {"name": hub_id, "revision": None}
     model = config.model.model_copy(update=renamed)
-    distill = config.distill.model_copy(update={"teachers": tuple(Path(path.name) for path in config.distill.teachers)})
     output_dir = RunConfig.model_fields["output_dir"].default
-    return config.model_copy(update={"output_dir": output_dir, "data": data, "model": model, "distill": distill})
+    return config.model_copy(update={"output_dir": output_dir, "data": data, "model": model})
 
 
 def _portable_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest without places of this machine; teachers are numbered, since two folders may end alike."""
-    teachers = {
-        f"{number} {Path(path).name}": digest for number, (path, digest) in enumerate(manifest.get("teachers_sha256", {}).items(), 1)
-    }
-    return {**manifest, "base_model": public_name(manifest["base_model"]), "teachers_sha256": teachers}
+    """The manifest without places of this machine."""
+    return {**manifest, "base_model": public_name(manifest["base_model"])}
 
 
 def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Merged | None) -> dict[str, Any]:

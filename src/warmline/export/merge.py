@@ -153,7 +153,7 @@ def _own_logits(backbone: Backbone, prompts: list[list[int]], unembedding: Tenso
     lengths = [len(prompt) for prompt in prompts]
     positions = torch.cat([torch.arange(length) for length in lengths])
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    states = backbone.hidden(torch.tensor(list(chain.from_iterable(prompts))), positions, bounds, max(lengths)).final
+    states = backbone.hidden(torch.tensor(list(chain.from_iterable(prompts))), positions, bounds, max(lengths))
     return (states @ unembedding.T).float()
 
 

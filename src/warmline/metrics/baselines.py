@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -75,10 +76,10 @@ def _words() -> TfidfVectorizer:
     return TfidfVectorizer(token_pattern=_TOKENS, ngram_range=(1, 2), sublinear_tf=True, min_df=2)
 
 
-def scaled_features(matrices: Mapping[Split, FloatArray]) -> Features:
+def scaled_features(matrices: Mapping[Split, npt.NDArray[Any]]) -> Features:
     """Each column with mean 0 and variance 1 on train."""
     scaler = StandardScaler().fit(matrices["train"])
-    return {split: scaler.transform(matrix) for split, matrix in matrices.items()}
+    return {split: scaler.transform(matrix) if len(matrix) else matrix for split, matrix in matrices.items()}
 
 
 def fit_text(features: Features, targets: Mapping[Split, IntArray], classes: int) -> Fitted:
@@ -89,6 +90,17 @@ def fit_text(features: Features, targets: Mapping[Split, IntArray], classes: int
 def fit_dense(features: Features, targets: Mapping[Split, IntArray], classes: int) -> Fitted:
     """Multinomial logistic regression on dense features."""
     return _best(features, targets, classes, DENSE_GRID, lambda c: LogisticRegression(C=c, max_iter=300))
+
+
+def fit_probe(states: Mapping[Split, npt.NDArray[Any]], targets: Mapping[Split, IntArray], classes: int) -> Fitted:
+    """The linear probe: what states know, whether or not the head that reads them was ever trained.
+
+    Args:
+        states: [rows, hidden] a split; at least two labels in train. Without validation rows the strongest regularisation is taken.
+        targets: [rows] a split.
+        classes: Number of labels.
+    """
+    return fit_dense(scaled_features(states), targets, classes)
 
 
 def fit_labels(features: Features, labels: BoolArray, c: float, sparse: bool) -> Fitted:
@@ -115,11 +127,12 @@ def _best(
 ) -> Fitted:
     """The model that is right most often on validation; of equals the one with more regularisation."""
     best, most = None, -1.0
-    for c in grid:
+    chooses = len(targets["valid"]) > 0
+    for c in grid if chooses else grid[:1]:
         model = make(c)
         with _quiet():
             model.fit(features["train"], targets["train"])
-        accuracy = float((model.predict(features["valid"]) == targets["valid"]).mean())
+        accuracy = float((model.predict(features["valid"]) == targets["valid"]).mean()) if chooses else 0.0
         if accuracy > most:
             best, most, chosen = model, accuracy, c
     return Fitted(_probabilities(best, features["valid"], classes), _probabilities(best, features["test"], classes), chosen)
@@ -128,7 +141,8 @@ def _best(
 def _probabilities(model: Any, matrix: Any, classes: int) -> FloatArray:
     """[rows, classes]; a class without a training row has probability 0."""
     found = np.zeros((matrix.shape[0], classes))
-    found[:, model.classes_] = model.predict_proba(matrix)
+    if len(found):
+        found[:, model.classes_] = model.predict_proba(matrix)
     return found
 
 

@@ -9,8 +9,6 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 
 from warmline.config import HeadsConfig, RunConfig, load_config
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone
@@ -19,9 +17,11 @@ from warmline.model.description import FORMAT, hashes, keep_known, settings_of, 
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.transformers_backbone import TransformersBackbone, load_architecture, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
 from warmline.model.unsloth_backbone import UnslothBackbone
 from warmline.runs import RunFolder, disk_errors, write_bytes, write_folder, write_json
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 
 
 def build_model(
@@ -97,16 +97,10 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
 def reads(heads: HeadsConfig) -> dict[str, str]:
     """What each head reads, in words."""
     last, header = "at the last token (end of turn) of the user's turn", "at the last token of the assistant's header, before the reply"
-    emotion, strategy = (
-        "scaled final hidden" if heads.layer is None or head.final_states else f"scaled layer-{heads.layer}"
-        for head in (heads.emotion, heads.strategy)
-    )
-    alone = ", which is run alone"
-    pooled = f"learned mean of the {emotion} states of the user's turn, up to and with its last token (end of turn)"
     earlier = "; and the earlier replies' strategies: annotated, or where nobody annotates the head's own probabilities"
     return {
-        "emotion": (pooled if heads.emotion.pooling == "attention" else f"{emotion} state {last}") + alone,
-        "strategy": f"{strategy} state {header}{earlier if heads.strategy.earlier_strategies else ''}",
+        "emotion": f"scaled final hidden state {last}, which is run alone",
+        "strategy": f"scaled final hidden state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
 
 
@@ -116,7 +110,6 @@ def load_artifact(
     dtype: torch.dtype,
     backend: Backend = "transformers",
     base: str | None = None,
-    bidirectional: bool = False,
 ) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
     """The saved model, for evaluation and serving; either backend loads what either has trained.
 
@@ -126,22 +119,18 @@ def load_artifact(
         dtype: Of the base weights.
         backend: The default runs everywhere, on a CPU too.
         base: Hub id or folder of the base, where it is not under the name that the run has for it.
-        bidirectional: Whether a bidirectional teacher will do; it reads single turns and cannot reply.
 
     Raises:
-        WarmlineError: files are missing, damaged, or do not belong together, or a teacher is asked to reply.
+        WarmlineError: files are missing, damaged, or do not belong together.
     """
     config = load_config(run.config)
     if base is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": base, "revision": None})})
-    description = verify(run, config, bidirectional)
+    description = verify(run, config)
     try:
         saved = load_file(run.heads)
     except (OSError, SafetensorError) as error:
         raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
-    layers, read = int(load_architecture(config.model).num_hidden_layers), config.heads.layer
-    if read is not None and read > layers:
-        raise WarmlineError(f"{run.config}: heads.layer is {read}, but {config.model.name} has {layers} layers; name the run's own base")
     backbone = _backbone(backend, config, device, dtype, tuned=weights_folder(run, config), trainable=False)
     with torch.device("meta"):  # whatever sizes the settings name, no memory is taken before the file's tensors fit them
         heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads, scaled=description["format"] > 1)
@@ -160,4 +149,4 @@ def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: 
         if config.lora is None:
             raise WarmlineError("model.backend: unsloth is used for adapters only; set model.backend: transformers")
         return UnslothBackbone(config.model, config.lora, device, dtype, **options)
-    return TransformersBackbone(config.model, config.lora, device, dtype, read_layer=config.heads.layer, **options)
+    return TransformersBackbone(config.model, config.lora, device, dtype, **options)

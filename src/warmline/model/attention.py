@@ -1,4 +1,4 @@
-"""Attention inside each conversation of one flat sequence, causal or both ways, registered with transformers as `warmline_varlen`.
+"""Attention inside each conversation of one flat sequence, causal, registered with transformers as `warmline_varlen`.
 
 transformers hands unknown keyword arguments of a decoder's forward down to its attention function; `bounds` travel that way under the
 names it already knows (`cu_seq_lens_q`, `max_length_q`). On CUDA in half precision one of torch's kernels does the work: FlashAttention
@@ -36,19 +36,12 @@ class Scope(NamedTuple):
         longest: Tokens of the longest conversation.
         scaling: Of the scores; None is 1 / sqrt(head size).
         window: Tokens a query sees, itself included; None sees all before it.
-        causal: False lets every token see its whole conversation, whatever the window.
     """
 
     bounds: Tensor
     longest: int
     scaling: float | None = None
     window: int | None = None
-    causal: bool = True
-
-    @property
-    def back(self) -> int | None:
-        """The window where there is one."""
-        return self.window if self.causal else None
 
 
 def packed_attention(
@@ -68,7 +61,7 @@ def packed_attention(
     """Attention that never looks across `cu_seq_lens_q`, or, with `row_caches`, of one new token of each of many conversations.
 
     Args:
-        module: The attention layer that asks: `is_causal` says whether it sees later tokens; with `row_caches` its number is read.
+        module: The attention layer that asks; with `row_caches` its number is read.
         query: [1, heads, tokens, head size].
         key: [1, key heads, tokens, head size].
         value: As key.
@@ -92,7 +85,7 @@ def packed_attention(
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one flat sequence with cu_seq_lens_q and max_length_q, and no attention mask")
     flat_query, flat_key, flat_value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-    scope = Scope(cu_seq_lens_q, max_length_q, scaling, sliding_window, getattr(module, "is_causal", True))
+    scope = Scope(cu_seq_lens_q, max_length_q, scaling, sliding_window)
     return attend(flat_query, flat_key, flat_value, scope, dropout)[None], None
 
 
@@ -152,18 +145,18 @@ def attend_forward(query: Tensor, key: Tensor, value: Tensor, scope: Scope) -> A
     if _fills_rows(query, scope):
         rows = (_in_rows(part, longest) for part in (query, key, value))
         out, normaliser, _, _, _, _, seed, offset, _ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            *rows, None, True, 0.0, scope.causal, False, scale=scope.scaling
+            *rows, None, True, 0.0, True, False, scale=scope.scaling
         )
         return Attended(_flat(out), (normaliser, seed, offset))
     if _has_flash(query):
         out, normaliser, state, *_ = torch.ops.aten._flash_attention_forward(
-            query, key, value, bounds, bounds, longest, longest, 0.0, scope.causal, False,
-            scale=scope.scaling, window_size_left=_left(scope), window_size_right=_right(scope),
+            query, key, value, bounds, bounds, longest, longest, 0.0, True, False,
+            scale=scope.scaling, window_size_left=_left(scope), window_size_right=0,
         )  # fmt: skip
         return Attended(out, (normaliser, state))
     out, normaliser, seed, offset, *_ = torch.ops.aten._efficient_attention_forward(
-        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, int(scope.causal), True,
-        scale=scope.scaling, window_size=scope.back,
+        query[None], _repeated(key, query), _repeated(value, query), None, bounds, bounds, longest, longest, 0.0, 1, True,
+        scale=scope.scaling, window_size=scope.window,
     )  # fmt: skip
     return Attended(out[0], (normaliser, seed, offset))
 
@@ -187,20 +180,20 @@ def attend_backward(
     if _fills_rows(query, scope):
         rows = (_in_rows(part, longest) for part in (grad, query, key, value, attended.out))
         own_query, own_key, own_value = torch.ops.aten._scaled_dot_product_cudnn_attention_backward(
-            *rows, *attended.statistics, None, None, None, longest, longest, 0.0, scope.causal, scale=scope.scaling
+            *rows, *attended.statistics, None, None, None, longest, longest, 0.0, True, scale=scope.scaling
         )
         return _flat(own_query), _flat(own_key), _flat(own_value)
     if _has_flash(query):
         normaliser, state = attended.statistics
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, scope.causal, state,
-            query.new_empty(0), scale=scope.scaling, window_size_left=_left(scope), window_size_right=_right(scope),
+            grad, query, key, value, attended.out, normaliser, bounds, bounds, longest, longest, 0.0, True, state,
+            query.new_empty(0), scale=scope.scaling, window_size_left=_left(scope), window_size_right=0,
         )  # fmt: skip
         return found
     normaliser, seed, offset = attended.statistics
     grad_query, grad_key, grad_value, _ = torch.ops.aten._efficient_attention_backward(
         grad[None], query[None], _repeated(key, query), _repeated(value, query), None, attended.out[None], bounds, bounds,
-        longest, longest, normaliser, 0.0, seed, offset, int(scope.causal), False, scale=scope.scaling, window_size=scope.back,
+        longest, longest, normaliser, 0.0, seed, offset, 1, False, scale=scope.scaling, window_size=scope.window,
     )  # fmt: skip
     groups = (len(key), key.shape[1], -1, key.shape[2])
     return grad_query[0], grad_key[0].view(groups).sum(dim=2), grad_value[0].view(groups).sum(dim=2)
@@ -228,7 +221,7 @@ def _fills_rows(query: Tensor, scope: Scope) -> bool:
     """Whether all conversations are equally long, so that they are a dense batch, and cuDNN's kernel takes it."""
     capability = torch.cuda.get_device_capability(query.device)
     dense = len(query) == scope.longest * (len(scope.bounds) - 1) and scope.longest % _ROW == 0
-    return dense and scope.back is None and query.shape[-1] <= 128 and capability >= max(CUDNN_CAPABILITY, FLASH_CAPABILITY)
+    return dense and scope.window is None and query.shape[-1] <= 128 and capability >= max(CUDNN_CAPABILITY, FLASH_CAPABILITY)
 
 
 def _in_rows(part: Tensor, longest: int) -> Tensor:
@@ -243,12 +236,7 @@ def _flat(part: Tensor) -> Tensor:
 
 def _left(scope: Scope) -> int:
     """How far back a query sees; -1 is without limit."""
-    return -1 if scope.back is None else scope.back - 1
-
-
-def _right(scope: Scope) -> int:
-    """How far on."""
-    return 0 if scope.causal else -1
+    return -1 if scope.window is None else scope.window - 1
 
 
 def _repeated(keys: Tensor, query: Tensor) -> Tensor:
@@ -266,7 +254,7 @@ def _backward_one_by_one(grad: Tensor, query: Tensor, key: Tensor, value: Tensor
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, scope: Scope, dropout: float = 0.0) -> Tensor:
     grouped = key.shape[1] != query.shape[1]
-    edges, window = scope.bounds.tolist(), scope.back
+    edges, window = scope.bounds.tolist(), scope.window
     parts = []
     for start, end in zip(edges[:-1], edges[1:], strict=True):
         own_query, own_key, own_value = (part[start:end].transpose(0, 1)[None] for part in (query, key, value))
@@ -275,7 +263,7 @@ def _one_by_one(query: Tensor, key: Tensor, value: Tensor, scope: Scope, dropout
             mask = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
         attended = scaled_dot_product_attention(
             own_query, own_key, own_value,
-            attn_mask=mask, dropout_p=dropout, is_causal=scope.causal and mask is None, scale=scope.scaling, enable_gqa=grouped,
+            attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scope.scaling, enable_gqa=grouped,
         )  # fmt: skip
         parts.append(attended[0].transpose(0, 1))
     return torch.cat(parts)

@@ -93,10 +93,7 @@ def has_fused_layers(architecture: "PreTrainedConfig | None") -> bool:
     family = getattr(architecture, "model_type", None)
     if architecture is None or family not in ("qwen3", "gemma3_text"):
         return False
-    if family == "qwen3":
-        usual = set(attention_kinds(architecture)) == {"full_attention"}
-    else:
-        usual = not architecture.attn_logit_softcapping and not architecture.use_bidirectional_attention
+    usual = set(attention_kinds(architecture)) == {"full_attention"} if family == "qwen3" else not architecture.attn_logit_softcapping
     return usual and not architecture.attention_bias and gate_activation(architecture) in GATES
 
 
@@ -118,10 +115,6 @@ def unsloth_obstacle(config: RunConfig, architecture: "PreTrainedConfig", device
         return "is used for adapters only; give a lora section"
     if config.lora.dropout > 0:
         return "recomputes layers with other dropout masks than it drew; set lora.dropout: 0"
-    if config.heads.layer is not None:
-        return "gives final states alone; set heads.layer: null"
-    if config.model.bidirectional:
-        return "attends causally; set model.bidirectional: false"
     if config.model.random_init_seed is not None:
         return "loads weights and has none to draw; save the random weights in a folder, name that, and drop model.random_init_seed"
     if architecture.model_type not in UNSLOTH_FAMILIES:

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import SafetensorError, safe_open
 
 from warmline.checksums import sha256_of
-from warmline.config import HeadsConfig, LoraSettings, RunConfig
-from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
+from warmline.config import HeadsConfig, LoraSettings, RunConfig, without_retired
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder, read_json
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.strategy import STRATEGIES
 
 ADAPTER = "adapter"
 MODEL = "model"
@@ -64,6 +64,7 @@ class _Description(BaseModel):
     strategies: list[str]
     template: Literal["qwen3", "chatml", "gemma"]
     system_prompt: str | None
+    reads: dict[str, str] = {}
     files: dict[str, _Hash] | None = None
     settings: dict[str, Any] | None = None
 
@@ -153,17 +154,15 @@ def read_description(run: RunFolder) -> dict[str, Any]:
     return content
 
 
-def verify(run: RunFolder, config: RunConfig, bidirectional: bool = False) -> dict[str, Any]:
-    """Check that weights, heads and settings are those that `heads.json` names, and that the run is of the kind that is wanted.
+def verify(run: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """Check that weights, heads and settings are those that `heads.json` names.
 
     Returns:
         What `heads.json` says.
 
     Raises:
-        WarmlineError: files are missing, changed, not listed, or do not belong together; a bidirectional teacher where that will not do.
+        WarmlineError: files are missing, changed, not listed, or do not belong together.
     """
-    if config.model.bidirectional and not bidirectional:
-        raise WarmlineError(f"{run.path}: a bidirectional run is a teacher (distill.teachers) and cannot reply; name another run")
     description = read_description(run)
     for why in faults(run, config, description):
         raise WarmlineError(why)
@@ -194,6 +193,7 @@ def faults(run: RunFolder, config: RunConfig, description: dict[str, Any]) -> It
         )
     if found[run.heads.name] != description["heads_sha256"]:
         yield f"{run.heads}: sha256 differs from heads.json; the file was changed or belongs to another run"
+    yield from _retired_reads(run, description)
     if description["format"] > 2:
         yield from _unlisted(run, found, description["files"])
         yield from _other_settings(run, config, description["settings"])
@@ -230,9 +230,22 @@ def _unlisted(run: RunFolder, found: dict[str, str], listed: dict[str, str]) -> 
             yield f"{run.path / name}: sha256 differs from heads.json; the file was changed or belongs to another run"
 
 
+def _retired_reads(run: RunFolder, description: dict[str, Any]) -> Iterator[str]:
+    """Older heads could read a mean of a turn's states, or an inner layer's."""
+    for head, said in description.get("reads", {}).items():
+        if said.startswith("learned mean") or "layer-" in said:
+            yield (
+                f"{run.heads_description}: the {head} head reads a {said}: retired, since runs showed no gain from it "
+                "(research/LOG.md says what was measured); train the run again"
+            )
+
+
 def _other_settings(run: RunFolder, config: RunConfig, settings: dict[str, Any]) -> Iterator[str]:
     try:
-        trained = _Settings.model_validate(settings)
+        trained = _Settings.model_validate(without_retired(settings, str(run.heads_description)))
+    except WarmlineError as error:
+        yield str(error)
+        return
     except ValidationError:
         yield f"{run.heads_description}: `settings` are none of this warmline's; the file is damaged"
         return

@@ -70,7 +70,6 @@ class FusedLayer:
         self.out_norm = _norm(layer.post_attention_layernorm) if norms_outputs else None
         self.down_norm = _norm(layer.post_feedforward_layernorm) if norms_outputs else None
         self.kind, self.activation = kind, activation
-        self.causal = bool(attention.is_causal)
         self.window: int | None = attention.sliding_window if kind == "sliding_attention" else None
         self.scaling = float(attention.scaling)
         query, key = _norm(attention.q_norm), _norm(attention.k_norm)
@@ -101,7 +100,7 @@ class FusedLayer:
 
     def scope(self, run: Pass) -> Scope:
         """What its attention sees."""
-        return Scope(run.bounds, run.longest, self.scaling, self.window, self.causal)
+        return Scope(run.bounds, run.longest, self.scaling, self.window)
 
     def attend(self, x: Tensor, run: Pass, kept: "Kept | None" = None) -> "FirstHalf":
         """The first half, up to what the output projection takes."""
@@ -275,20 +274,17 @@ class FusedDecoder:
         longest: int,
         checkpointing: Checkpointing = "none",
         adapters: bool = True,
-        inner: int | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """[tokens] to final hidden states, [tokens, hidden], and the output of the layer `inner`, counted from 1, if one is named."""
+    ) -> Tensor:
+        """[tokens] to final hidden states, [tokens, hidden]."""
         with torch.autocast(tokens.device.type, enabled=False):
             if adapters:
                 self._refresh()
             x = self._decoder.embed_tokens(tokens)
             run = Pass(self._rotary(x, position_ids), bounds, longest, adapters)
             store = self._host_store(x.device) if checkpointing == "offload" and torch.is_grad_enabled() else None
-            seen = None
             for place, layer in enumerate(self._layers):
                 x = layer(x, run, checkpointing, store, place)
-                seen = x if place + 1 == inner else seen
-            return _LastNorm.apply(x, self._norm), seen  # type: ignore[no-untyped-call]
+            return _LastNorm.apply(x, self._norm)  # type: ignore[no-untyped-call,no-any-return]
 
     def _rotary(self, x: Tensor, position_ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Gemma's local layers turn by another base than its global ones; Qwen3's embedding knows no kinds."""

@@ -28,7 +28,7 @@ from transformers import (
 from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError, reason_of
 from warmline.model.attention import VARLEN
-from warmline.model.backbone import Prefill, Sampling, States
+from warmline.model.backbone import Prefill, Sampling
 from warmline.model.base_files import refuse_partial, stored_tensors
 from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
@@ -73,6 +73,8 @@ def load_architecture(config: ModelConfig) -> PreTrainedConfig:
         raise unusual(architecture, f"has parts beside its text model ({', '.join(architecture.sub_configs)})")
     if type(architecture) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise unusual(architecture, "is no causal language model to transformers")
+    if getattr(architecture, "use_bidirectional_attention", None) is True:
+        raise unusual(architecture, "attends to later tokens (use_bidirectional_attention)")
     for name, most in _NEEDED.items():
         size = getattr(architecture, name, None)
         if not isinstance(size, int) or not 0 < size <= most:
@@ -107,7 +109,6 @@ class TransformersBackbone(nn.Module):
         tuned: A folder that `save` wrote, to load instead of starting anew.
         trainable: False for evaluation and serving.
         checkpointing: What the layers keep for the backward pass.
-        read_layer: The layer whose output the heads read, counted from 1; None for the final states.
 
     Raises:
         WarmlineError: the model cannot be found, or cannot be used as asked.
@@ -122,7 +123,6 @@ class TransformersBackbone(nn.Module):
         tuned: Path | None = None,
         trainable: bool = True,
         checkpointing: Checkpointing = "none",
-        read_layer: int | None = None,
     ) -> None:
         super().__init__()
         base = _load_base(config, device, dtype)
@@ -135,16 +135,12 @@ class TransformersBackbone(nn.Module):
             if trainable or tuned is not None:
                 self._frozen = copy.deepcopy(base).requires_grad_(False).eval()
             self.model = _full_weights(tuned, base, device, dtype).requires_grad_(trainable)
-        if config.bidirectional:
-            for model in filter(None, (self._causal, self._frozen)):
-                _see_both_ways(model)
         fused = config.fused and device.type == "cuda" and can_fuse(self.decoder)
         self._fused = FusedDecoder(self.decoder) if fused else None
         self._checkpointing = checkpointing
         if self._fused is None and checkpointing != "none" and trainable:
             self._causal.gradient_checkpointing_enable({"use_reentrant": False})
         self._using_base = False
-        self._read_layer = read_layer
         self.train(trainable)
 
     @property
@@ -191,12 +187,10 @@ class TransformersBackbone(nn.Module):
         weight: Tensor = self._frozen.get_output_embeddings().weight
         return weight
 
-    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> States:
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
         """Hidden states of one flat sequence of conversations, [tokens, hidden]."""
         if self._fused is not None:
-            adapters, layer = not self._using_base, self._read_layer
-            final, inner = self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters, layer)
-            return States(final, final if inner is None else inner)
+            return self._fused(tokens, position_ids, bounds, longest, self._checkpointing, adapters=not self._using_base)
         return self._decode(tokens, position_ids, bounds, longest)
 
     @torch.no_grad()
@@ -206,22 +200,20 @@ class TransformersBackbone(nn.Module):
         bounds = torch.tensor([0, longest], dtype=torch.int32, device=self.device)
         return Prefill(self._decode(tokens, torch.arange(longest, device=self.device), bounds, longest, cache), cache)
 
-    def _decode(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | None = None) -> States:
+    def _decode(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | None = None) -> Tensor:
         """One flat sequence through transformers' own decoder, which fills a cache if there is one."""
-        decoder = self._in_use.get_decoder()
-        with _output_of(decoder, self._read_layer) as seen:
-            output = decoder(
-                input_ids=tokens[None],
-                position_ids=position_ids[None],
-                past_key_values=cache,
-                use_cache=cache is not None,
-                cu_seq_lens_q=bounds,
-                cu_seq_lens_k=bounds,
-                max_length_q=longest,
-                max_length_k=longest,
-            )
-        final: Tensor = output.last_hidden_state[0]
-        return States(final, seen[0][0] if seen else final)
+        output = self._in_use.get_decoder()(
+            input_ids=tokens[None],
+            position_ids=position_ids[None],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            cu_seq_lens_q=bounds,
+            cu_seq_lens_k=bounds,
+            max_length_q=longest,
+            max_length_k=longest,
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states
 
     @torch.no_grad()
     def step(self, tokens: Tensor, caches: Sequence[DynamicCache]) -> Tensor:
@@ -287,20 +279,6 @@ class TransformersBackbone(nn.Module):
         else:
             self.model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
-
-
-@contextmanager
-def _output_of(decoder: Any, layer: int | None) -> Iterator[list[Tensor]]:
-    """A list that holds the layer's output, [1, tokens, hidden], after a forward pass inside; it stays empty without a layer."""
-    seen: list[Tensor] = []
-    if layer is None:
-        yield seen
-        return
-    hook = decoder.layers[layer - 1].register_forward_hook(lambda _, __, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def _load_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -461,13 +439,6 @@ def linear_layers(base: PreTrainedModel) -> list[str]:
     """Names of the linear layers inside the decoder's layers, each once, in the order of the forward pass."""
     layers: Any = base.get_decoder().layers
     return list(dict.fromkeys(name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)))
-
-
-def _see_both_ways(model: PreTrainedModel) -> None:
-    """Lift the causal mask from every attention layer, which `attention.py` and `fused_decoder.py` ask."""
-    for module in model.modules():
-        if hasattr(module, "is_causal"):
-            module.is_causal = False
 
 
 def _full_weights(tuned: Path | None, base: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

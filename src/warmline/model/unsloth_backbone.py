@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from warmline.config import LoraSettings, ModelConfig
-from warmline.model.backbone import Prefill, Sampling, States
+from warmline.model.backbone import Prefill, Sampling
 from warmline.model.choose import import_unsloth
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.generation import generation_settings, pad_left, until, without_own_defaults
@@ -120,7 +120,7 @@ class UnslothBackbone(nn.Module):
         """[vocabulary, hidden], of the frozen base."""
         return self.unembedding
 
-    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> States:  # noqa: ARG002 - Unsloth finds it
+    def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:  # noqa: ARG002 - Unsloth finds it
         """Hidden states of one flat sequence of conversations, [tokens, hidden]; the heads read the final ones."""
         with _environment(_RETURN_STATES, "1"):
             output = self.model(
@@ -130,7 +130,7 @@ class UnslothBackbone(nn.Module):
                 use_cache=False,
             )
         states: Tensor = output.logits[0]
-        return States(states, states)
+        return states
 
     @contextmanager
     def reference(self) -> Iterator[None]:

@@ -7,13 +7,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from warmline.config import ModelConfig, RunConfig, SourcesConfig
 from warmline.data.cards import FACTS
+from warmline.data.enabled import SAMPLE
 from warmline.data.template import END_OF_TURN, ChatTemplate, Message
 from warmline.model.transformers_backbone import model_path
 from warmline.paths import NANO, is_folder
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
-from warmline.data.enabled import SAMPLE
 
 HUB_DATASETS = {
     "empathetic_dialogues": "facebook/empathetic_dialogues",

@@ -6,11 +6,11 @@ from typing import Any
 
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Split
+from warmline.data.enabled import enabled_sources
 from warmline.errors import WarmlineError
 from warmline.metrics.statistics import wilson
 from warmline.safety.guard import assess, assess_turns
 from warmline.safety.suites import Item, Suite, load_suites
-from warmline.data.enabled import enabled_sources
 from warmline.sources.files import sample_dir
 from warmline.sources.safety import CATEGORIES
 from warmline.sources.safety import load as load_safety

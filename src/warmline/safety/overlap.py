@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from warmline.config import DataConfig
 from warmline.conversation import Split
-from warmline.safety.suites import Item
 from warmline.data.enabled import enabled_sources
+from warmline.safety.suites import Item
 from warmline.sources import Source
 from warmline.sources.files import sample_dir
 

@@ -3,11 +3,11 @@
 from typing import Any, NamedTuple
 
 import warmline
-from warmline.tasks.strategy import STRATEGIES
 from warmline.paths import public_name
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.engine import LONGEST_REPLY, Engine
 from warmline.serving.schema import MOST_MESSAGES
+from warmline.tasks.strategy import STRATEGIES
 
 NOTICE = (
     "You are talking to an AI: a language model tuned to listen. It is not a person and not a therapist, it can be wrong, and it cannot "

@@ -22,7 +22,6 @@ import torch
 
 from warmline.companion import Reader, check_messages
 from warmline.config import ModelConfig, TrainingConfig, load_config
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
@@ -36,6 +35,7 @@ from warmline.safety.guard import Heard, hear
 from warmline.serving.making import Making
 from warmline.serving.stream import Speaker, Stream
 from warmline.serving.text import ReplyText
+from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 
 Show = Literal["inline", "card"]
 LONGEST_REPLY = 256
@@ -342,7 +342,7 @@ class Engine:
         try:
             with self._place.autocast(), self._backbone.reference() if making.base else nullcontext():
                 states, cache = self._backbone.prefill(torch.tensor(making.prompt, device=self._place.device))
-                logits = self._backbone.logits(states.final[-1:])
+                logits = self._backbone.logits(states[-1:])
             reading = None
             if self._reader is not None and making.turn is not None:
                 reading = self._reader.read(making.turn, states, making.prompt)

@@ -25,7 +25,7 @@ from warmline.lock import LOCK, hold
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.device import Place, choose_place
 from warmline.model.losses import weighted_loss
-from warmline.model.multitask import BaseStates, MultiTaskModel, head_targets
+from warmline.model.multitask import BaseStates, MultiTaskModel, count_weights
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, append_text, disk_errors, parse_json, read_manifest, write_json, write_text
 from warmline.training.checkpoint import (
@@ -41,12 +41,9 @@ from warmline.training.manifest import make_manifest, record_base, record_resump
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer
 from warmline.training.plan import Way, choose_way, make_packer, make_plan, refuse_hopeless
-from warmline.training.refit import refit_heads
 from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
-from warmline.training.teachers import Teachers, teachers_of
-from warmline.training.thresholds import move_thresholds
 from warmline.training.validation import Validator
 from warmline.training.view import View
 
@@ -68,7 +65,6 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
     """
     place = choose_place(config.training)
     _check_trackers(config)
-    teachers_of(config)  # before anything is made
     accelerator = Accelerator(  # precision is ours: place.autocast() and a loss scaler, the same outside the loop
         mixed_precision="no",
         cpu=place.device.type == "cpu",
@@ -122,13 +118,11 @@ class _Training:
         self.counts = [source.target_counts() for source in self.sources]
         half = place.dtype != torch.float32
         self.plan = make_plan(config, self.sources, accelerator.num_processes, half, way)
-        with accelerator.main_process_first():
-            self.teachers = Teachers(config, self.sources, place, view.say)
         view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
         self.model = _build(config, way, place, accelerator.num_processes)
         emotions = config.data.sources.goemotions.labels
-        self.model.targets = head_targets(config.heads, self.sources, emotions, self.model.backbone.device)
+        self.model.class_weights = count_weights(config.heads, self.sources, emotions, self.model.backbone.device)
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, self.held_out, place)
@@ -137,7 +131,7 @@ class _Training:
             record_base(run, config.model)
         self.progress = self._start_or_resume(now)
         if self.progress.step < self.plan.steps:
-            for line in self_check(self.model, self.sources, place, config.model.bidirectional):
+            for line in self_check(self.model, self.sources, place):
                 view.say(f"self-check: {line}")
         self.base_states = BaseStates(self.model, self.sources, place.autocast())
         self.wrapped: nn.Module = self.model if way.sharded else accelerator.prepare_model(self.model, device_placement=False)
@@ -156,7 +150,6 @@ class _Training:
         self.accelerator.wait_for_everyone()
         kept = self.progress.best_step if self.config.validation.artifact == "best" else self.progress.step
         restore_weights(self.run, kept, self.model)
-        self._settle_heads(kept)
         with gathered(self.model):
             if self.accelerator.is_main_process:
                 save_artifact(self.run, self.model, self.config, self.template, kept)
@@ -164,14 +157,6 @@ class _Training:
                 self.view.done(self.run, self.progress.best_step, self._trained())
             self.accelerator.wait_for_everyone()
         return self.run
-
-    def _settle_heads(self, step: int) -> None:
-        """Fit heads anew on the states of that step and move their thresholds, as configured; score the validation sets with them."""
-        fitted = refit_heads(self.model, self.sources, self.teachers.mix, self.place, self.config, self.view.say)
-        moved = move_thresholds(self.model, self.held_out, self.place, self.config, self.view.say)
-        if fitted or moved:
-            scores = self.validator(self.model, self.accelerator)
-            self._record({"kind": "validation", "step": step, "refit": fitted, "offsets": moved, **scores})
 
     def _start_or_resume(self, now: dict[str, Any]) -> Progress:
         steps = self.run.steps()
@@ -228,7 +213,7 @@ class _Training:
         sums = torch.zeros(len(OBJECTIVES), device=self.place.device)
         for index, micro_rows in enumerate(micro_batches):
             synchronised = index == len(micro_batches) - 1
-            batch = self.teachers.mix(collate(self.sources, micro_rows)).to(self.place.device)
+            batch = collate(self.sources, micro_rows).to(self.place.device)
             with nullcontext() if synchronised or self.way.sharded else self.accelerator.no_sync(self.wrapped):
                 with self.place.autocast():
                     terms = self.wrapped(batch, self.base_states(batch))
@@ -348,14 +333,14 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
 
 
 def keep_metrics(path: Path, upto: int) -> None:
-    """Drop metrics lines after step `upto`, those of heads fitted anew, and a half-written last line: all that will be done again."""
+    """Drop metrics lines after step `upto`, and a half-written last line: all that will be done again."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             read = parse_json(line)
-            if read["step"] <= upto and "refit" not in read:
+            if read["step"] <= upto:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue

@@ -13,20 +13,19 @@ from huggingface_hub import try_to_load_from_cache
 from warmline import __version__
 from warmline.checksums import sampled_sha256
 from warmline.config import ModelConfig, RunConfig
+from warmline.data.enabled import data_checksums
 from warmline.errors import WarmlineError
 from warmline.model.choose import Choice
 from warmline.model.device import Place
 from warmline.model.transformers_backbone import model_path
 from warmline.runs import RunFolder, read_manifest, write_json
-from warmline.data.enabled import data_checksums
-from warmline.training.teachers import teacher_hashes
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
 _BASE_FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
 )  # fmt: skip
 """What is loaded; others come and go in a folder or a hub's cache."""
-_FILES = {"data_sha256": "the data file", "base_sha256": "the base's file", "teachers_sha256": "the teacher"}
+_FILES = {"data_sha256": "the data file", "base_sha256": "the base's file"}
 _SETTINGS = {"ranks": "processes", "dtype": "precision", "backend": "backend"}
 _SURROUNDINGS = ("device", "threads", "python")
 
@@ -59,7 +58,6 @@ def make_manifest(config: RunConfig, place: Place, ranks: int, choice: Choice) -
         "python": platform.python_version(),
         "versions": {"warmline": __version__, **{name: version(name) for name in packages}},
         "data_sha256": data_checksums(config.data),
-        "teachers_sha256": teacher_hashes(config),
     }
 
 

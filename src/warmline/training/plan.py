@@ -14,7 +14,7 @@ from warmline.data.mixture import MixtureSampler, sample_probabilities
 from warmline.data.packing import RowPacker
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
-from warmline.model.choose import Backend, Choice, attention_kinds, choose_backend
+from warmline.model.choose import Backend, Choice, choose_backend
 from warmline.model.device import Place, choose_place
 from warmline.model.fused_decoder import Checkpointing
 from warmline.model.transformers_backbone import holds_4bit, load_architecture, load_tokenizer, refuse_targets
@@ -132,9 +132,6 @@ def choose_way(config: RunConfig, place: Place, ranks: int = 1) -> Way:
     holds_4bit(config.model, architecture)
     if config.lora is not None:
         refuse_targets(config.lora, list(dict.fromkeys(name for name, *_ in read_architecture(architecture).adapted)))
-    layers, read = len(attention_kinds(architecture)), config.heads.layer
-    if read is not None and read > layers:
-        raise WarmlineError(f"heads.layer: {read}, but {config.model.name} has {layers} layers; null reads the final states")
     half = config.model.load_in_4bit or place.dtype != torch.float32
     if choose_sharding(config, half, place.device, ranks):
         keeps: Checkpointing = "none" if config.model.checkpointing == "none" else "full"

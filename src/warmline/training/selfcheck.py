@@ -22,14 +22,13 @@ from warmline.model.rounding import AGREEMENT, gap, tolerance
 PROBE_TOKENS = 512
 
 
-def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place, bidirectional: bool = False) -> list[str]:
+def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place) -> list[str]:
     """Run every check on a few short conversations of the training data.
 
     Args:
         model: The unwrapped model; left as it was found.
         sources: Training data, at least one source.
         place: Its precision decides how close "equal" is.
-        bidirectional: As the configuration says: later tokens must be seen, not hidden.
 
     Returns:
         One line a check, for people.
@@ -43,14 +42,16 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
         draws = _probe(sources)
         batch = collate(sources, [tuple(draws)]).to(model.backbone.device)
         with torch.no_grad():
-            with place.autocast():
-                final, inner = model.states(batch)
             see = _See(model, place)
-            lines = [_check_precision(model, place)]
-            lines += _check_states(model, sources, batch, draws[-1], see, bidirectional)
-            if inner is not final:
-                _check_states(model, sources, batch, draws[-1], see._replace(inner=True), bidirectional)
-                lines.append("the layer that the heads read: all of this too")
+            states = see(batch)
+            lines = [
+                _check_precision(model, place),
+                _check_shape(model, batch, states),
+                _check_causal(batch, states, see),
+                _check_isolated(batch, states, see),
+                _check_alone(sources, draws[-1], states, see),
+                _check_reference(model, batch, states, see),
+            ]
         lines.append(_check_gradients(model, batch, place))
     finally:
         model.train(was_training)
@@ -59,17 +60,15 @@ def self_check(model: MultiTaskModel, sources: list[EncodedSource], place: Place
 
 
 class _See(NamedTuple):
-    """Gives one kind of hidden states, [tokens, hidden]: the final ones, or those of the layer that the heads read."""
+    """Gives hidden states, [tokens, hidden]."""
 
     model: MultiTaskModel
     place: Place
-    inner: bool = False
 
     def __call__(self, batch: Batch) -> Tensor:
         """Under an autocast of its own: it caches its casts of the weights, and a check changes weights in between."""
         with self.place.autocast():
-            final, inner = self.model.states(batch)
-        return inner if self.inner else final
+            return self.model.states(batch)
 
     def unmoved(self, before: Tensor, after: Tensor) -> bool:
         """Whether a changed token left these states as they were."""
@@ -95,19 +94,6 @@ def _check_precision(model: MultiTaskModel, place: Place) -> str:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _check_states(
-    model: MultiTaskModel, sources: list[EncodedSource], batch: Batch, last: Draw, see: _See, bidirectional: bool
-) -> list[str]:
-    states = see(batch)
-    return [
-        _check_shape(model, batch, states),
-        _check_direction(batch, states, see, bidirectional),
-        _check_isolated(batch, states, see),
-        _check_alone(sources, last, states, see),
-        _check_reference(model, batch, states, see),
-    ]
 
 
 def _probe(sources: list[EncodedSource]) -> list[Draw]:
@@ -139,21 +125,14 @@ def _with_token(batch: Batch, position: int) -> Batch:
     return Batch(**{**batch.__dict__, "tokens": changed})
 
 
-def _check_direction(batch: Batch, states: Tensor, see: _See, bidirectional: bool) -> str:
+def _check_causal(batch: Batch, states: Tensor, see: _See) -> str:
     start, end = batch.bounds[-2:].tolist()
     changed = see(_with_token(batch, end - 1))
-    hidden = see.unmoved(states[start : end - 1], changed[start : end - 1])
-    if bidirectional and hidden:
-        raise WarmlineError("self-check: attention is causal although model.bidirectional is set: the backbone ignores it")
-    if not bidirectional and not hidden:
+    if not see.unmoved(states[start : end - 1], changed[start : end - 1]):
         raise WarmlineError("self-check: attention is not causal: a later token changes earlier states, so replies leak into the heads")
     if torch.equal(changed[end - 1], states[end - 1]):
         raise WarmlineError("self-check: changing a token changes nothing: the backbone ignores its input")
-    return (
-        "bidirectional: a later token changes earlier states"
-        if bidirectional
-        else f"causal: a later token leaves earlier states {see.sameness}"
-    )
+    return f"causal: a later token leaves earlier states {see.sameness}"
 
 
 def _check_isolated(batch: Batch, states: Tensor, see: _See) -> str:
@@ -193,7 +172,7 @@ def _check_gradients(model: MultiTaskModel, batch: Batch, place: Place) -> str:
         with place.autocast():
             states = model.states(batch)
             with torch.no_grad():
-                base = torch.zeros_like(states.final[batch.safety_positions])
+                base = torch.zeros_like(states[batch.safety_positions])
             terms, _ = model.terms(states, batch, base)
             loss = terms.lm.sum + terms.emotion.sum + terms.strategy.sum + terms.safety.sum
         torch.autograd.backward(loss)

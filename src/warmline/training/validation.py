@@ -70,11 +70,11 @@ class Validator:
         with self._place.autocast():
             states = model.states(batch)
             with model.backbone.reference():
-                base = model.states(batch).final
+                base = model.states(batch)
             terms, logits = model.terms(states, batch, base[batch.safety_positions])
             backbone = model.backbone
             task_kl = chunked_kl(
-                states.final[batch.lm_positions],
+                states[batch.lm_positions],
                 backbone.unembedding,
                 base[batch.lm_positions],
                 backbone.base_unembedding,
