@@ -514,6 +514,7 @@ def data_fetch(
 ) -> None:
     """Download the official files, with checksums; goes on where an earlier attempt stopped."""
     from warmline.data.enabled import fetched_dir
+    from warmline.sources import official_files
     from warmline.sources.fetch import fetch
 
     folder = data_dir or fetched_dir()
@@ -524,7 +525,7 @@ def data_fetch(
             print(line)
         print(f"EQ-Bench 3 and v2 in {folder}; both under the MIT licence")
         return
-    for line in fetch(folder):
+    for line in fetch(folder, official_files()):
         print(line)
     print(f"data in {folder}; ESConv and EmpatheticDialogues are for non-commercial use only")
 

@@ -23,22 +23,13 @@ from warmline.model.heads import Heads
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
 from warmline.safety.crisis import fill_slots
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL, NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 
 _ROLES = ("system", "user", "assistant")
 
 
-class Reading(NamedTuple):
-    """What the heads say of the last user turn, before any reply.
-
-    Attributes:
-        emotion: Probability of each label; they sum to 1 with 27 classes and stand alone with 28 labels.
-        strategy: Probability of each support strategy for the next reply; they sum to 1.
-    """
-
-    emotion: dict[str, float]
-    strategy: dict[str, float]
+Reading = dict[str, dict[str, float]]
+"""What each head says of the last user turn, before any reply: by its name, the probability of each label. They sum to 1, but for a head
+whose labels are answers of their own (28 emotion labels)."""
 
 
 class Generated(NamedTuple):
@@ -53,11 +44,11 @@ class Generated(NamedTuple):
     cut: bool
 
 
-class Reader(NamedTuple):
+class PromptReader(NamedTuple):
     """Reads conversations for a person: the library, the chat, the page and the API by this alone.
 
-    Each head reads as it was trained: emotion from the user's turn alone, as GoEmotions' comments stand, in a short pass of its own;
-    strategy from the whole conversation.
+    Each head reads as it was trained: one whose turns stand alone, as GoEmotions' comments do, from the user's turn alone, in a short pass
+    of its own; any other from the whole conversation.
 
     Attributes:
         backbone: In evaluation mode.
@@ -71,54 +62,70 @@ class Reader(NamedTuple):
     template: ChatTemplate
     place: Place
 
-    def last_turns(self, conversations: Sequence[Sequence[Message]]) -> Batch:
+    def last_turns(self, conversations: Sequence[Sequence[Message]]) -> Batch | None:
         """The last turn of each conversation by itself, behind the run's system prompt: encoded and packed as for training.
 
         Args:
             conversations: At least one, each ending with a user's message.
+
+        Returns:
+            None where no head reads the turn alone.
         """
         # encoding marks where labelled turns are read; which label it is does not matter here
-        alone = [Conversation("last turn", (Turn("user", messages[-1]["content"], (NEUTRAL,)),)) for messages in conversations]
-        encoded = [encode("conversation", alone, ("emotion",), self.template, sys.maxsize)]
+        labels = {name: self.heads[name].labels[:1] for name in self._alone()}
+        if not labels:
+            return None
+        turns = [Conversation("last turn", (Turn("user", messages[-1]["content"], labels),)) for messages in conversations]
+        encoded = [encode("conversation", turns, tuple(labels), self.template, sys.maxsize)]
         return collate(encoded, [tuple(all_draws(encoded))])
 
     @torch.no_grad()
-    def emotion(self, turns: Batch) -> Tensor:
-        """Logits of each turn, [turns, classes], from a forward pass over them.
+    def alone(self, turns: Batch | None) -> dict[str, Tensor]:
+        """Logits of each head that reads the turn alone, [turns, outputs], from a forward pass over the turns.
 
         Args:
             turns: As `last_turns` packs them.
         """
-        batch, head = turns.to(self.backbone.device), self.heads.emotion
+        if turns is None:
+            return {}
+        batch = turns.to(self.backbone.device)
         with self.place.autocast():
             states = self.backbone.hidden(batch.tokens, batch.position_ids, batch.bounds, batch.longest)
-        logits: Tensor = head(head.pick(states)[batch.emotion_positions])
-        return logits
+        return {name: self.heads[name].read(states, batch.heads[name]) for name in self._alone()}
 
     @torch.no_grad()
-    def strategy(self, states: Tensor, prompt: list[int]) -> Tensor:
-        """Logits of the reply to come, [8].
+    def in_context(self, states: Tensor, prompt: list[int]) -> dict[str, Tensor]:
+        """Logits of each other head, [outputs].
 
         Args:
             states: [tokens, hidden], of the whole prompt.
             prompt: Token ids, ending with the header of the reply to come.
         """
-        head, headers = self.heads.strategy, reply_headers(prompt, self.template.layout)
-        asked = torch.tensor(headers if head.sees_earlier else headers[-1:], device=states.device)
-        return head.by_own_choices(head.pick(states)[asked])[-1]
+        headers, found = reply_headers(prompt, self.template.layout), {}
+        for name in self.heads:
+            head = self.heads[name]
+            if head.task.alone:
+                continue
+            if head.task.reads == "user":
+                read = [last_turn_end(prompt, self.template.layout)]
+            else:
+                read = headers if head.sees_earlier else headers[-1:]
+            found[name] = head.by_own_choices(head.scale(states)[torch.tensor(read, device=states.device)])[-1]
+        return found
 
-    def read(self, turn: Batch, states: Tensor, prompt: list[int]) -> Reading:
-        """What both heads say of one conversation.
+    def read(self, turn: Batch | None, states: Tensor, prompt: list[int]) -> Reading:
+        """What every head says of one conversation.
 
         Args:
             turn: Its last turn, from `last_turns`.
-            states: As for `strategy`.
-            prompt: As for `strategy`.
+            states: As for `in_context`.
+            prompt: As for `in_context`.
         """
-        return Reading(
-            _distribution(emotion_probabilities(self.emotion(turn))[0], EMOTIONS_AND_NEUTRAL),
-            _distribution(self.strategy(states, prompt).softmax(dim=0), STRATEGIES),
-        )
+        said = {**{name: logits[0] for name, logits in self.alone(turn).items()}, **self.in_context(states, prompt)}
+        return {name: _distribution(self.heads[name].probabilities(said[name]), self.heads[name].labels) for name in self.heads}
+
+    def _alone(self) -> list[str]:
+        return [name for name in self.heads if self.heads[name].task.alone]
 
 
 class Companion:
@@ -134,7 +141,7 @@ class Companion:
         self._model = model
         self._template = template
         self._place = place
-        self._reader = Reader(model.backbone, model.heads, template, place)
+        self._reader = PromptReader(model.backbone, model.heads, template, place)
 
     @classmethod
     def open(cls, path: Path, base: str | None = None) -> "Companion":
@@ -154,7 +161,7 @@ class Companion:
 
     @torch.no_grad()
     def read(self, messages: list[Message]) -> Reading:
-        """Emotion of the last user turn, which is read alone, and strategy of the reply to come, from the whole conversation.
+        """What each head says: emotion of the last user turn, which is read alone, strategy of the reply to come from the whole conversation.
 
         Args:
             messages: `{"role", "content"}` dictionaries, ending with a user's.
@@ -244,8 +251,18 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise ValueError("the last message must be the user's: that is the turn to read and to answer")
 
 
+def last_turn_end(prompt: list[int], layout: Layout) -> int:
+    """Where a head of users' turns reads in a prompt: the last end-of-turn token.
+
+    Args:
+        prompt: Token ids, ending with the header of the reply to come.
+        layout: Of the template that rendered it.
+    """
+    return max(at for at, token in enumerate(prompt) if token == layout.end_of_turn)
+
+
 def reply_headers(prompt: list[int], layout: Layout) -> list[int]:
-    """Where the strategy head reads in a prompt: the last token of every assistant header, that of the reply to come last.
+    """Where a head of assistants' turns reads in a prompt: the last token of every assistant header, that of the reply to come last.
 
     Args:
         prompt: Token ids, ending with the header of the reply to come.
@@ -255,12 +272,7 @@ def reply_headers(prompt: list[int], layout: Layout) -> list[int]:
     return [at + length - 1 for at in range(len(prompt) - length + 1) if prompt[at : at + length] == header]
 
 
-def emotion_probabilities(logits: Tensor) -> Tensor:
-    """[rows, 27] through softmax, [rows, 28] through sigmoid: as they were trained."""
-    return logits.sigmoid() if logits.shape[1] == len(EMOTIONS_AND_NEUTRAL) else logits.softmax(dim=1)
-
-
 def _distribution(probabilities: Tensor, labels: tuple[str, ...]) -> dict[str, float]:
     if not probabilities.isfinite().all():
         raise WarmlineError("the heads' probabilities are not numbers (NaN): the weights are damaged; train the run again")
-    return dict(zip(labels, probabilities.tolist(), strict=False))
+    return dict(zip(labels, probabilities.tolist(), strict=True))

@@ -22,6 +22,7 @@ from warmline.tasks.task import HeadSettings, HeadTask
 
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+
 class ModelConfig(Section):
     """The base model."""
 
@@ -100,7 +101,7 @@ class DataConfig(Section):
 
 
 class HeadsConfig(Section):
-    """The heads, a section each: the fields are those of `TASKS`. null makes none; so is a head that `add_task` added and no one named."""
+    """The heads, a section each: the fields are those of `TASKS`. null is no such head, which holds of one that was added until it is named."""
 
     def __getitem__(self, name: str) -> HeadSettings:
         section: HeadSettings = getattr(self, name)
@@ -152,7 +153,9 @@ class ValidationConfig(Section):
 
     every: Count = Field(100, description="Optimiser steps between validations; one more at the start and at the end.")
     conversations: Count = Field(200, description="Conversations of each source's validation split, chosen once by the seed.")
-    metric: str = Field("total", description="Objective whose lowest validation loss makes a checkpoint the best; total is the weighted sum.")
+    metric: str = Field(
+        "total", description="Objective whose lowest validation loss makes a checkpoint the best; total is the weighted sum of all."
+    )
     artifact: Literal["best", "last"] = Field(
         "best", description="Whose weights the run leaves behind: the best validation's, or the last step's."
     )
@@ -218,7 +221,9 @@ class RunConfig(Section):
                 raise ValueError(f"data.sources.{name}.objectives: empty, so it would train nothing; name one, or set enabled: false")
             for objective in self.data.sources[name].objectives:
                 if objective not in self.objectives:
-                    raise ValueError(f"data.sources.{name}.objectives: `{objective}` has no section under heads; give it one, or leave it out")
+                    raise ValueError(
+                        f"data.sources.{name}.objectives: `{objective}` has no head; give it a section under heads, or leave it out"
+                    )
         for task in self.tasks:
             task.refuse(self.heads[task.name], len(self.outputs(task)))
         if self.validation.metric not in ("total", *self.objectives):
@@ -256,18 +261,18 @@ _OURS = (*TASKS, *SOURCES)
 def _declare_fields() -> None:
     """Give the sections of heads, losses and sources their fields: what was added is off until a configuration names it."""
     for task in TASKS.values():
-        section = task.settings() if task.name in _OURS else None
-        HeadsConfig.model_fields[task.name] = FieldInfo(annotation=task.settings | None, default=section)  # type: ignore[arg-type]
+        made = task.settings() if task.name in _OURS else None
+        HeadsConfig.model_fields[task.name] = FieldInfo(annotation=task.settings | None, default=made)  # type: ignore[arg-type]
         words = f"Mean loss of a target of the {task.name} head (nats)."
         LossWeights.model_fields[task.name] = FieldInfo.from_annotated_attribute(NonNegative, Field(task.weight, description=words))
     order = {name: LossWeights.model_fields[name] for name in all_objectives()}
     LossWeights.model_fields.clear()
     LossWeights.model_fields.update(order)
     for source in SOURCES.values():
-        section = source.settings(**({} if source.name in _OURS else {"enabled": False}))
-        SourcesConfig.model_fields[source.name] = FieldInfo(annotation=source.settings, default=section)
-    for made in (HeadsConfig, LossWeights, SourcesConfig):
-        made.model_rebuild(force=True)
+        own = source.settings() if source.name in _OURS else source.settings(enabled=False)
+        SourcesConfig.model_fields[source.name] = FieldInfo(annotation=source.settings, default=own)
+    for table in (HeadsConfig, LossWeights, SourcesConfig):
+        table.model_rebuild(force=True)
     DataConfig.model_fields["sources"] = FieldInfo(annotation=SourcesConfig, default=SourcesConfig())
     DataConfig.model_rebuild(force=True)
     for name, default in (("data", DataConfig()), ("heads", HeadsConfig()), ("loss", LossWeights())):

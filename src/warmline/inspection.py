@@ -125,8 +125,7 @@ def _of_description(description: dict[str, Any]) -> dict[str, str]:
     return {
         "steps": str(description["step"]),
         "format": str(description["format"]),
-        "emotions": str(len(description["emotions"])),
-        "strategies": str(len(description["strategies"])),
+        **{f"labels of the {head} head": str(len(labels)) for head, labels in description["labels"].items()},
         "template": description["template"],
         "system prompt": "none" if not prompt else repr(prompt[:80]),
     }

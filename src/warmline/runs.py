@@ -68,8 +68,6 @@ class RunFolder:
         self.examples = path / "results" / "examples.json"
         self.error_taxonomy = path / "results" / "errors.json"
         self.error_picture = path / "results" / "errors.png"
-        self.confusion_emotion = path / "results" / "confusion_emotion.png"
-        self.confusion_strategy = path / "results" / "confusion_strategy.png"
         self.reliability = path / "results" / "reliability.png"
         self.eq_bench = path / "results" / "eq_bench_results.json"
         self.eq_bench_picture = path / "results" / "eq_bench.png"
@@ -100,6 +98,10 @@ class RunFolder:
         if not run.heads_description.is_file():
             raise WarmlineError(f"{path}: this run has not finished (no heads.json); go on with `warmline train CONFIG --resume`")
         return run
+
+    def confusion(self, head: str) -> Path:
+        """Picture of a head's confusions."""
+        return self.results / f"confusion_{head}.png"
 
     def refuse_strangers(self) -> None:
         """Refuse what a run never holds and would lead a reader or writer astray; the folder may be someone else's.

@@ -9,10 +9,9 @@ from matplotlib.lines import Line2D
 
 from warmline.ablation.view import interval_of
 from warmline.runs import write_picture
+from warmline.tasks import TASKS
 
-_PANELS = (
-    ("Emotion", "macro-F1", "emotion_macro_f1", "probe_emotion_macro_f1"),
-    ("Strategy", "macro-F1", "strategy_macro_f1", "probe_strategy_macro_f1"),
+_LANGUAGE = (
     ("Language model", "nats a reply token", "lm_nats", None),
     ("Drift, safety replies", "KL to the base, nats", "kl_safety", None),
     ("Drift, task replies", "KL to the base, nats", "kl_task", None),
@@ -29,8 +28,10 @@ def draw_ablation(result: dict[str, Any], path: Path) -> None:
     """
     variants = list(result["summary"])
     figure = Figure(figsize=(16, 2.2 + 0.62 * len(variants)), layout="constrained")
-    axes = figure.subplots(2, len(_PANELS), squeeze=False)
-    for column, (title, unit, metric, probe) in enumerate(_PANELS):
+    heads = [name for name in TASKS if f"{name}_macro_f1" in result["metrics"]]
+    panels = (*((name.capitalize(), "macro-F1", f"{name}_macro_f1", f"probe_{name}_macro_f1") for name in heads), *_LANGUAGE)
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    for column, (title, unit, metric, probe) in enumerate(panels):
         _values(axes[0][column], result, variants, metric, probe)
         axes[0][column].set_title(title, loc="left", fontsize=11)
         axes[0][column].set_xlabel(unit, fontsize=9)

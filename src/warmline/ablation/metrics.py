@@ -6,8 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from warmline.metrics.statistics import FloatArray, Statistic, macro_f1, weighted_mean, weighted_ratio
-from warmline.tasks.emotion import EMOTIONS
-from warmline.tasks.strategy import STRATEGIES
+from warmline.tasks import TASKS
 
 
 class Metric(NamedTuple):
@@ -24,15 +23,7 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower"] | None
 
 
-METRICS: dict[str, Metric] = {
-    "emotion_accuracy": Metric("emotion accuracy", "share", "higher"),
-    "emotion_macro_f1": Metric("emotion macro-F1", "F1", "higher"),
-    "probe_emotion_accuracy": Metric("emotion probe acc.", "share", "higher"),
-    "probe_emotion_macro_f1": Metric("emotion probe F1", "F1", "higher"),
-    "strategy_accuracy": Metric("strategy accuracy", "share", "higher"),
-    "strategy_macro_f1": Metric("strategy macro-F1", "F1", "higher"),
-    "probe_strategy_accuracy": Metric("strategy probe acc.", "share", "higher"),
-    "probe_strategy_macro_f1": Metric("strategy probe F1", "F1", "higher"),
+_LANGUAGE: dict[str, Metric] = {
     "lm_nats": Metric("LM loss", "nats a reply token", "lower"),
     "lm_nats_empathetic_dialogues": Metric("LM loss, ED", "nats a reply token", "lower"),
     "lm_nats_esconv": Metric("LM loss, ESConv", "nats a reply token", "lower"),
@@ -41,9 +32,17 @@ METRICS: dict[str, Metric] = {
     "kl_safety": Metric("KL, safety replies", "nats a reply token", None),
     "kl_task": Metric("KL, task replies", "nats a reply token", None),
 }
-"""Every metric, in the order of tables. KL has no better side: drift is how a model learns, and how it forgets."""
 
-_CLASSES = {"emotion": len(EMOTIONS), "strategy": len(STRATEGIES)}
+
+def all_metrics() -> dict[str, Metric]:
+    """Every metric, in the order of tables. KL has no better side: drift is how a model learns, and how it forgets."""
+    heads = {}
+    for name in TASKS:
+        heads[f"{name}_accuracy"] = Metric(f"{name} accuracy", "share", "higher")
+        heads[f"{name}_macro_f1"] = Metric(f"{name} macro-F1", "F1", "higher")
+        heads[f"probe_{name}_accuracy"] = Metric(f"{name} probe acc.", "share", "higher")
+        heads[f"probe_{name}_macro_f1"] = Metric(f"{name} probe F1", "F1", "higher")
+    return {**heads, **_LANGUAGE}
 
 
 class Measured(NamedTuple):
@@ -64,7 +63,7 @@ class Measured(NamedTuple):
 
 
 def measured(scores: dict[str, Any]) -> dict[str, Measured]:
-    """The metrics that a scored run has, by their names in METRICS.
+    """The metrics that a scored run has, by their names in `all_metrics`.
 
     Args:
         scores: What `score_run` gave.
@@ -79,7 +78,7 @@ def measured(scores: dict[str, Any]) -> dict[str, Measured]:
         found["kl_safety"] = Measured(weighted_mean(scores["safety"]["kl"]), np.arange(len(scores["safety"]["kl"])))
     if scores["task"]["kl"]:
         found["kl_task"] = Measured(weighted_ratio(scores["task"]["kl"], scores["task"]["tokens"]), np.arange(len(scores["task"]["kl"])))
-    return {name: found[name] for name in METRICS if name in found}
+    return {name: found[name] for name in all_metrics() if name in found}
 
 
 def measured_base(scores: dict[str, Any]) -> dict[str, Measured]:
@@ -87,14 +86,14 @@ def measured_base(scores: dict[str, Any]) -> dict[str, Measured]:
     found = dict(_language(scores["task"], "base_nats"))
     for head, items in scores["base"].items():
         found |= _classified(items, head, "probe_")
-    return {name: found[name] for name in METRICS if name in found}
+    return {name: found[name] for name in all_metrics() if name in found}
 
 
 def _classified(items: dict[str, Any], head: str, prefix: str) -> dict[str, Measured]:
     truth, guess, clusters = (np.asarray(items[column]) for column in ("truth", "guess", "conversation"))
     return {
         f"{prefix}{head}_accuracy": Measured(weighted_mean(truth == guess), clusters),
-        f"{prefix}{head}_macro_f1": Measured(macro_f1(truth, guess, _CLASSES[head]), clusters),
+        f"{prefix}{head}_macro_f1": Measured(macro_f1(truth, guess, TASKS[head].classes), clusters),
     }
 
 

@@ -3,31 +3,30 @@
 They are kept in the run's `results/ablation_scores.json`: an ablation that is started again measures only what it has not measured yet.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from warmline.config import load_config
-from warmline.conversation import Split
+from warmline.conversation import SPLITS, Split
 from warmline.data.enabled import data_checksums
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import Draw
-from warmline.data.packing import collate, sequential_rows
+from warmline.data.packing import all_draws
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.language import reply_sums
-from warmline.evaluation.probe import HeadName, Readings, known_emotions, read_states, some_draws
 from warmline.lock import writes_run
+from warmline.metrics.baselines import fit_probe
+from warmline.metrics.statistics import IntArray
 from warmline.model.description import read_description
-from warmline.model.device import Place
-from warmline.model.multitask import MultiTaskModel
+from warmline.model.reader import Reader, Readings
 from warmline.runs import RunFolder, read_json, write_json
-from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.task import HeadTask
 
 FORMAT = 1
-HEADS: tuple[HeadName, ...] = ("emotion", "strategy")
 
 Items = dict[str, Any]
 """Columns of equal length, plain lists."""
@@ -99,69 +98,54 @@ class _Scorer:
 
     def __init__(self, finished: FinishedRun, settings: ScoreSettings) -> None:
         config = finished.config
-        self._model, self._place, self._settings = finished.model, finished.place, settings
-        self._loss, self._pass_tokens = config.loss, config.pass_tokens
-        self._splits = {split: encode_split(split, config.data, finished.template) for split in ("train", "valid", "test")}
+        self._reader, self._settings, self._tasks, self._loss = finished.reader, settings, config.tasks, config.loss
+        self._splits: dict[Split, list[EncodedSource]] = {split: encode_split(split, config.data, finished.template) for split in SPLITS}
         self._test = _chosen(self._splits["test"], settings.conversations)
 
     def scores(self, is_full: bool) -> dict[str, Any]:
         """Everything that `score_run` says."""
         found: dict[str, Any] = {"heads": {}, "probes": {}, "absent": {}}
-        for head in HEADS:
-            test = self._read("test", head)
-            if not len(test.labels):
+        for task in self._tasks:
+            head, test = task.name, self._read("test", task)
+            if test is None:
                 found["heads"][head] = None
                 found["absent"][head] = "no test row has a label for this head"
                 continue
-            if getattr(self._loss, head) == 0:
+            if self._loss[head] == 0:
                 found["heads"][head] = None
                 found["absent"][head] = "its loss was off, so that the head is untrained; the probe reads the same states"
             else:
-                found["heads"][head] = _guesses(test, self._head_says(head))
+                found["heads"][head] = _guesses(test, test.logits[:, : task.classes].argmax(axis=1))
             if is_full or found["heads"][head] is None:
-                found["probes"][head] = self._probe(test, head)
-        found |= language_items(self._model, self._splits["test"], self._test, self._place, self._pass_tokens)
+                found["probes"][head] = self._probe(test, task)
+        found |= language_items(self._reader, self._splits["test"], self._test)
         if is_full:
-            with self._model.backbone.reference():
-                rows = {head: self._read("test", head) for head in HEADS}
-                found["base"] = {head: self._probe(test, head) for head, test in rows.items() if len(test.labels)}
+            with self._reader.model.backbone.reference():
+                rows = {task: self._read("test", task) for task in self._tasks}
+                found["base"] = {task.name: self._probe(test, task) for task, test in rows.items() if test is not None}
         return found
 
-    def _read(self, split: str, head: HeadName) -> Readings:
-        return read_states(self._model, self._splits[split], self._draws(split, head), head, self._place, self._pass_tokens)
-
-    def _draws(self, split: str, head: HeadName) -> list[Draw]:
+    def _read(self, split: Split, task: HeadTask) -> Readings | None:
+        """Rows with exactly one answer; None where there is none."""
         sources = self._splits[split]
-        draws = self._test if split == "test" else some_draws(sources, head, self._settings.probe_rows)
-        return [draw for draw in draws if len(getattr(sources[draw.source][draw.conversation], head))]
+        draws = self._test if split == "test" else _some_draws(sources, task, self._settings.probe_rows)
+        labelled = [draw for draw in draws if len(_labels(sources, draw, task))]
+        if not labelled:
+            return None
+        found = self._reader.read(task.name, sources, labelled)
+        sole = (found.labels.sum(axis=1) == 1) & found.labels[:, : task.classes].any(axis=1)
+        return found.only(sole) if sole.any() else None
 
-    @torch.no_grad()
-    def _head_says(self, head: HeadName) -> np.ndarray:
-        """Its guess on every row of `_read("test", head)`, [rows]."""
-        found = [np.zeros(0, np.int64)]
-        sources = self._splits["test"]
-        for row in sequential_rows(sources, self._draws("test", head), self._pass_tokens):
-            batch = collate(sources, [row]).to(self._model.backbone.device)
-            with self._place.autocast():
-                states = self._model.states(batch)
-            said = self._model.heads(states, batch)
-            if head == "emotion":
-                found.append(said.emotion[:, : len(EMOTIONS)].argmax(dim=1).cpu().numpy()[known_emotions(batch) >= 0])
-            else:
-                found.append(said.strategy.argmax(dim=1).cpu().numpy())
-        return np.concatenate(found)
-
-    def _probe(self, test: Readings, head: HeadName) -> Items:
-        rows: dict[Split, Readings] = {"train": self._read("train", head), "valid": self._read("valid", head), "test": test}
-        states, targets = {split: one.states for split, one in rows.items()}, {split: one.labels for split, one in rows.items()}
-        fitted = fit_probe(states, targets, len(EMOTIONS if head == "emotion" else STRATEGIES))
-        return {**_guesses(test, fitted.test.argmax(axis=1)), "strength": fitted.c, "train_rows": len(rows["train"].labels)}
+    def _probe(self, test: Readings, task: HeadTask) -> Items:
+        rows: dict[Split, Readings | None] = {"train": self._read("train", task), "valid": self._read("valid", task), "test": test}
+        empty = test.only(slice(0))
+        known = {split: empty if one is None else one for split, one in rows.items()}
+        inputs, targets = ({split: one.inputs for split, one in known.items()}, {split: _truth(one) for split, one in known.items()})
+        fitted = fit_probe(inputs, targets, task.classes)
+        return {**_guesses(test, fitted.test.argmax(axis=1)), "strength": fitted.c, "train_rows": len(targets["train"])}
 
 
-@torch.no_grad()
-def language_items(
-    model: MultiTaskModel, sources: list[EncodedSource], draws: list[Draw], place: Place, pass_tokens: int
-) -> dict[str, Items]:
+def language_items(reader: Reader, sources: list[EncodedSource], draws: list[Draw]) -> dict[str, Items]:
     """Language model loss and drift of each conversation.
 
     Returns:
@@ -172,16 +156,10 @@ def language_items(
     task: dict[str, list[Any]] = {"source": [], "tokens": [], "nats": [], "base_nats": [], "kl": []}
     safety: dict[str, list[Any]] = {"kl": []}
     wanted = [draw for draw in draws if {"lm", "safety"} & set(sources[draw.source].objectives)]
-    for row in sequential_rows(sources, wanted, pass_tokens):
-        batch = collate(sources, [row]).to(model.backbone.device)
-        with place.autocast():
-            tuned = model.states(batch)
-            with model.backbone.reference():
-                base = model.states(batch)
-            of_task, of_safety = (
-                reply_sums(model, batch, tuned, base, positions) for positions in (batch.lm_positions, batch.safety_positions)
-            )
-        for draw, replies, held in zip(row, of_task.tolist(), of_safety.tolist(), strict=True):
+    for one in reader.passes(sources, wanted):
+        batch = one.batch
+        of_task, of_safety = (reply_sums(reader, one, positions) for positions in (batch.lm_positions, batch.safety_positions))
+        for draw, replies, held in zip(one.row, of_task.tolist(), of_safety.tolist(), strict=True):
             if "safety" in sources[draw.source].objectives:
                 if held[0]:
                     safety["kl"].append(held[3] / held[0])
@@ -192,8 +170,37 @@ def language_items(
     return {"task": task, "safety": safety}
 
 
-def _guesses(test: Readings, guess: np.ndarray) -> Items:
-    return {"truth": test.labels.tolist(), "guess": guess.tolist(), "conversation": test.conversations.tolist()}
+def _truth(rows: Readings) -> IntArray:
+    return np.asarray(rows.labels.argmax(axis=1))
+
+
+def _guesses(test: Readings, guess: IntArray) -> Items:
+    return {"truth": _truth(test).tolist(), "guess": guess.tolist(), "conversation": test.conversations.tolist()}
+
+
+def _labels(sources: Sequence[EncodedSource], draw: Draw, task: HeadTask) -> IntArray:
+    """The bits of each label of a head in a conversation, [labels]."""
+    none = np.zeros((0, 2), np.int64)
+    return sources[draw.source][draw.conversation].labels.get(task.name, none)[:, 1]
+
+
+def _some_draws(sources: Sequence[EncodedSource], task: HeadTask, most_rows: int) -> list[Draw]:
+    """Conversations in a fixed random order until they hold `most_rows` rows with one answer: the same for every model that is probed."""
+    candidates: list[tuple[Draw, int]] = []
+    for draw in all_draws(sources):
+        bits = _labels(sources, draw, task)
+        rows = int(((bits > 0) & (bits & (bits - 1) == 0) & (bits < 1 << task.classes)).sum())
+        if rows:
+            candidates.append((draw, rows))
+    chosen: list[Draw] = []
+    found = 0
+    for at in np.random.default_rng(0).permutation(len(candidates)):
+        if found >= most_rows:
+            break
+        draw, rows = candidates[at]
+        chosen.append(draw)
+        found += rows
+    return sorted(chosen)
 
 
 def _chosen(sources: list[EncodedSource], conversations: int | None) -> list[Draw]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from warmline.ablation.figure import draw_ablation
-from warmline.ablation.metrics import METRICS, measured, measured_base
+from warmline.ablation.metrics import all_metrics, measured, measured_base
 from warmline.ablation.scores import ScoreSettings, kept_scores, score_run
 from warmline.ablation.summary import CONFIDENCE, LEAST_SEEDS, Table, differences, summarise
 from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
@@ -103,7 +103,7 @@ def run_variant(config: RunConfig, variant: str, seed: int, settings: ScoreSetti
 
     Args:
         config: Of the run whose losses are switched off one by one.
-        variant: A key of VARIANTS.
+        variant: A key of `all_variants`.
         seed: Of this run.
         settings: As `ablate` will be told.
         view: What a person sees; None prints to the terminal.
@@ -269,7 +269,7 @@ def _results(
                 "backend": read_manifest(_folder(one))["backend"],
                 "clipped_steps": _clipped_share(one),
                 "weights_sha256": scores["made_with"]["weights_sha256"],
-                "metrics": {metric: values[metric].value if metric in values else None for metric in METRICS},
+                "metrics": {metric: values[metric].value if metric in values else None for metric in all_metrics()},
                 "safety_kl": scores["safety"]["kl"],
                 "absent": scores["absent"],
             }
@@ -293,9 +293,9 @@ def _results(
         "notes": _notes(seeds, first["context"]["step"], planned_steps),
         "variants": {name: {"loss": variant_config(config, name, 0).loss.model_dump()} for name in choice.variants},
         "left_out": choice.left_out,
-        "metrics": {name: metric._asdict() for name, metric in METRICS.items()},
+        "metrics": {name: metric._asdict() for name, metric in all_metrics().items()},
         "rows": rows,
-        "base": {metric: base[metric].value if metric in base else None for metric in METRICS},
+        "base": {metric: base[metric].value if metric in base else None for metric in all_metrics()},
         "summary": summarise(table),
         "differences": differences(table),
     }

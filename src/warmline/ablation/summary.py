@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from warmline.ablation.metrics import METRICS, Measured
+from warmline.ablation.metrics import Measured, all_metrics
 from warmline.ablation.variants import FULL
 from warmline.metrics.statistics import cluster_bootstrap, difference
 
@@ -44,7 +44,7 @@ def summarise(table: Table) -> dict[str, dict[str, Any]]:
     summary: dict[str, dict[str, Any]] = {}
     for variant, seeds in table.items():
         summary[variant] = {}
-        for metric in METRICS:
+        for metric in all_metrics():
             values = [found[metric].value for found in seeds.values() if metric in found]
             means = spread(values) if values else None
             summary[variant][metric] = means and {"seeds": len(values), "mean": means.mean, "sd": means.sd}
@@ -58,7 +58,7 @@ def differences(table: Table) -> dict[str, dict[str, Any]]:
         `by_seed`: the difference and its `items_interval`, a bootstrap over test conversations that knows nothing of other seeds. `mean`,
         `sd` and `seeds_interval` over seeds; the interval is null below three seeds. Null where either side was not measured.
     """
-    return {variant: {metric: _paired(table, variant, metric) for metric in METRICS} for variant in table if variant != FULL}
+    return {variant: {metric: _paired(table, variant, metric) for metric in all_metrics()} for variant in table if variant != FULL}
 
 
 def _paired(table: Table, variant: str, metric: str) -> dict[str, Any] | None:

@@ -4,20 +4,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from warmline.config import RunConfig
-from warmline.conversation import OBJECTIVES, Objective
 from warmline.data.enabled import enabled_sources
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
+from warmline.tasks import all_objectives
 
 FULL = "full"
-VARIANTS: dict[str, tuple[Objective, ...]] = {
-    FULL: (),
-    "no-emotion": ("emotion",),
-    "no-strategy": ("strategy",),
-    "no-safety": ("safety",),
-    "lm-only": ("emotion", "strategy", "safety"),
-}
-"""The losses whose weight is 0 in each variant."""
+
+
+def all_variants() -> dict[str, tuple[str, ...]]:
+    """The losses whose weight is 0 in each variant: none, each one but the language model's, and all of these."""
+    beside = tuple(name for name in all_objectives() if name != "lm")
+    return {FULL: (), **{f"no-{name}": (name,) for name in beside}, "lm-only": beside}
 
 
 class Choice(NamedTuple):
@@ -41,7 +39,7 @@ def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: in
 
     Args:
         config: The run's.
-        variant: A key of VARIANTS.
+        variant: A key of `all_variants`.
         seed: Of this run.
         planned_steps: Steps of the run itself, when `config` cuts them short: the name then says so, and such a run never stands in the
             way of a whole one.
@@ -52,7 +50,7 @@ def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: in
             "name": f"{config.name}-{variant}-seed{seed}{short}",
             "output_dir": RunFolder(config.output_dir / config.name).ablation,
             "seed": seed,
-            "loss": config.loss.model_copy(update=dict.fromkeys(VARIANTS[variant], 0.0)),
+            "loss": config.loss.model_copy(update=dict.fromkeys(all_variants()[variant], 0.0)),
             "training": config.training.model_copy(update={"early_stop": None}),
             "validation": config.validation.model_copy(update={"artifact": "last"}),
             "trackers": (),
@@ -60,10 +58,10 @@ def variant_config(config: RunConfig, variant: str, seed: int, planned_steps: in
     )
 
 
-def trained_objectives(config: RunConfig) -> set[Objective]:
+def trained_objectives(config: RunConfig) -> set[str]:
     """Objectives that have a weight and a source."""
     sources = enabled_sources(config.data)
-    return {name for name in OBJECTIVES if getattr(config.loss, name) > 0 and any(name in source.objectives for source in sources)}
+    return {name for name in config.objectives if config.loss[name] > 0 and any(name in source.objectives for source in sources)}
 
 
 def choose_variants(config: RunConfig, wanted: Sequence[str] | None) -> Choice:
@@ -77,12 +75,12 @@ def choose_variants(config: RunConfig, wanted: Sequence[str] | None) -> Choice:
         WarmlineError: an unknown name, or a wanted variant that would train nothing or the same as another.
     """
     for name in wanted or ():
-        if name not in VARIANTS:
-            raise WarmlineError(f"--variants: unknown variant `{name}`; known: {', '.join(VARIANTS)}")
+        if name not in all_variants():
+            raise WarmlineError(f"--variants: unknown variant `{name}`; known: {', '.join(all_variants())}")
     trained = trained_objectives(config)
-    seen: dict[frozenset[Objective], str] = {}
+    seen: dict[frozenset[str], str] = {}
     left_out: dict[str, str] = {}
-    for name, off in VARIANTS.items():
+    for name, off in all_variants().items():
         left = frozenset(trained - set(off))
         if not left:
             left_out[name] = "no loss is left to train"

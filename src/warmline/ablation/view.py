@@ -5,16 +5,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from warmline.ablation.metrics import all_metrics
 from warmline.ablation.summary import LEAST_SEEDS
 from warmline.runs import RunFolder
 from warmline.training.plan import Plan
 from warmline.training.view import View
 
-_TABLE_METRICS = (
-    "emotion_accuracy", "emotion_macro_f1", "probe_emotion_accuracy", "probe_emotion_macro_f1",
-    "strategy_accuracy", "strategy_macro_f1", "probe_strategy_accuracy", "probe_strategy_macro_f1",
-    "lm_nats", "perplexity_empathetic_dialogues", "perplexity_esconv", "kl_safety", "kl_task",
-)  # fmt: skip
+_TABLE_LEAVES_OUT = ("lm_nats_empathetic_dialogues", "lm_nats_esconv")
 
 
 class StudyView:
@@ -65,7 +62,7 @@ def values_table(result: dict[str, Any]) -> Table:
     table.add_column("test split")
     for variant in [*result["summary"], "base"]:
         table.add_column(variant, justify="right")
-    for metric in _TABLE_METRICS:
+    for metric in (name for name in all_metrics() if name not in _TABLE_LEAVES_OUT):
         means = [_mean(metric, result["summary"][variant][metric]) for variant in result["summary"]]
         base = result["base"][metric]
         table.add_row(result["metrics"][metric]["title"], *means, "-" if base is None else _number(metric, base))
@@ -86,7 +83,7 @@ def differences_table(result: dict[str, Any]) -> Table:
     table.add_column("")
     for variant in result["differences"]:
         table.add_column(variant, justify="right")
-    for metric in _TABLE_METRICS:
+    for metric in (name for name in all_metrics() if name not in _TABLE_LEAVES_OUT):
         cells = [_difference(metric, result["differences"][variant][metric]) for variant in result["differences"]]
         table.add_row(result["metrics"][metric]["title"], *cells)
     return table

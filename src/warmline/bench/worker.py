@@ -113,14 +113,16 @@ def _ours(case: Case) -> Step:
     from accelerate import Accelerator
 
     from warmline.bench.workload import FULL_ROWS, ROW_TOKENS, full_source, mixture_sources, packed_batches
-    from warmline.config import HeadsConfig, LoraSettings, LossWeights, ModelConfig, TrainingConfig
+    from warmline.config import LoraSettings, LossWeights, ModelConfig, RunConfig, TrainingConfig
     from warmline.data.packing import collate, count_targets
     from warmline.model.device import choose_place
-    from warmline.model.heads import Heads
+    from warmline.model.heads import Heads, head_specs
     from warmline.model.losses import weighted_loss
-    from warmline.model.multitask import BaseStates, MultiTaskModel
+    from warmline.model.multitask import MultiTaskModel
+    from warmline.model.reader import BaseStates
     from warmline.model.transformers_backbone import TransformersBackbone
     from warmline.model.unsloth_backbone import UnslothBackbone
+    from warmline.tasks import TASKS
     from warmline.training.optimizer import Optimizer
 
     training = TrainingConfig(optimizer="adamw_8bit", precision="fp16" if case.card == "t4" else "auto")
@@ -131,16 +133,20 @@ def _ours(case: Case) -> Step:
     lora = LoraSettings(r=RANK, alpha=ALPHA)
     kind = UnslothBackbone if case.backend == "unsloth" else TransformersBackbone
     backbone = kind(config, lora, place.device, place.dtype, checkpointing=case.checkpointing)
-    model = MultiTaskModel(backbone, Heads(backbone.hidden_size, 27, HeadsConfig()).to(place.device)).train()
+    model = MultiTaskModel(
+        backbone, Heads(backbone.hidden_size, head_specs(RunConfig(name="bench", model=config))).to(place.device)
+    ).train()
     vocabulary = len(backbone.unembedding)
     sources = mixture_sources(vocabulary) if case.workload == "mix" else full_source(vocabulary)
     budget = case.tokens if case.workload == "mix" else FULL_ROWS * ROW_TOKENS
     rows = packed_batches(sources, budget, seed=rank)
     counts = [source.target_counts() for source in sources]
-    weights = LossWeights() if case.auxiliary else LossWeights(emotion=0, strategy=0, safety=0)
+    weights = LossWeights()
+    if not case.auxiliary:
+        weights = weights.model_copy(update=dict.fromkeys(("safety", *TASKS), 0.0))
     if not case.auxiliary:
         sources = [dataclasses.replace(source, objectives=tuple(name for name in source.objectives if name == "lm")) for source in sources]
-    base_states = BaseStates(model, sources, place.autocast())
+    base_states = BaseStates(model, sources, place)
     optimizer = Optimizer(model, training)
     scaler = torch.amp.GradScaler("cuda", enabled=place.dtype == torch.float16)
     wrapped = accelerator.prepare_model(model, device_placement=False)

@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from warmline.data.encoding import EncodedSource
+from warmline.data.encoding import Encoded, EncodedSource, join_parts
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import Row, RowPacker
-from warmline.tasks.emotion import EMOTIONS
-from warmline.tasks.strategy import STRATEGIES
+from warmline.sources import SOURCES
+from warmline.tasks import TASKS
 
 Workload = Literal["mix", "full"]
 
@@ -45,7 +45,7 @@ def full_source(vocabulary: int, seed: int = 0) -> list[EncodedSource]:
     """Conversations that fill a row each, with replies on half of the tokens."""
     generator = np.random.default_rng(seed)
     rows = [_conversation("empathetic_dialogues", ROW_TOKENS, 8, vocabulary, generator) for _ in range(64)]
-    return [_joined("empathetic_dialogues", rows)]
+    return [join_parts("empathetic_dialogues", ("lm",), rows, range(len(rows)))]
 
 
 def packed_batches(sources: list[EncodedSource], tokens: int, seed: int = 0) -> Iterator[Row]:
@@ -63,27 +63,22 @@ def _source(
     source: tuple[str, float, int, float, int], conversations: int, vocabulary: int, generator: np.random.Generator
 ) -> EncodedSource:
     name, turns = source[0], source[4]
-    return _joined(name, [_conversation(name, _length(source, generator), turns, vocabulary, generator) for _ in range(conversations)])
+    parts = [_conversation(name, _length(source, generator), turns, vocabulary, generator) for _ in range(conversations)]
+    return join_parts(name, _objectives(name), parts, range(len(parts)))
 
 
-_Parts = tuple[np.ndarray, list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]]
-
-
-def _conversation(name: str, length: int, turns: int, vocabulary: int, generator: np.random.Generator) -> _Parts:
+def _conversation(name: str, length: int, turns: int, vocabulary: int, generator: np.random.Generator) -> Encoded:
+    """Random tokens, with a reply every other turn and labels of the heads that the source of that name carries."""
     tokens = generator.integers(0, vocabulary, length, dtype=np.int32)
     edges = np.linspace(0, length, turns + 1).astype(int)
     replies = [(max(1, start), end) for start, end in zip(edges[1:-1:2], edges[2::2], strict=True) if end > start] if turns > 1 else []
-    emotion = [(length - 1, 1 << int(generator.integers(len(EMOTIONS))))] if name == "goemotions" else []
-    strategy = [(start - 1, int(generator.integers(len(STRATEGIES)))) for start, _ in replies] if name == "esconv" else []
-    return tokens, replies, emotion, strategy
+    labels = {}
+    for head in (objective for objective in _objectives(name) if objective in TASKS):
+        read = [length - 1] if TASKS[head].reads == "user" else [start - 1 for start, _ in replies]
+        if read:
+            labels[head] = np.asarray([(at, 1 << int(generator.integers(TASKS[head].classes))) for at in read])
+    return Encoded(tokens, np.asarray(replies, np.int32).reshape(-1, 2), labels)
 
 
-def _joined(name: str, parts: list[_Parts]) -> EncodedSource:
-    def column(at: int) -> tuple[np.ndarray, np.ndarray]:
-        ends = np.cumsum([len(part[at]) for part in parts]).astype(np.int32)
-        values = [np.asarray(part[at], dtype=np.int32) for part in parts]
-        shaped = values if at == 0 else [value.reshape(-1, 2) for value in values]
-        return np.concatenate(shaped), ends
-
-    objectives = {"esconv": ("lm", "strategy"), "goemotions": ("emotion",), "safety": ("safety",)}.get(name, ("lm",))
-    return EncodedSource(name, objectives, *column(0), *column(1), *column(2), *column(3), originals=np.arange(len(parts), dtype=np.int32))  # type: ignore[arg-type]
+def _objectives(name: str) -> tuple[str, ...]:
+    return SOURCES[name].settings().objectives if name in SOURCES else ("lm",)

@@ -41,7 +41,6 @@ def write_cards(config: DataConfig, folder: Path) -> list[Path]:
 
 
 def _card(name: str, facts: Facts, splits: dict[str, Any], mixture: dict[str, Any], checksums: dict[str, str]) -> str:
-    counted = [f"{objective}_targets" for objective in all_objectives()]
     targets = [f"{objective}_targets" for objective in all_objectives()]
     columns = ["rows", "conversations", "utterances", *targets, *SOURCES[name].counts(())]
     shown = [column for column in columns if any(splits[split][column] for split in SPLITS)]

@@ -1,8 +1,8 @@
 """From conversations to token ids, and where in them each objective reads.
 
-Reading places (contract 1): a head of the user's turns at their last token, the end-of-turn token; a head of the
-assistant's at the last token of the header, whose state predicts the reply's first token. Both precede the reply. The language model and the safety KL read the
-states that predict a reply's tokens, its end-of-turn token included.
+Reading places (contract 1): a head of the user's turns at the turn's last token, its end-of-turn token; a head of the assistant's at the
+last token of the header, whose state predicts the reply's first token. Both precede the reply. The language model and the safety KL read
+the states that predict a reply's tokens, its end-of-turn token included.
 
 A source is kept as a few flat int32 arrays, so that 100,000 conversations cost their tokens and little more, and a cache file can be
 mapped into memory at once.
@@ -33,7 +33,7 @@ from warmline.tasks import TASKS, all_objectives
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-Array = TypeVar("Array", bound=npt.NDArray[np.integer])
+Array = TypeVar("Array", Int32, Int64)
 
 _FORMAT = 3
 """Part of every cache key: raise it when what stands in the arrays, or its meaning, changes."""

@@ -44,9 +44,7 @@ def split_stats(source: EnabledSource, loaded: Loaded) -> dict[str, Any]:
     conversations = loaded.conversations
     turns = [turn for conversation in conversations for turn in conversation.turns]
     targets = count_targets(conversations, source.objectives)
-    labels = {
-        task.plural: Counter(label for turn in turns for label in turn.labels.get(name, ())) for name, task in TASKS.items()
-    }
+    labels = {task.plural: Counter(label for turn in turns for label in turn.labels.get(name, ())) for name, task in TASKS.items()}
     if source.source.kinds is not None:
         labels[source.source.kinds] = Counter(conversation.kind for conversation in conversations if conversation.kind is not None)
     return {

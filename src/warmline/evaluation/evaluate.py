@@ -22,7 +22,7 @@ from warmline.metrics.scores import METHOD
 from warmline.metrics.statistics import FloatArray
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
-from warmline.model.reader import Said
+from warmline.model.reader import Readings
 from warmline.runs import write_json
 from warmline.sources import SOURCES
 from warmline.tasks.task import Evidence, HeadTask, label_rows
@@ -137,14 +137,14 @@ def score_heads(finished: FinishedRun, held: HeldOut, baselines: bool = True) ->
 def _evidence(finished: FinishedRun, held: HeldOut, task: HeadTask, source: str, baselines: bool) -> Evidence:
     reader, encoded, conversations = finished.reader, held.encoded[source], held.conversations[source]
     tested: tuple[Split, ...] = ("valid", "test")
-    said = {split: reader.said(task.name, [encoded[split]]) for split in tested}
+    said = {split: reader.read(task.name, [encoded[split]]) for split in tested}
     for split, one in said.items():
         if not np.array_equal(one.labels, label_rows(task, conversations[split]).labels):
             raise RuntimeError(f"{source}, {split}: encoded labels and loaded rows differ")
     inputs = None
     if baselines:
         with finished.model.backbone.reference():
-            inputs = {split: reader.inputs(task.name, [encoded[split]]) for split in SPLITS}
+            inputs = {split: reader.read(task.name, [encoded[split]]).inputs for split in SPLITS}
     return Evidence(
         conversations,
         {split: one.logits for split, one in said.items()},
@@ -156,7 +156,7 @@ def _evidence(finished: FinishedRun, held: HeldOut, task: HeadTask, source: str,
     )
 
 
-def _served(finished: FinishedRun, held: HeldOut, task: HeadTask, test: Sequence[Conversation], said: Said) -> FloatArray | None:
+def _served(finished: FinishedRun, held: HeldOut, task: HeadTask, test: Sequence[Conversation], said: Readings) -> FloatArray | None:
     """A head's logits on test as when serving, where that is something else."""
     if task.alone:
         dialogues = [one for of_source in held.dialogues.values() for one in of_source]
@@ -184,7 +184,7 @@ def _replies(finished: FinishedRun, held: HeldOut, number: int, longest: int) ->
 
 def _draw(finished: FinishedRun, heads: dict[str, Any]) -> None:
     run, name = finished.folder, finished.config.name
-    calibrations = {}
+    calibrations: dict[str, Any] = {}
     for task in finished.config.tasks:
         if heads[task.name] is None:
             continue

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from warmline.companion import Companion, Reader
+from warmline.companion import Companion, PromptReader
 from warmline.config import RunConfig, load_config
 from warmline.data.enabled import data_checksums
 from warmline.data.template import ChatTemplate
@@ -11,6 +11,7 @@ from warmline.model.artifacts import load_artifact
 from warmline.model.description import read_description
 from warmline.model.device import Place, choose_place
 from warmline.model.multitask import MultiTaskModel
+from warmline.model.reader import Reader
 from warmline.runs import RunFolder, read_manifest
 
 
@@ -52,8 +53,13 @@ class FinishedRun(NamedTuple):
 
     @property
     def reader(self) -> Reader:
+        """What reads encoded conversations."""
+        return Reader(self.model, self.place, self.config.pass_tokens)
+
+    @property
+    def prompt_reader(self) -> PromptReader:
         """What reads for a person, in every place that serves."""
-        return Reader(self.model.backbone, self.model.heads, self.template, self.place)
+        return PromptReader(self.model.backbone, self.model.heads, self.template, self.place)
 
     def context(self) -> dict[str, Any]:
         """What stands at the head of every results file: the run, its base model, seed and data.

@@ -29,7 +29,7 @@ def hide_replies(reader: Reader, head: str, source: EncodedSource, logits: Float
         seed: Of the turns that are asked.
     """
     tokens, asked = _overwritten(source, head, seed)
-    again, before = torch.from_numpy(reader.said(head, [replace(source, tokens=tokens)]).logits), torch.from_numpy(logits)
+    again, before = torch.from_numpy(reader.read(head, [replace(source, tokens=tokens)]).logits), torch.from_numpy(logits)
     allowed = tolerance(reader.model, reader.place.dtype)
     return HiddenReply(len(asked), sum(gap(before[row], again[row]) > allowed for row in asked))
 

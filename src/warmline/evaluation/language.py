@@ -14,14 +14,12 @@ from torch import Tensor
 
 from warmline.conversation import Conversation
 from warmline.data.encoding import EncodedSource
-from warmline.data.packing import Batch, all_draws, collate, sequential_rows
+from warmline.data.packing import Batch
 from warmline.data.template import ChatTemplate
 from warmline.evaluation.plain_lines import tell
 from warmline.metrics.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
-from warmline.model.device import Place
 from warmline.model.losses import token_kl, token_nats
-from warmline.model.multitask import MultiTaskModel
-from warmline.progress import watched
+from warmline.model.reader import Pass, Reader
 
 PROTOCOL = "teacher-forced on every assistant turn of the test split, each with the whole conversation before it"
 
@@ -48,71 +46,54 @@ class ReplyLosses(NamedTuple):
     kl: FloatArray
 
 
-@torch.no_grad()
-def reply_losses(
-    model: MultiTaskModel,
-    source: EncodedSource,
-    conversations: Sequence[Conversation],
-    template: ChatTemplate,
-    place: Place,
-    pass_tokens: int,
-) -> ReplyLosses:
+def reply_losses(reader: Reader, source: EncodedSource, conversations: Sequence[Conversation], template: ChatTemplate) -> ReplyLosses:
     """Score a source's replies with tuned model and base.
 
     Args:
-        model: In evaluation mode.
+        reader: Of the run.
         source: Encoded with the objective `lm`.
         conversations: What it was encoded from.
         template: What it was encoded with.
-        place: Device and precision.
-        pass_tokens: Tokens of a forward pass.
     """
     sums = np.zeros((len(conversations), 4))
-    for row in watched(list(sequential_rows([source], all_draws([source]), pass_tokens)), f"language model: {source.name}"):
-        batch = collate([source], [row]).to(model.backbone.device)
-        with place.autocast():
-            tuned = model.states(batch)
-            with model.backbone.reference():
-                base = model.states(batch)
-            found = reply_sums(model, batch, tuned, base, batch.lm_positions)
-        np.add.at(sums, source.originals[[draw.conversation for draw in row]], found)
+    for one in reader.passes([source], doing=f"language model: {source.name}"):
+        found = reply_sums(reader, one, one.batch.lm_positions)
+        np.add.at(sums, source.originals[[draw.conversation for draw in one.row]], found)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
     scored = np.flatnonzero(sums[:, 0])
     tokens, tuned_nats, template_nats, kl = sums[scored].T
-    lines = _told_in_lines(model, tell(source.name, [conversations[at] for at in scored.tolist()], template), place, pass_tokens)
+    lines = _told_in_lines(reader, tell(source.name, [conversations[at] for at in scored.tolist()], template))
     return ReplyLosses(scored, tokens.astype(np.int64), np.asarray(lengths)[scored], tuned_nats, template_nats, lines, kl)
 
 
-@torch.no_grad()
-def _told_in_lines(model: MultiTaskModel, told: EncodedSource, place: Place, pass_tokens: int) -> FloatArray:
+def _told_in_lines(reader: Reader, told: EncodedSource) -> FloatArray:
     """What the base needs for the replies of each conversation, [conversations], nats."""
-    nats = np.zeros(len(told))
-    for row in watched(list(sequential_rows([told], all_draws([told]), pass_tokens)), f"base, told in plain lines: {told.name}"):
-        batch = collate([told], [row]).to(model.backbone.device)
-        with place.autocast(), model.backbone.reference():
-            base = model.states(batch)
-            found = token_nats(base[batch.lm_positions], model.backbone.base_unembedding, batch.lm_targets)
-        nats[[draw.conversation for draw in row]] = _by_conversation(batch, batch.lm_positions, found)[:, 0]
+    nats, backbone = np.zeros(len(told)), reader.model.backbone
+    with backbone.reference():
+        for one in reader.passes([told], doing=f"base, told in plain lines: {told.name}"):
+            batch = one.batch
+            found = token_nats(one.states[batch.lm_positions], backbone.base_unembedding, batch.lm_targets)
+            nats[[draw.conversation for draw in one.row]] = _by_conversation(batch, batch.lm_positions, found)[:, 0]
     return nats
 
 
-def reply_sums(model: MultiTaskModel, batch: Batch, tuned: Tensor, base: Tensor, positions: Tensor) -> FloatArray:
-    """Losses of each conversation's replies.
+def reply_sums(reader: Reader, one: Pass, positions: Tensor) -> FloatArray:
+    """Losses of each conversation's replies, by the tuned model and the base.
 
     Args:
-        model: Its unembeddings, the tuned and the base's.
-        batch: Of some conversations.
-        tuned: [tokens, hidden], final states of the tuned model.
-        base: [tokens, hidden], those of the base.
+        reader: That made the pass.
+        one: Of some conversations, by the tuned model.
         positions: [targets], states that predict a reply token.
 
     Returns:
         [conversations, 4], sums over a conversation's reply tokens: one each, nats of the tuned model, nats of the base, KL(base || tuned).
     """
-    backbone, targets = model.backbone, batch.tokens[positions + 1]
-    tuned, base = tuned[positions], base[positions]
+    backbone, targets = reader.model.backbone, one.batch.tokens[positions + 1]
+    with backbone.reference():
+        base = reader.states(one.batch)[positions]
+    tuned = one.states[positions]
     return _by_conversation(
-        batch,
+        one.batch,
         positions,
         torch.ones(len(positions), device=positions.device),
         token_nats(tuned, backbone.unembedding, targets),

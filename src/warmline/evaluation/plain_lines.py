@@ -48,6 +48,5 @@ def _lines(conversation: Conversation, template: ChatTemplate) -> list[tuple[str
 def _encoded(pieces: list[tuple[list[int], bool]]) -> Encoded:
     ends = np.cumsum([len(tokens) for tokens, _ in pieces])
     spans = [(end - len(tokens), end) for (tokens, reply), end in zip(pieces, ends, strict=True) if reply]
-    none = np.zeros((0, 2), np.int32)
     tokens = np.asarray([token for tokens, _ in pieces for token in tokens], dtype=np.int32)
-    return Encoded(tokens, np.asarray(spans, dtype=np.int32).reshape(-1, 2), none, none)
+    return Encoded(tokens, np.asarray(spans, dtype=np.int32).reshape(-1, 2), {})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from warmline.config import DataConfig
 from warmline.conversation import Conversation
-from warmline.data.enabled import enabled_sources
+from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, MOST_CUT, answer_all
@@ -17,6 +17,7 @@ from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.runs import parse_json, write_json, write_text
 from warmline.safety.crisis import fill_slots
+from warmline.sources import SOURCES
 
 PROMPTS_PER_SOURCE = 20
 EXAMPLES = 5
@@ -26,11 +27,6 @@ RULE = (
     "conversations with the smallest; the hash also picks the reply position among those that follow a user's turn. The examples are the "
     "smallest of them all. The rule reads no reply, so it cannot favour one."
 )
-_SOURCES = ("empathetic_dialogues", "esconv", "safety")
-_DANGER = (
-    "self_harm_open", "self_harm_veiled", "third_party_risk", "eating_disorder", "abuse", "psychosis", "harm_to_others",
-    "medical_emergency",
-)  # fmt: skip
 _SHOWN = 3
 
 
@@ -72,25 +68,26 @@ def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOUR
     """
     drawn: list[Prompt] = []
     for source in enabled_sources(data):
-        if source.name in _SOURCES:
-            conversations = source.load("test").conversations
-            drawn += sorted(_prompts(source.name, conversations, seed))[:per_source]
+        if "lm" in source.source.carries:
+            drawn += sorted(_prompts(source, source.load("test").conversations, seed))[:per_source]
     if not drawn:
-        raise WarmlineError(f"data.sources: no held-out prompt; enable one of {', '.join(_SOURCES)}")
+        told = [name for name, source in SOURCES.items() if "lm" in source.carries]
+        raise WarmlineError(f"data.sources: no held-out prompt; enable one of {', '.join(told)}")
     return sorted(drawn)
 
 
-def _prompts(source: str, conversations: tuple[Conversation, ...], seed: int) -> Iterator[Prompt]:
+def _prompts(source: EnabledSource, conversations: tuple[Conversation, ...], seed: int) -> Iterator[Prompt]:
+    danger = source.source.danger
     for conversation in conversations:
         turns = conversation.turns
         places = [at for at in range(1, len(turns)) if turns[at].role == "assistant" and turns[at - 1].role == "user"]
         if places:
-            digest = hashlib.sha256(f"{seed}/{source}/{conversation.id}".encode()).hexdigest()
+            digest = hashlib.sha256(f"{seed}/{source.name}/{conversation.id}".encode()).hexdigest()
             turn = places[int(digest, 16) % len(places)]
             messages = as_messages(conversation)[:turn]
             yield Prompt(
-                digest, source, conversation.id, turn, messages, fill_slots(turns[turn].text), conversation.situation,
-                danger=conversation.category in _DANGER,
+                digest, source.name, conversation.id, turn, messages, fill_slots(turns[turn].text), None if danger else conversation.kind,
+                danger=conversation.kind in danger,
             )  # fmt: skip
 
 
@@ -104,8 +101,8 @@ def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sa
         sampling: Of both models; greedy by default.
 
     Returns:
-        One record a prompt: the prompt's fields, `base` and `tuned` (the replies), `cut` (whether each of them was), and the likeliest
-        `emotion` and `strategy` that the heads read in it.
+        One record a prompt: the prompt's fields, `base` and `tuned` (the replies), `cut` (whether each of them was), and under each
+        head's name the likeliest labels that it reads in the prompt.
 
     Raises:
         WarmlineError: bad or missing data, a full disk.
@@ -129,7 +126,7 @@ def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sa
     records = []
     for prompt, base, tuned in zip(prompts, *both, strict=True):
         reading = finished.companion.read(prompt.messages)
-        heads = {"emotion": _likeliest(reading.emotion), "strategy": _likeliest(reading.strategy)}
+        heads = {head: _likeliest(probabilities) for head, probabilities in reading.items()}
         cut = {"base": base.cut, "tuned": tuned.cut}
         records.append({**prompt._asdict(), "base": base.text, "tuned": tuned.text, "cut": cut, **heads})
     write_text(finished.folder.replies, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [{"context": context}, *records]))

@@ -6,6 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from warmline.tasks import TASKS
+
 _NAMES = {
     "in_context": "in context",
     "own_choices": "as when serving",
@@ -33,20 +35,18 @@ def evaluation_summary(result: dict[str, Any]) -> Group:
     ]
     if result["replies"] is not None:
         parts += ["", _replies(result["replies"]), *_not_compared(result["replies"]), *_shown(result["replies"])]
-    strategy = result["heads"]["strategy"]
-    parts += [Text(f"warning: {line}", style="bold red") for line in (strategy or {}).get("leak_warnings", [])]
+    for name, task in TASKS.items():
+        lines = task.warnings(result["heads"].get(name) or {})
+        parts += [Text(f"warning: {line}", style="bold red") for line in lines]
     return Group(*parts)
 
 
 def _heads(heads: dict[str, Any]) -> Table:
     table = _table("test rows", "n", "accuracy %", "macro-F1", "top 3 %", "ECE")
-    emotion, strategy = heads["emotion"], heads["strategy"]
-    protocols = []
-    if emotion is not None:
-        protocols += [("emotion, 27-way", emotion["single_label_27"]), ("emotion, 28 labels", emotion["multi_label_28"])]
-    if strategy is not None:
-        protocols.append(("strategy", strategy))
-    for title, scores in protocols:
+    protocols: dict[str, Any] = {}
+    for name, task in TASKS.items():
+        protocols |= task.protocols(heads[name]) if heads.get(name) else {}
+    for title, scores in protocols.items():
         calibration = scores.get("calibration")
         ece = "" if calibration is None else f"{calibration['raw']['ece']:.3f}"
         table.add_row(Text(title, style="bold"), f"{scores['n']:,}", *_scores(scores), ece)
@@ -108,13 +108,15 @@ def _not_compared(replies: dict[str, Any]) -> list[str]:
 
 
 def _shown(replies: dict[str, Any]) -> list[str]:
-    judge = replies["strategy_judge"]
-    if judge is None:
-        return []
-    lines = [f"strategies they seem to show, by a bag of words that is right on {judge['test_accuracy']:.0%} of human replies:"]
-    for speaker, found in replies["speakers"].items():
-        shown = sorted(found["strategies_shown"].items(), key=lambda pair: -pair[1])[:3]
-        lines.append(f"  {speaker}: " + ", ".join(f"{strategy} {number}" for strategy, number in shown if number))
+    lines = []
+    for name, task in TASKS.items():
+        judge = replies.get(f"{name}_judge")
+        if judge is None:
+            continue
+        lines.append(f"{task.plural} they seem to show, by a bag of words that is right on {judge['test_accuracy']:.0%} of human replies:")
+        for speaker, found in replies["speakers"].items():
+            shown = sorted(found[f"{task.plural}_shown"].items(), key=lambda pair: -pair[1])[:3]
+            lines.append(f"  {speaker}: " + ", ".join(f"{label} {number}" for label, number in shown if number))
     return lines
 
 

@@ -30,6 +30,7 @@ from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
 from warmline.runs import RunFolder, read_json, write_folder, write_json, write_text
+from warmline.sources import SOURCES
 
 EXPORT = "export.json"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -151,8 +152,7 @@ def _copy_adapter(source: Path, folder: Path, base: str) -> None:
 
 def _portable(config: RunConfig, base: str | None) -> RunConfig:
     """The configuration without places of this machine; the base goes by the id under which others find it, or else by its public name."""
-    safety = config.data.sources.safety.model_copy(update={"dir": None})
-    sources = config.data.sources.model_copy(update={"safety": safety})
+    sources = config.data.sources.model_copy(update={name: source.portable(config.data.sources[name]) for name, source in SOURCES.items()})
     data = config.data.model_copy(update={"dir": SAMPLE if config.data.dir == SAMPLE else None, "sources": sources})
     hub_id = base_on_hub(config.model, base).hub_id
     renamed = {"name": public_name(config.model.name)} if hub_id in (None, config.model.name) else {"name": hub_id, "revision": None}

@@ -8,20 +8,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 
-from warmline.config import HeadsConfig, RunConfig, load_config
+from warmline.config import RunConfig, load_config
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone
 from warmline.model.choose import Backend
 from warmline.model.description import FORMAT, hashes, keep_known, settings_of, verify, weights_folder, weights_hash
 from warmline.model.fused_decoder import Checkpointing
-from warmline.model.heads import Heads
+from warmline.model.heads import Heads, head_specs
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
 from warmline.model.unsloth_backbone import UnslothBackbone
 from warmline.runs import RunFolder, disk_errors, write_bytes, write_folder, write_json
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 
 
 def build_model(
@@ -46,7 +44,7 @@ def build_model(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         backbone = _backbone(backend, config, device, dtype, checkpointing=checkpointing)
-        heads = Heads(backbone.hidden_size, config.data.sources.goemotions.labels, config.heads)
+        heads = Heads(backbone.hidden_size, head_specs(config))
     return MultiTaskModel(backbone, heads.to(device))
 
 
@@ -72,7 +70,7 @@ def save_artifact(run: RunFolder, model: MultiTaskModel, config: RunConfig, temp
 
 def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: int) -> dict[str, Any]:
     """What `heads.json` says."""
-    labels, listed = config.data.sources.goemotions.labels, hashes(run, weights_folder(run, config))
+    listed = hashes(run, weights_folder(run, config))
     return {
         "format": FORMAT,
         "run": config.name,
@@ -84,23 +82,12 @@ def describe(run: RunFolder, config: RunConfig, template: ChatTemplate, step: in
         "weights_sha256": weights_hash(run, config, listed),
         "heads_sha256": listed[run.heads.name],
         "dtype": "float32",
-        "reads": reads(config.heads),
-        "emotions": list(EMOTIONS_AND_NEUTRAL[:labels]),
-        "strategies": list(STRATEGIES),
+        "reads": {task.name: task.reading(config.heads[task.name]) for task in config.tasks},
+        "labels": {task.name: list(config.outputs(task)) for task in config.tasks},
         "template": template.name,
         "system_prompt": config.data.system_prompt,
         "settings": settings_of(config),
         "files": listed,
-    }
-
-
-def reads(heads: HeadsConfig) -> dict[str, str]:
-    """What each head reads, in words."""
-    last, header = "at the last token (end of turn) of the user's turn", "at the last token of the assistant's header, before the reply"
-    earlier = "; and the earlier replies' strategies: annotated, or where nobody annotates the head's own probabilities"
-    return {
-        "emotion": f"scaled final hidden state {last}, which is run alone",
-        "strategy": f"scaled final hidden state {header}{earlier if heads.strategy.earlier_strategies else ''}",
     }
 
 
@@ -133,7 +120,7 @@ def load_artifact(
         raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
     backbone = _backbone(backend, config, device, dtype, tuned=weights_folder(run, config), trainable=False)
     with torch.device("meta"):  # whatever sizes the settings name, no memory is taken before the file's tensors fit them
-        heads = Heads(backbone.hidden_size, len(description["emotions"]), config.heads, scaled=description["format"] > 1)
+        heads = Heads(backbone.hidden_size, head_specs(config), scaled=description["format"] > 1)
     try:
         heads.load_state_dict({name: tensor.to(torch.float32, copy=True) for name, tensor in saved.items()}, assign=True)
     except RuntimeError as error:

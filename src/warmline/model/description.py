@@ -5,20 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from warmline.checksums import sha256_of
 from warmline.config import HeadsConfig, LoraSettings, RunConfig, without_retired
 from warmline.errors import WarmlineError
 from warmline.runs import RunFolder, read_json
-from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
-from warmline.tasks.strategy import STRATEGIES
 
 ADAPTER = "adapter"
 MODEL = "model"
-FORMAT = 3
-"""Of heads.json. 1: the heads read states as they came, not scaled. 2: other files than weights and heads had no hash."""
+FORMAT = 4
+"""Of heads.json. 1: the heads read states as they came, not scaled. 2: other files than weights and heads had no hash. 3: the labels of the
+two heads that there were stood under `emotions` and `strategies`."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TOKENIZER = frozenset(
@@ -33,6 +32,8 @@ _KNOWN = {
 }
 _DOWN = re.compile(r"\.lora_(embedding_)?A\b")
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+_LABELS_BEFORE_4 = {"emotion": "emotions", "strategy": "strategies"}
 
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -60,20 +61,12 @@ class _Description(BaseModel):
     weights: Literal["adapter", "model"]
     weights_sha256: _Hash
     heads_sha256: _Hash
-    emotions: list[str]
-    strategies: list[str]
+    labels: dict[str, list[str]]
     template: Literal["qwen3", "chatml", "gemma"]
     system_prompt: str | None
     reads: dict[str, str] = {}
     files: dict[str, _Hash] | None = None
     settings: dict[str, Any] | None = None
-
-    @field_validator("emotions", "strategies")
-    @classmethod
-    def _are_ours(cls, labels: list[str]) -> list[str]:
-        if tuple(labels) not in (EMOTIONS, EMOTIONS_AND_NEUTRAL, STRATEGIES):
-            raise ValueError("not this package's labels in their order")
-        return labels
 
 
 def weights_folder(run: RunFolder, config: RunConfig) -> Path:
@@ -143,6 +136,9 @@ def read_description(run: RunFolder) -> dict[str, Any]:
     content = read_json(run.heads_description)
     if not isinstance(content, dict) or content.get("format") not in range(1, FORMAT + 1):
         raise WarmlineError(f"{run.heads_description}: format is not {FORMAT} or earlier; this warmline cannot read it")
+    for head, key in _LABELS_BEFORE_4.items():
+        if content["format"] < 4 and key in content:
+            content.setdefault("labels", {})[head] = content.pop(key)
     try:
         _Description.model_validate(content)
     except ValidationError as error:
@@ -174,6 +170,10 @@ def faults(run: RunFolder, config: RunConfig, description: dict[str, Any]) -> It
     folder = weights_folder(run, config)
     if description["weights"] != folder.name:
         yield f"{run.heads_description}: weights in {description['weights']}/, by config.yaml in {folder.name}/; put one run together"
+        return
+    answered = {task.name: list(config.outputs(task)) for task in config.tasks}
+    if description["labels"] != answered:
+        yield f"{run.heads_description}: the heads' labels are not those of {run.config} and this warmline; put one run together"
         return
     if not run.heads.is_file():
         yield f"{run.heads}: file not found; train the run again"

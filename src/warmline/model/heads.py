@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
+from warmline.config import RunConfig
 from warmline.data.earlier import earlier_features, features
 from warmline.data.packing import Batch, HeadRows
 from warmline.tasks.task import HeadSettings, HeadTask
@@ -25,6 +26,11 @@ class HeadSpec(NamedTuple):
     task: HeadTask
     settings: HeadSettings
     labels: tuple[str, ...]
+
+
+def head_specs(config: RunConfig) -> dict[str, HeadSpec]:
+    """The heads of a run, by name, in order."""
+    return {task.name: HeadSpec(task, config.heads[task.name], config.outputs(task)) for task in config.tasks}
 
 
 class Head(nn.Module):

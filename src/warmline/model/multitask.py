@@ -11,7 +11,6 @@ from warmline.data.packing import Batch
 from warmline.model.backbone import Backbone
 from warmline.model.heads import Heads
 from warmline.model.losses import LossTerms, Term, chunked_cross_entropy, chunked_kl, class_weights, head_loss
-from warmline.tasks.task import HeadSettings
 
 
 class MultiTaskModel(nn.Module):
@@ -56,13 +55,13 @@ class MultiTaskModel(nn.Module):
         return {**terms, "safety": Term(safety, len(batch.safety_draws))}, logits
 
 
-def count_weights(heads: Heads, settings: Mapping[str, HeadSettings], sources: Sequence[EncodedSource]) -> dict[str, Tensor]:
+def count_weights(heads: Heads, sources: Sequence[EncodedSource], exponents: Mapping[str, float]) -> dict[str, Tensor]:
     """What a target of each class counts, [outputs] a head, counted on the training data; a head that counts all alike is left out.
 
     Args:
         heads: Of the model, on its device.
-        settings: By the heads' names.
         sources: Training data; each conversation counts once, whatever the mixture draws.
+        exponents: `class_weights` of each head.
     """
     found = {}
     for name in heads:
@@ -70,7 +69,7 @@ def count_weights(heads: Heads, settings: Mapping[str, HeadSettings], sources: S
         bits = np.concatenate([np.zeros(0, np.int64), *(source.labels[name][:, 1] for source in sources if name in source.labels)])
         among = bits[:, None] >> np.arange(head.classes) & 1
         shares = among / np.maximum(among.sum(axis=1, keepdims=True), 1)
-        weights = class_weights(shares.sum(axis=0).tolist(), settings[name].class_weights)
+        weights = class_weights(shares.sum(axis=0).tolist(), exponents[name])
         if weights is not None:
             found[name] = torch.tensor(weights, dtype=torch.float32, device=next(head.parameters()).device)
     return found

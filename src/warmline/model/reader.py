@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -33,10 +34,11 @@ class Pass(NamedTuple):
     states: Tensor
 
 
-class Said(NamedTuple):
-    """What a head says of some conversations, and what people said.
+class Readings(NamedTuple):
+    """What a head reads and says in some conversations, and what people said.
 
     Attributes:
+        inputs: [rows, width], what its first layers read, fp32: a probe on them sees what the head sees.
         logits: [rows, outputs].
         own_choices: [rows, outputs], with the head's own probabilities in place of annotated earlier labels; the same as `logits` where it
             sees none.
@@ -44,10 +46,15 @@ class Said(NamedTuple):
         conversations: [rows], a number for the conversation that each row belongs to.
     """
 
+    inputs: npt.NDArray[np.float32]
     logits: FloatArray
     own_choices: FloatArray
     labels: BoolArray
     conversations: IntArray
+
+    def only(self, rows: BoolArray | slice) -> "Readings":
+        """Some of the rows."""
+        return Readings(self.inputs[rows], self.logits[rows], self.own_choices[rows], self.labels[rows], self.conversations[rows])
 
 
 class Reader(NamedTuple):
@@ -63,7 +70,6 @@ class Reader(NamedTuple):
     place: Place
     pass_tokens: int
 
-    @torch.no_grad()
     def passes(self, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None, doing: str | None = None) -> Iterator[Pass]:
         """Every conversation once, in order.
 
@@ -75,42 +81,33 @@ class Reader(NamedTuple):
         rows = list(sequential_rows(sources, all_draws(sources) if draws is None else draws, self.pass_tokens))
         for row in rows if doing is None else watched(rows, doing):
             batch = collate(sources, [row]).to(self.model.backbone.device)
-            with self.place.autocast():
-                states = self.model.states(batch)
-            yield Pass(row, batch, states)
+            yield Pass(row, batch, self.states(batch))
 
     @torch.no_grad()
-    def said(self, head: str, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None) -> Said:
-        """What a head says of every labelled turn.
+    def states(self, batch: Batch) -> Tensor:
+        """[tokens, hidden], of a batch on the model's device."""
+        with self.place.autocast():
+            return self.model.states(batch)
+
+    @torch.no_grad()
+    def read(self, head: str, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None) -> Readings:
+        """What a head reads and says at every labelled turn.
 
         Args:
             head: Its name.
             sources: As for `passes`.
-            draws: As for `passes`.
+            draws: As for `passes`; at least one has a label.
         """
         own, parts = self.model.heads[head], []
         for one in self.passes(sources, draws, f"{head} head"):
             rows = one.batch.heads[head]
-            logits = own.read(one.states, rows)
-            choices = logits if not own.sees_earlier else self._own_choices(head, one)
-            parts.append((logits.double(), choices.double(), rows.targets.bool(), self._conversations(one, rows.positions, sources)))
-        return Said(*(torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)))
-
-    @torch.no_grad()
-    def inputs(self, head: str, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None) -> FloatArray:
-        """What a head's first layers read at every labelled turn, [rows, width], fp32: a probe on them sees what the head sees.
-
-        Args:
-            head: Its name.
-            sources: As for `passes`.
-            draws: As for `passes`.
-        """
-        own, parts = self.model.heads[head], [np.zeros((0, 0), np.float32)]
-        for one in self.passes(sources, draws, f"what the {head} head reads"):
-            rows = one.batch.heads[head]
             states = own.scale(one.states)[rows.positions].float()
-            parts.append((torch.cat([states, rows.earlier], dim=1) if own.sees_earlier else states).cpu().numpy())
-        return np.concatenate(parts[1:] or parts)
+            logits = own(states, rows.earlier)
+            inputs = torch.cat([states, rows.earlier], dim=1) if own.sees_earlier else states
+            choices = self._own_choices(head, one) if own.sees_earlier else logits
+            numbers = self._conversations(one, rows.positions, sources)
+            parts.append((inputs, logits.double(), choices.double(), rows.targets.bool(), numbers))
+        return Readings(*(torch.cat([tensor.cpu() for tensor in column]).numpy() for column in zip(*parts, strict=True)))
 
     def _own_choices(self, head: str, one: Pass) -> Tensor:
         """[rows, outputs], conversation by conversation."""

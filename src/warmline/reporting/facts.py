@@ -1,6 +1,6 @@
 """What a report is made from: the run's own records and the results that are there, each checked to be of this artefact."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,16 @@ from warmline.errors import WarmlineError
 from warmline.model.description import read_description
 from warmline.runs import RunFolder, parse_json, read_json, read_manifest
 
-LOSS_NAMES = {
-    "total": "total",
-    "lm": "language model, nats a reply token",
-    "emotion": "emotion, nats",
-    "strategy": "strategy, nats",
-    "safety": "KL on safety replies, nats a token",
-    "task_kl": "KL on task replies, nats a token",
-}
+
+def loss_names(heads: Iterable[str]) -> dict[str, str]:
+    """What `metrics.jsonl` calls its losses, and in words."""
+    return {
+        "total": "total",
+        "lm": "language model, nats a reply token",
+        **{name: f"{name}, nats" for name in heads},
+        "safety": "KL on safety replies, nats a token",
+        "task_kl": "KL on task replies, nats a token",
+    }
 
 
 class Absent(NamedTuple):

@@ -6,6 +6,7 @@ from warmline.evaluation.compared import MOST_CUT
 from warmline.metrics.statistics import PairedDifference, paired_difference
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.phrases import differs, hundredths, number, percent, ratio_verdict, share, tenths, verdict, with_interval
+from warmline.tasks import TASKS
 
 BASELINES = {
     "majority": "majority class",
@@ -54,11 +55,16 @@ _QUESTIONS = {
 
 def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
-    emotion, strategy = found["heads"]["emotion"], found["heads"]["strategy"]
-    for question, scores in (("emotion head?", emotion and emotion["single_label_27"]), ("strategy head?", strategy)):
-        lines.append((question, "not measured: its data are not enabled" if scores is None else _head(scores)))
-    if strategy is not None and "own_choices" in strategy:
-        lines.append(("strategy head, as when serving?", _figures(strategy["own_choices"])))
+    for name, task in TASKS.items():
+        if name not in found["heads"]:
+            continue
+        scores = found["heads"][name]
+        if scores is None:
+            lines.append((f"{name} head?", "not measured: its data are not enabled"))
+            continue
+        lines.append((f"{name} head?", _head(next(iter(task.protocols(scores).values())))))
+        if served := task.as_served(scores):
+            lines.append((f"{name} head, as when serving?", _figures(served)))
     for source, losses in found["language"]["sources"].items():
         ratio = losses["perplexity_ratio"]
         lines.append((f"perplexity of people's replies in {source}, beside the base?", ratio_verdict(ratio["value"], ratio["interval"])))

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from warmline.config import ModelConfig, RunConfig, SourcesConfig
-from warmline.data.cards import FACTS
 from warmline.data.enabled import SAMPLE
 from warmline.data.template import END_OF_TURN, ChatTemplate, Message
 from warmline.model.transformers_backbone import model_path
@@ -14,14 +13,9 @@ from warmline.paths import NANO, is_folder
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
+from warmline.sources import SOURCES
+from warmline.tasks import TASKS
 
-HUB_DATASETS = {
-    "empathetic_dialogues": "facebook/empathetic_dialogues",
-    "esconv": "thu-coai/esconv",
-    "goemotions": "google-research-datasets/go_emotions",
-}
-"""Where the hub has the data sets that the official files are also found in."""
-_NON_COMMERCIAL = ("empathetic_dialogues", "esconv")
 _EXAMPLE = (
     Message(role="user", content="I got the job!"),
     Message(role="assistant", content="You did it! How does it feel?"),
@@ -72,11 +66,12 @@ def model_card(facts: Facts, exported: dict[str, Any], template: ChatTemplate) -
     values = {
         "config": config.model_dump(mode="json"),
         "heads": facts.heads,
+        "tasks": {name: TASKS[name] for name in facts.heads["labels"]},
         "exported": exported,
         "lines": lines,
         "quick": facts.quick,
         "licence": licence,
-        "sources": {name: FACTS[name] for name in _enabled(config)},
+        "sources": {name: SOURCES[name].facts for name in _enabled(config)},
         "sample": config.data.dir == SAMPLE,
         "prompt": template.render(_EXAMPLE, add_generation_prompt=True),
         "end_of_turn": END_OF_TURN[template.name],
@@ -102,7 +97,7 @@ class Licence(NamedTuple):
 
 
 def _licence(config: RunConfig, hub_id: str | None) -> Licence:
-    inherited = [FACTS[name].title for name in _NON_COMMERCIAL if name in _enabled(config) and config.data.dir != SAMPLE]
+    inherited = [SOURCES[name].facts.title for name in _enabled(config) if not SOURCES[name].facts.commercial and config.data.dir != SAMPLE]
     card = Path(model_path(config.model)) / "README.md"
     of_base = None
     if hub_id is None and config.model.random_init_seed is None and card.is_file():
@@ -117,7 +112,8 @@ def _enabled(config: RunConfig) -> list[str]:
 def _metadata(facts: Facts, exported: dict[str, Any], licence: Licence) -> ModelCardData:
     config, hub_id = facts.config, exported["base"]["hub_id"]
     whole, adapter = "dtype" in exported["merged"], config.lora is not None
-    datasets = [HUB_DATASETS[name] for name in _enabled(config) if name in HUB_DATASETS and config.data.dir != SAMPLE]
+    hubs = [SOURCES[name].facts.hub for name in _enabled(config)] if config.data.dir != SAMPLE else []
+    datasets = [hub for hub in hubs if hub is not None]
     measured = measured_results(facts)
     other = licence.identifier == "other"
     return ModelCardData(
@@ -130,7 +126,12 @@ def _metadata(facts: Facts, exported: dict[str, Any], licence: Licence) -> Model
         base_model=hub_id,
         base_model_relation=None if hub_id is None else "finetune" if whole else "adapter",
         datasets=datasets or None,
-        tags=["warmline", "empathetic-dialogue", "emotion-classification", "support-strategy", *(["lora"] if adapter else [])],
+        tags=[
+            "warmline",
+            "empathetic-dialogue",
+            *(f"{head}-classification" for head in facts.heads["labels"]),
+            *(["lora"] if adapter else []),
+        ],
         model_name=config.name if measured else None,
         eval_results=measured or None,
     )
@@ -156,18 +157,17 @@ def measured_results(facts: Facts) -> list[EvalResult]:
 
 def _evaluated(evaluation: dict[str, Any]) -> list[EvalResult]:
     found = []
-    emotion, strategy = evaluation["heads"]["emotion"], evaluation["heads"]["strategy"]
-    for source, task, scores in (
-        ("goemotions", "emotion of the user's turn", emotion and emotion["single_label_27"]),
-        ("esconv", "support strategy of the reply to come", strategy and strategy.get("own_choices", strategy)),  # as when serving
-    ):
-        if scores is not None and scores.get("accuracy") is not None:
+    for head, task in TASKS.items():
+        source = next((name for name, one in SOURCES.items() if head in one.carries and one.facts.hub), None)
+        measured = evaluation["heads"].get(head)
+        scores = measured and (task.as_served(measured) or next(iter(task.protocols(measured).values())))
+        if source is not None and scores and scores.get("accuracy") is not None:
             found += [
-                _result(source, "text-classification", task, metric, name, scores[key])
+                _result(source, "text-classification", task.title, metric, name, scores[key])
                 for metric, name, key in (("accuracy", "accuracy", "accuracy"), ("f1", "macro-F1", "macro_f1"))
             ]
     for source, losses in evaluation["language"]["sources"].items():
-        if source in HUB_DATASETS:
+        if SOURCES[source].facts.hub:
             value = losses["tuned"]["perplexity"]["value"]
             found.append(_result(source, "text-generation", "replies, teacher-forced", "perplexity", "perplexity", value))
     return found
@@ -192,8 +192,8 @@ def _result(source: str, task_type: str, task: str, metric: str, name: str, valu
     return EvalResult(
         task_type=task_type,
         task_name=task,
-        dataset_type=HUB_DATASETS[source],
-        dataset_name=FACTS[source].title,
+        dataset_type=SOURCES[source].facts.hub or source,
+        dataset_name=SOURCES[source].facts.title,
         dataset_split="test",
         metric_type=metric,
         metric_name=name,

@@ -8,9 +8,10 @@ import jinja2
 from warmline.lock import writes_run
 from warmline.paths import public_name
 from warmline.reporting import phrases
-from warmline.reporting.facts import LOSS_NAMES, Absent, Facts, commands_of, gather, shape_errors
+from warmline.reporting.facts import Absent, Facts, commands_of, gather, loss_names, shape_errors
 from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
 from warmline.runs import RunFolder, write_text
+from warmline.tasks import TASKS
 
 SECTIONS = (
     ("summary", None, ""),
@@ -39,15 +40,6 @@ SAFETY_ROWS = (
     ("xstest", "over_refusal", "XSTest: safe prompts refused"),
     ("xstest", "refused_unsafe", "XSTest: unsafe prompts refused"),
     ("simple_safety_tests", "refused", "SimpleSafetyTests: refused"),
-)
-ABLATION_METRICS = (
-    "emotion_macro_f1",
-    "probe_emotion_macro_f1",
-    "strategy_macro_f1",
-    "probe_strategy_macro_f1",
-    "lm_nats",
-    "kl_safety",
-    "kl_task",
 )
 _EXAMPLE_TURNS = 4
 _AGAIN = Path("again")
@@ -143,11 +135,12 @@ def _values(facts: Facts) -> dict[str, Any]:
         "cards_reason": facts.cards_reason,
         "pictures": _pictures(facts.folder),
         "has_sheet": facts.folder.red_team_sheet.is_file(),
-        "loss_names": LOSS_NAMES,
+        "loss_names": loss_names(facts.heads["labels"]),
         "baseline_names": BASELINES,
         "safety_rows": SAFETY_ROWS,
         "examples_shown": _EXAMPLE_TURNS,
         "glance": glance(facts),
+        "tasks": {name: task for name, task in TASKS.items() if name in facts.heads["labels"]},
         "not_measured": _not_measured(facts),
     }
     if "ablation" in results:
@@ -162,7 +155,8 @@ def _values(facts: Facts) -> dict[str, Any]:
 
 def _ablation_values(ablation: dict[str, Any]) -> dict[str, Any]:
     lines, over_seeds = ablation_differences(ablation)
-    metrics = [name for name in ABLATION_METRICS if name in ablation["metrics"]]
+    of_heads = [f"{prefix}{head}_macro_f1" for head in TASKS for prefix in ("", "probe_")]
+    metrics = [name for name in (*of_heads, "lm_nats", "kl_safety", "kl_task") if name in ablation["metrics"]]
     return {"ablation_metrics": metrics, "ablation_differences": lines, "ablation_over_seeds": over_seeds}
 
 
@@ -170,8 +164,7 @@ def _pictures(folder: RunFolder) -> dict[str, str | None]:
     """Places relative to the report; None where there is no such picture."""
     places = {
         "curves": folder.curves,
-        "confusion_emotion": folder.confusion_emotion,
-        "confusion_strategy": folder.confusion_strategy,
+        **{f"confusion_{head}": folder.confusion(head) for head in TASKS},
         "reliability": folder.reliability,
         "eq_bench": folder.eq_bench_picture,
         "ablation": folder.ablation_picture,

@@ -92,12 +92,12 @@ def _safety() -> dict[str, Any]:
     ]
     alarms = [assess_turns(_user_turns(conversation)).level != "none" for conversation in conversations]
     by_category = {
-        category: share([alarm for alarm, conversation in zip(alarms, conversations, strict=True) if conversation.category == category])
-        for category in dict.fromkeys(str(conversation.category) for conversation in conversations)
+        category: share([alarm for alarm, conversation in zip(alarms, conversations, strict=True) if conversation.kind == category])
+        for category in dict.fromkeys(str(conversation.kind) for conversation in conversations)
     }
     pairs = list(zip(alarms, conversations, strict=True))
-    risky = [alarm for alarm, conversation in pairs if conversation.category in _HEARD]
-    calm = [alarm for alarm, conversation in pairs if conversation.category == "benign_lookalike"]
+    risky = [alarm for alarm, conversation in pairs if conversation.kind in _HEARD]
+    calm = [alarm for alarm, conversation in pairs if conversation.kind == "benign_lookalike"]
     precision = share([True] * sum(risky) + [False] * sum(calm))
     return {"n": len(alarms), "recall": share(risky), "false_alarms": share(calm), "precision": precision, "by_category": by_category}
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from warmline.config import DataConfig
 from warmline.conversation import Split
-from warmline.data.enabled import enabled_sources
+from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.safety.suites import Item
-from warmline.sources import Source
+from warmline.sources import SOURCES
 from warmline.sources.files import sample_dir
 
 _SEEN: tuple[Split, ...] = ("train", "valid")
@@ -55,7 +55,7 @@ def find_overlap(items: Sequence[Item], config: DataConfig) -> Overlap:
             if len(_words(turn)) >= _SHORTEST:
                 asked.setdefault(text_hash(turn), []).append(f"{item.suite}/{item.id}")
     sources = enabled_sources(config)
-    shipped = Source("safety", sample_dir() / "safety", ("safety",))
+    shipped = EnabledSource(SOURCES["safety"], sample_dir() / "safety", ("safety",), SOURCES["safety"].settings())
     if not any(source.folder == shipped.folder for source in sources):
         sources.append(shipped)
     texts: set[str] = set()

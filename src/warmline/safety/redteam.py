@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from warmline.companion import Generated
+from warmline.data.enabled import enabled_sources
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, cut_off, too_many_cut
@@ -334,8 +335,8 @@ def _same_base(other: FinishedRun, context: dict[str, Any]) -> dict[str, Any]:
             raise WarmlineError(
                 f"{other.folder.path}: its {key} is {theirs[key]}, this run's {context[key]}; --without-kl needs a run of the same base"
             )
-    safety = other.config.data.sources.safety
-    if other.config.loss.safety > 0 and safety.enabled and "safety" in safety.objectives:
+    trained = any("safety" in source.objectives for source in enabled_sources(other.config.data))
+    if other.config.loss.safety > 0 and trained:
         raise WarmlineError(
             f"{other.folder.path}: trained with the safety KL (weight above 0); --without-kl needs a run trained without it"
         )

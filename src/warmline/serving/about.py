@@ -7,7 +7,6 @@ from warmline.paths import public_name
 from warmline.safety.crisis import COUNTRIES
 from warmline.serving.engine import LONGEST_REPLY, Engine
 from warmline.serving.schema import MOST_MESSAGES
-from warmline.tasks.strategy import STRATEGIES
 
 NOTICE = (
     "You are talking to an AI: a language model tuned to listen. It is not a person and not a therapist, it can be wrong, and it cannot "
@@ -49,8 +48,8 @@ def about(engine: Engine, limits: Limits, country: str | None, needs_key: bool) 
         "run": engine.name,
         "base_model": public_name(engine.base_model).removeprefix("./"),
         "models": {"tuned": engine.tuned_id, "base": engine.base_id},
-        "emotions": list(engine.emotions),
-        "strategies": list(STRATEGIES) if engine.tuned_id else [],
+        "emotions": list(engine.labels.get("emotion", ())),
+        "strategies": list(engine.labels.get("strategy", ())),
         "country": country,
         "countries": [{"code": code, "name": COUNTRY_NAMES[code]} for code in sorted(COUNTRIES, key=lambda code: COUNTRY_NAMES[code])],
         "limits": {

@@ -1,7 +1,7 @@
 """One model, many conversations: replies stream with a key-value cache, and the heads read beside the prompt's own forward pass.
 
 One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`) and the last user turn alone
-for the emotion head (`companion.Reader`; `Companion.read` does both too, so a reading is the same to the bit), and gives every reply under
+for the emotion head (`PromptReader`; `Companion.read` does both too, so a reading is the same to the bit), and gives every reply under
 way one more token in one batch (`Backbone.step`), tuned and base apart. Each conversation keeps transformers' own `DynamicCache`, and a
 batch always has as many rows as there are slots: a matrix product may round differently with another number of rows, and then what one
 person is told would depend on who else is talking. Draws come from a generator for each request and transformers' own logits processors.
@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from warmline.companion import Reader, check_messages
+from warmline.companion import PromptReader, check_messages
 from warmline.config import ModelConfig, TrainingConfig, load_config
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
@@ -35,7 +35,6 @@ from warmline.safety.guard import Heard, hear
 from warmline.serving.making import Making
 from warmline.serving.stream import Speaker, Stream
 from warmline.serving.text import ReplyText
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 
 Show = Literal["inline", "card"]
 LONGEST_REPLY = 256
@@ -120,7 +119,7 @@ class Engine:
         base_model: As given.
         tuned_id: What the API calls the tuned model; None for a base alone.
         base_id: And the base.
-        emotions: Labels of a reading.
+        labels: By the name of each head, the labels of a reading.
         context: Tokens that prompt and reply may have together.
         slots: As given.
     """
@@ -137,11 +136,11 @@ class Engine:
         queue: int = 256,
     ) -> None:
         self._backbone, self._template, self._place = backbone, template, place
-        self._reader = Reader(backbone, heads, template, place) if heads is not None else None
+        self._reader = PromptReader(backbone, heads, template, place) if heads is not None else None
         self.name, self.base_model, self.context, self.slots = name, base_model, backbone.context, slots
         self.tuned_id = name if heads is not None else None
         self.base_id = f"{name}-base" if heads is not None else name
-        self.emotions = EMOTIONS_AND_NEUTRAL[: heads.emotion.classes] if heads is not None else ()
+        self.labels = {name: heads[name].labels for name in heads} if heads is not None else {}
         self._queue = queue
         self._waiting: deque[Making] = deque()
         self._active: list[Making] = []

@@ -86,8 +86,7 @@ class Exchange:
 
     def _extra(self, reading: Reading | None) -> dict[str, Any]:
         return {
-            "emotion": _scores(reading.emotion) if reading else None,
-            "strategy": _scores(reading.strategy) if reading else None,
+            **{head: _scores(reading[head]) if reading else None for head in ("emotion", "strategy")},
             "risk": risk_field(self._stream.heard, self._country),
         }
 

@@ -87,7 +87,7 @@ class Conversation:
         messages: list[dict[str, Any]] = []
         for turn in self.turns:
             risk = assess(turn.user)
-            emotion, strategy = turn.reading or (None, None)
+            emotion, strategy = (turn.reading or {}).get("emotion"), (turn.reading or {}).get("strategy")
             messages.append({"role": "user", "content": turn.user, "emotion": emotion, "risk": risk.level, "heard": risk.categories})
             if turn.reply:
                 extra = {"strategy": strategy, "stopped": turn.stopped, "base_reply": turn.base_reply}
@@ -108,7 +108,7 @@ class Conversation:
 
 def in_words(reading: Reading) -> str:
     """The likeliest emotion and strategy: `heard sadness 62 %, leans to Question 41 %`."""
-    (emotion, heard), (strategy, leans) = (max(one.items(), key=lambda pair: pair[1]) for one in reading)
+    (emotion, heard), (strategy, leans) = (max(one.items(), key=lambda pair: pair[1]) for one in reading.values())
     return f"heard {emotion} {heard:.0%}, leans to {strategy} {leans:.0%}".replace("%", " %")
 
 

@@ -56,8 +56,7 @@ class EmpatheticDialogues(Source):
         (
             "Lines are split on `,` without quoting, `_comma_` becomes a comma, runs of white space become one space.",
             "Odd turns are the user, even turns the assistant; the files' `speaker_idx` are worker ids and are not used.",
-            "The situation text (`prompt`), `selfeval` and `tags` are never input. The situation label is kept beside the "
-            "conversation.",
+            "The situation text (`prompt`), `selfeval` and `tags` are never input. The situation label is kept beside the conversation.",
         ),
         (
             "A default CSV reader merges rows, because text holds bare quotation marks.",

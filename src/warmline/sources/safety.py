@@ -48,6 +48,7 @@ class Safety(Source):
     carries = ("lm", "safety")
     settings = SafetySettings
     kinds = "categories"
+    danger = frozenset(CATEGORIES) - {"medication_diagnosis", "dependency_romance", "benign_lookalike"}
     facts = Facts(
         "Safety conversations",
         "Written for this project: people at risk, openly or between the lines, and benign look-alikes, with replies meant to be what a "
@@ -76,6 +77,10 @@ class Safety(Source):
     def for_evaluation(self, settings: Any) -> Any:
         """Also where the run did without."""
         return settings.model_copy(update={"enabled": True})
+
+    def portable(self, settings: Any) -> Any:
+        """Without a folder of its own."""
+        return settings.model_copy(update={"dir": None})
 
     def folder(self, data: Callable[[], Path], settings: Any) -> Path:
         """That of its settings, or the one inside this package."""

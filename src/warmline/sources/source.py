@@ -73,6 +73,7 @@ class Source:
         carries: Every objective that its conversations can train, and the first of them that it can be scored by.
         settings: Its section.
         kinds: What `Conversation.kind` sorts by, in the plural; None where it is not set.
+        danger: Those kinds in which someone may come to harm.
         official: The files to fetch; none for data that ship with the package.
         facts: For its card.
     """
@@ -81,6 +82,7 @@ class Source:
     carries: tuple[str, ...]
     settings: type[SourceSettings] = SourceSettings
     kinds: str | None = None
+    danger: frozenset[str] = frozenset()
     official: tuple[RemoteFile, ...] = ()
     facts: Facts
 
@@ -103,6 +105,10 @@ class Source:
 
     def for_evaluation(self, settings: Any) -> Any:
         """Its settings as evaluation reads it, whatever the run trained on: all rows that any protocol asks for."""
+        return settings
+
+    def portable(self, settings: Any) -> Any:
+        """Its settings without places of this machine."""
         return settings
 
     def folder(self, data: Callable[[], Path], settings: Any) -> Path:

@@ -180,9 +180,7 @@ def score_single(
     if in_context is not None:
         served = in_context[test.single][:, : len(EMOTIONS)]
         changed = served.argmax(axis=1) != own.argmax(axis=1)
-        found["in_context"] = _in_context(
-            single_label_statistics(truth, own), single_label_statistics(truth, served), changed, seed
-        )
+        found["in_context"] = _in_context(single_label_statistics(truth, own), single_label_statistics(truth, served), changed, seed)
     else:
         found["in_context"], absent["in_context"] = None, NO_CONTEXT
     found |= beside(truth, own, _targets(rows["train"]), baselines, EMOTIONS, clusters, seed, both)

@@ -174,6 +174,7 @@ def _in_order(used: list[int], before: Sequence[Turn]) -> FloatArray:
     position = [np.log1p(len(before)), 1 / (1 + len(before)), float(bool(before) and before[-1].role == "assistant")]
     return np.concatenate([last.ravel(), shares, position])
 
+
 Rows = Mapping[Split, StrategyRows]
 Logits = Mapping[Split, FloatArray]
 
@@ -198,7 +199,9 @@ def _baselines(rows: Rows, evidence: Evidence) -> dict[str, Any]:
     return {**cached("strategy", evidence.files, fit), "linear_probe": probe}
 
 
-def score_strategy(rows: Rows, logits: Logits, baselines: Mapping[str, Any], seed: int, by_own_choices: FloatArray | None = None) -> dict[str, Any]:
+def score_strategy(
+    rows: Rows, logits: Logits, baselines: Mapping[str, Any], seed: int, by_own_choices: FloatArray | None = None
+) -> dict[str, Any]:
     """Scores of head and baselines.
 
     Args:

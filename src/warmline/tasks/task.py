@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
 from warmline.conversation import Conversation, Split
@@ -72,7 +73,7 @@ class Evidence(NamedTuple):
 
     conversations: Mapping[Split, Sequence[Conversation]]
     logits: Mapping[Split, FloatArray]
-    inputs: Mapping[Split, FloatArray] | None
+    inputs: Mapping[Split, npt.NDArray[Any]] | None
     served: FloatArray | None
     hidden: HiddenReply | None
     files: Mapping[str, str]
@@ -88,8 +89,8 @@ class HeadTask:
         plural: Of its labels, in counts and pictures.
         labels: Everything that people may have said of a turn, in the order of the ids.
         classes: So many of the labels, from the first, are answers where one is asked for.
-        reads: The turns that carry its labels. `user`: it reads the last token (end of turn) of the user's turn. `assistant`: the last token
-            of the header of the assistant's turn, whose state predicts the reply's first token. Both come before the reply.
+        reads: The turns that carry its labels. `user`: it reads the last token (end of turn) of the user's turn. `assistant`: the last
+            token of the header of the assistant's turn, whose state predicts the reply's first token. Both come before the reply.
         alone: Whether its training turns stand alone, so that it is served the user's turn alone, behind the system prompt.
         weight: Of its loss where a configuration names none.
         settings: Its section under `heads`.
@@ -137,7 +138,9 @@ class HeadTask:
     def reading(self, settings: HeadSettings) -> str:
         """What it reads, in words."""
         if self.reads == "user":
-            return "scaled final hidden state at the last token (end of turn) of the user's turn" + (", which is run alone" if self.alone else "")
+            return "scaled final hidden state at the last token (end of turn) of the user's turn" + (
+                ", which is run alone" if self.alone else ""
+            )
         earlier = f"; and the earlier replies' {self.plural}: annotated, or where nobody annotates the head's own probabilities"
         said = "scaled final hidden state at the last token of the assistant's header, before the reply"
         return said + (earlier if self.sees_earlier(settings) else "")

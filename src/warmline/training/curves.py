@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from warmline.runs import RunFolder, parse_json, write_picture
+from warmline.tasks import TASKS
 
 _TRAIN, _VALIDATION, _OTHER = "#9db4c0", "#c8553d", "#2a6f97"
 
@@ -25,12 +26,13 @@ def draw_curves(run: RunFolder) -> None:
     lines = read_metrics(run)
     train = [line for line in lines if line["kind"] == "train"]
     validation = [line for line in lines if line["kind"] == "validation"]
-    validation.sort(key=lambda line: int(line["step"]))  # that of heads fitted anew is written last, and may be of an earlier, best step
-    figure = Figure(figsize=(11, 7.6), layout="constrained")
-    lm, emotion, strategy, drift = figure.subplots(2, 2).flat
+    heads = [name for name in TASKS if any(name in line for line in lines)]
+    rows = (len(heads) + 3) // 2
+    figure = Figure(figsize=(11, 3.8 * rows), layout="constrained")
+    lm, *of_heads, drift = list(figure.subplots(rows, 2).flat)[: len(heads) + 2]
     _panel(lm, train, validation, "lm", "Language model", "cross-entropy a reply token (nats)")
-    _panel(emotion, train, validation, "emotion", "Emotion head", "cross-entropy (nats)", accuracy="emotion_accuracy")
-    _panel(strategy, train, validation, "strategy", "Strategy head", "cross-entropy (nats)", accuracy="strategy_accuracy")
+    for axis, name in zip(of_heads, heads, strict=True):
+        _panel(axis, train, validation, name, f"{name.capitalize()} head", "cross-entropy (nats)", accuracy=f"{name}_accuracy")
     _panel(drift, train, validation, "safety", "Drift from the base", "KL(base || tuned) a reply token (nats)", other="task_kl")
     figure.suptitle(f"{run.path.name}: {len(train)} steps", x=0.01, ha="left", fontsize=12)
     write_picture(run.curves, figure, dpi=130)

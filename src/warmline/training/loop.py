@@ -16,7 +16,6 @@ from accelerate.utils import DataLoaderConfiguration
 from torch import nn
 
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
-from warmline.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import encode_split
 from warmline.data.packing import Row, collate, count_targets, tally
 from warmline.data.template import ChatTemplate
@@ -25,7 +24,8 @@ from warmline.lock import LOCK, hold
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.device import Place, choose_place
 from warmline.model.losses import weighted_loss
-from warmline.model.multitask import BaseStates, MultiTaskModel, count_weights
+from warmline.model.multitask import MultiTaskModel, count_weights
+from warmline.model.reader import BaseStates
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, append_text, disk_errors, parse_json, read_manifest, write_json, write_text
 from warmline.training.checkpoint import (
@@ -98,8 +98,8 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
 class StepResult(NamedTuple):
     """What one optimiser step gave: sums over all ranks, and the gradient's norm before clipping, None where fp16 overflowed."""
 
-    sums: dict[Objective, float]
-    counts: dict[Objective, int]
+    sums: dict[str, float]
+    counts: dict[str, int]
     grad_norm: float | None
 
 
@@ -121,8 +121,9 @@ class _Training:
         view.say(f"backend: {way.choice.backend} ({way.choice.reason})")
         view.say(f"loading {config.model.name} on {place.device} in {str(place.dtype).removeprefix('torch.')}")
         self.model = _build(config, way, place, accelerator.num_processes)
-        emotions = config.data.sources.goemotions.labels
-        self.model.class_weights = count_weights(config.heads, self.sources, emotions, self.model.backbone.device)
+        self.model.class_weights = count_weights(
+            self.model.heads, self.sources, {task.name: config.heads[task.name].class_weights for task in config.tasks}
+        )
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
         self.validator = Validator(config, self.held_out, place)
@@ -133,7 +134,7 @@ class _Training:
         if self.progress.step < self.plan.steps:
             for line in self_check(self.model, self.sources, place):
                 view.say(f"self-check: {line}")
-        self.base_states = BaseStates(self.model, self.sources, place.autocast())
+        self.base_states = BaseStates(self.model, self.sources, place)
         self.wrapped: nn.Module = self.model if way.sharded else accelerator.prepare_model(self.model, device_placement=False)
 
     def finish(self) -> RunFolder:
@@ -210,7 +211,7 @@ class _Training:
         denominators = count_targets(self.counts, rows)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         micro_batches = list(_micro_batches(rows, self.config.training.rows_per_micro_batch, ranks, rank))
-        sums = torch.zeros(len(OBJECTIVES), device=self.place.device)
+        sums = torch.zeros(len(self.config.objectives), device=self.place.device)
         for index, micro_rows in enumerate(micro_batches):
             synchronised = index == len(micro_batches) - 1
             batch = collate(self.sources, micro_rows).to(self.place.device)
@@ -220,7 +221,7 @@ class _Training:
                 # DDP and FSDP average gradients over the ranks; the step's loss is their sum
                 loss = weighted_loss(terms, self.config.loss, denominators) * ranks
                 torch.autograd.backward(self.scaler.scale(loss))
-            sums += torch.stack([term.sum.detach() for term in terms])
+            sums += torch.stack([term.sum.detach() for term in terms.values()])
         if self.way.sharded:
             average_over_ranks(list(self.model.heads.parameters()))
         self.optimizer.collect()
@@ -228,7 +229,7 @@ class _Training:
         norm = self.optimizer.clip(self.config.training.max_grad_norm)
         self.optimizer.step(self.scaler)
         sums = self.accelerator.reduce(sums, "sum")
-        values = dict(zip(OBJECTIVES, sums.tolist(), strict=True))
+        values = dict(zip(self.config.objectives, sums.tolist(), strict=True))
         bad = [f"loss of {name}" for name, value in values.items() if not math.isfinite(value)]
         if not self.scaler.is_enabled() and not math.isfinite(norm):  # a scaled gradient may overflow: the step is left out
             bad.append("gradient")
@@ -237,7 +238,7 @@ class _Training:
                 f"step {self.progress.step + 1}: the {', '.join(bad)} is not a number; lower training.learning_rate or use another "
                 "precision"
             )
-        return StepResult(values, denominators, float(norm) if math.isfinite(norm) else None)
+        return StepResult(values, {name: denominators[name] for name in values}, float(norm) if math.isfinite(norm) else None)
 
     def _account(self, rows: list[Row]) -> int:
         drawn, tokens = tally(self.sources, rows)
@@ -247,7 +248,7 @@ class _Training:
 
     def _record_step(self, result: StepResult, rate: float, tokens: int, seconds: float) -> None:
         raw = {name: result.sums[name] / count if count else None for name, count in result.counts.items()}
-        weighted = {name: getattr(self.config.loss, name) * value for name, value in raw.items() if value is not None}
+        weighted = {name: self.config.loss[name] * value for name, value in raw.items() if value is not None}
         drawn = self.progress.drawn
         self._record(
             {

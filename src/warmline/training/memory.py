@@ -16,7 +16,7 @@ from warmline.config import SEVEN_PROJECTIONS, RunConfig
 from warmline.errors import WarmlineError
 from warmline.model.choose import Backend
 from warmline.model.fused_decoder import Checkpointing
-from warmline.model.heads import Heads
+from warmline.model.heads import Heads, head_specs
 from warmline.model.losses import CHUNK_LOGITS
 from warmline.model.transformers_backbone import load_architecture, skeleton, unusual
 
@@ -97,7 +97,7 @@ def _has_usual_attention(layer: nn.Module) -> bool:
 def trainable_parameters(config: RunConfig, sizes: Architecture) -> int:
     """Parameters of adapter (or model) and heads."""
     with torch.device("meta"):
-        heads = Heads(sizes.hidden, config.data.sources.goemotions.labels, config.heads)
+        heads = Heads(sizes.hidden, head_specs(config))
     own = sum(parameter.numel() for parameter in heads.parameters())
     if config.lora is None:
         return own + sizes.parameters

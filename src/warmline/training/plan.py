@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 
 from warmline.config import RunConfig
-from warmline.conversation import OBJECTIVES, Objective
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import MixtureSampler, sample_probabilities
 from warmline.data.packing import RowPacker
@@ -78,8 +77,8 @@ class Plan:
     realised: list[float]
     passes: list[float]
     leaves_after: list[int | None]
-    targets: dict[Objective, int]
-    target_shares: dict[Objective, list[float]]
+    targets: dict[str, int]
+    target_shares: dict[str, list[float]]
     parameters: int
     trainable: int
     backend: Backend
@@ -175,7 +174,7 @@ def make_plan(config: RunConfig, sources: list[EncodedSource], ranks: int, half_
     drawn = [int(own.sum()) for own in times]
     tokens = sum(int(own @ source.lengths) for own, source in zip(times, sources, strict=True))
     counts = [source.target_counts() for source in sources]
-    targets = {name: [int(own @ count[name]) for own, count in zip(times, counts, strict=True)] for name in OBJECTIVES}
+    targets = {name: [int(own @ count[name]) for own, count in zip(times, counts, strict=True)] for name in config.objectives}
     architecture = read_architecture(load_architecture(config.model))
     memory = estimate_memory(config, architecture, half_precision, way.checkpointing, shards=ranks if way.sharded else 1)
     return Plan(

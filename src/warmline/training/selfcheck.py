@@ -174,13 +174,10 @@ def _check_gradients(model: MultiTaskModel, batch: Batch, place: Place) -> str:
             with torch.no_grad():
                 base = torch.zeros_like(states[batch.safety_positions])
             terms, _ = model.terms(states, batch, base)
-            loss = terms.lm.sum + terms.emotion.sum + terms.strategy.sum + terms.safety.sum
+            loss = torch.stack([term.sum for term in terms.values()]).sum()
         torch.autograd.backward(loss)
     groups = {"tuned weights": _tuned_parameters(model)}
-    if len(batch.emotion_positions):
-        groups["emotion head"] = list(model.heads.emotion.parameters())
-    if len(batch.strategy_positions):
-        groups["strategy head"] = list(model.heads.strategy.parameters())
+    groups |= {f"{name} head": list(model.heads[name].parameters()) for name in model.heads if len(batch.heads[name].positions)}
     for name, parameters in groups.items():
         if not any(parameter.grad is not None and bool(parameter.grad.abs().max() > 0) for parameter in parameters):
             raise WarmlineError(f"self-check: no gradient reaches the {name}; nothing would be learned there")

@@ -8,7 +8,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from warmline.config import LossWeights, RunConfig
-from warmline.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
@@ -16,8 +15,7 @@ from warmline.errors import WarmlineError
 from warmline.model.device import Place
 from warmline.model.losses import chunked_kl
 from warmline.model.multitask import MultiTaskModel
-
-_SUMS = ("lm", "emotion", "strategy", "safety", "task_kl", "emotion_hits", "strategy_hits")
+from warmline.tasks import all_objectives
 
 
 class Validator:
@@ -31,6 +29,8 @@ class Validator:
 
     def __init__(self, config: RunConfig, sources: list[EncodedSource], place: Place) -> None:
         self._weights = config.loss
+        self._heads = [task.name for task in config.tasks]
+        self._sums = (*config.objectives, "task_kl", *(f"{head}_accuracy" for head in self._heads))
         self._metric = config.validation.metric
         self._sources = sources
         self._place = place
@@ -47,13 +47,13 @@ class Validator:
         """Score the model; every rank takes its part and gets the whole.
 
         Returns:
-            `lm`, `emotion`, `strategy` and `safety` losses (nats, mean over targets), their weighted `total`, `task_kl` (KL to the base
+            The loss of each objective (nats, mean over targets), their weighted `total`, `task_kl` (KL to the base
             a reply token of the task sources, nats: drift there predicts forgetting), head accuracies, and each source's own `lm`.
             What has no target is None.
         """
         was_training = model.training
         model.eval()
-        table = torch.zeros(len(self._sources), len(_SUMS), 2, dtype=torch.float64)
+        table = torch.zeros(len(self._sources), len(self._sums), 2, dtype=torch.float64)
         ranks = accelerator.num_processes
         for first in range(0, len(self._rows), ranks):  # spread layers are gathered together: every rank does as many forward passes
             at = first + accelerator.process_index
@@ -80,11 +80,13 @@ class Validator:
                 backbone.base_unembedding,
                 torch.ones(len(batch.lm_positions), device=batch.tokens.device),
             )
-        rows = torch.arange(len(batch.emotion_targets), device=batch.tokens.device)
-        emotion_hits = batch.emotion_targets[rows, logits.emotion.argmax(dim=1)].sum()
-        strategy_hits = (logits.strategy.argmax(dim=1) == batch.strategy_targets.argmax(dim=1)).sum()
-        sums = [term.sum for term in terms] + [task_kl, emotion_hits, strategy_hits]
-        counts = [term.targets for term in terms] + [len(batch.lm_targets), len(rows), len(batch.strategy_targets)]
+        hits = [batch.heads[head].targets.gather(1, logits[head].argmax(dim=1, keepdim=True)).sum() for head in self._heads]
+        sums = [*(term.sum for term in terms.values()), task_kl, *hits]
+        counts = [
+            *(term.targets for term in terms.values()),
+            len(batch.lm_targets),
+            *(len(batch.heads[head].targets) for head in self._heads),
+        ]
         return torch.stack([torch.stack([value.double() for value in sums]).cpu(), torch.tensor(counts, dtype=torch.float64)], dim=1)
 
     def _summary(self, table: Tensor) -> dict[str, Any]:
@@ -93,9 +95,7 @@ class Validator:
         def mean(pair: Tensor) -> float | None:
             return float(pair[0] / pair[1]) if pair[1] > 0 else None
 
-        found: dict[str, Any] = {name: mean(totals[at]) for at, name in enumerate(_SUMS)}
-        found["emotion_accuracy"] = found.pop("emotion_hits")
-        found["strategy_accuracy"] = found.pop("strategy_hits")
+        found: dict[str, Any] = {name: mean(totals[at]) for at, name in enumerate(self._sums)}
         found["total"] = total_loss(found, self._weights)
         found["lm_by_source"] = {
             source.name: value for index, source in enumerate(self._sources) if (value := mean(table[index][0])) is not None
@@ -111,8 +111,8 @@ class Validator:
 def total_loss(scores: dict[str, float | None], weights: LossWeights) -> float:
     """sum_o lambda_o * loss_o over the objectives that have a loss."""
     total = 0.0
-    for name in OBJECTIVES:
-        value = scores[name]
+    for name in all_objectives():
+        value = scores.get(name)
         if value is not None:
-            total += getattr(weights, name) * value
+            total += weights[name] * value
     return total

@@ -1,7 +1,7 @@
 """What a person sees while a run trains: a live table in a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from warmline.conversation import OBJECTIVES
 from warmline.runs import RunFolder
+from warmline.tasks import TASKS, all_objectives
 from warmline.training.plan import MANY_PASSES, Plan
 
 _LINE_EVERY = 5.0
@@ -88,13 +88,17 @@ class View:
             self._live.stop()
             self._live = None
 
+    def _named(self, names: Iterable[str]) -> list[str]:
+        """Those that this run has."""
+        return [name for name in names if name in self._train or name in self._validation]
+
     def _table(self) -> Table:
         table = Table(title=f"{self._train.get('tokens_per_second', 0):,.0f} tokens/s", title_justify="left", box=None)
         for column in ("loss (nats)", "train", "validation", "at start"):
             table.add_column(column, justify="left" if column.startswith("loss") else "right")
-        for name in OBJECTIVES:
+        for name in self._named(all_objectives()):
             table.add_row(name, *(_number(line.get(name)) for line in (self._train, self._validation, self._first_validation)))
-        for accuracy in ("emotion_accuracy", "strategy_accuracy"):
+        for accuracy in self._named(f"{head}_accuracy" for head in TASKS):
             table.add_row(
                 accuracy.replace("_", " "), "", *(_percent(line.get(accuracy)) for line in (self._validation, self._first_validation))
             )
@@ -107,10 +111,10 @@ class View:
 def plan_summary(plan: Plan) -> Group:
     """The plan as a person reads it."""
     table = Table(title="plan", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns with what follows
-    for column in ("source", "conver-\nsations", "share", "drawn", "passes", *(f"{name}\ntargets" for name in OBJECTIVES)):
+    for column in ("source", "conver-\nsations", "share", "drawn", "passes", *(f"{name}\ntargets" for name in plan.targets)):
         table.add_column(column, justify="left" if column == "source" else "right")
     for at, name in enumerate(plan.sources):
-        of_targets = (plan.target_shares[objective][at] for objective in OBJECTIVES)
+        of_targets = (plan.target_shares[objective][at] for objective in plan.targets)
         table.add_row(
             name, f"{plan.conversations[at]:,}", f"{plan.probabilities[at]:.1%}", f"{plan.realised[at]:.1%}", f"{plan.passes[at]:.1f}",
             *(f"{share:.1%}" if share else "-" for share in of_targets),
@@ -159,8 +163,8 @@ def _warning(plan: Plan) -> str | None:
 
 def _as_text(line: dict[str, Any]) -> str:
     parts = [f"{line['kind']:>10} step {line['step']}"]
-    parts += [f"{name} {_number(line.get(name))}" for name in OBJECTIVES]
-    parts += [f"{name.replace('_', ' ')} {_percent(line[name])}" for name in ("emotion_accuracy", "strategy_accuracy") if name in line]
+    parts += [f"{name} {_number(line.get(name))}" for name in all_objectives() if name in line]
+    parts += [f"{name.replace('_', ' ')} {_percent(line[name])}" for name in (f"{head}_accuracy" for head in TASKS) if name in line]
     if "tokens_per_second" in line:
         parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
     return "  ".join(parts)

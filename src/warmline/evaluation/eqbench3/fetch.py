@@ -6,7 +6,7 @@ from pathlib import Path
 from warmline.data.enabled import fetched_dir
 from warmline.errors import WarmlineError
 from warmline.paths import expand_home
-from warmline.sources.fetch import RemoteFile
+from warmline.sources.source import RemoteFile
 
 EQBENCH3_COMMIT = "3c21bcc514bd43f93a00a5cf9c630aa3eb73a380"
 """Of github.com/EQ-bench/eqbench3."""
