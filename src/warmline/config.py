@@ -101,7 +101,7 @@ class DataConfig(Section):
 
 
 class HeadsConfig(Section):
-    """The heads, a section each: the fields are those of `TASKS`. null is no such head, which holds of one that was added until it is named."""
+    """The heads, a section each: the fields are those of `TASKS`. null is no such head, as of one that was added and not named."""
 
     def __getitem__(self, name: str) -> HeadSettings:
         section: HeadSettings = getattr(self, name)
