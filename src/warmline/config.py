@@ -235,31 +235,16 @@ class RunConfig(Section):
         return self
 
 
-def add_task(task: HeadTask) -> None:
-    """Make a head known; a configuration that has a section for it under `heads` then trains it.
-
-    Args:
-        task: Of a name of its own.
-    """
-    TASKS[task.name] = task
-    _declare_fields()
-
-
-def add_source(source: Source) -> None:
-    """Make a data set known; it is used where a configuration enables it.
-
-    Args:
-        source: Of a name of its own.
-    """
-    SOURCES[source.name] = source
-    _declare_fields()
-
-
 _OURS = (*TASKS, *SOURCES)
 
 
-def _declare_fields() -> None:
-    """Give the sections of heads, losses and sources their fields: what was added is off until a configuration names it."""
+def declare_fields() -> None:
+    """Give the sections of heads, losses and sources the fields that `TASKS` and `SOURCES` name.
+
+    To be called when something was added to them; that is off until a configuration names it.
+    """
+    HeadsConfig.model_fields.clear()
+    SourcesConfig.model_fields.clear()
     for task in TASKS.values():
         made = task.settings() if task.name in _OURS else None
         HeadsConfig.model_fields[task.name] = FieldInfo(annotation=task.settings | None, default=made)  # type: ignore[arg-type]
@@ -280,7 +265,7 @@ def _declare_fields() -> None:
     RunConfig.model_rebuild(force=True)
 
 
-_declare_fields()
+declare_fields()
 
 
 _LONGEST_SHOWN = 300

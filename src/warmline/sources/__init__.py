@@ -1,6 +1,6 @@
 """The data sets: `SOURCES` lists them, and each has one file with its addresses, checksums, licence, loader and facts.
 
-To add one: a subclass of `Source`, and `config.add_source` before a configuration is read.
+To add one: a subclass of `Source` into `SOURCES`, and `config.declare_fields()` before a configuration is read.
 """
 
 from warmline.sources.empathetic_dialogues import EmpatheticDialogues

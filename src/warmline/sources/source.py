@@ -66,7 +66,7 @@ class Facts:
 
 
 class Source:
-    """A data set. Subclass it, in a file of its own, and add it with `add_source`.
+    """A data set. Subclass it, in a file of its own, and put it into `SOURCES`.
 
     Attributes:
         name: In configurations (`data.sources.<name>`), results and as the name of its folder.

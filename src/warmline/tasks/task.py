@@ -1,6 +1,6 @@
 """What a head is: everything in which one head differs from another.
 
-A new head is a subclass of `HeadTask`, in a file of its own, and a line `add_task(...)`; a source whose turns carry its labels
+A new head is a subclass of `HeadTask`, in a file of its own, and a place in `TASKS`; a source whose turns carry its labels
 (`sources.source`) gives it something to learn. Training, validation, self-check, curves, evaluation, ablation, report, export and serving
 go over the heads of a run and ask them. scikit-learn and SciPy are imported where something is scored: a configuration is read without.
 """

@@ -1,0 +1,96 @@
+"""A head and a data set that nothing under src/ knows: trained, resumed, evaluated, reported, exported, served and read."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import warmline
+from tests.conftest import ConfigFactory
+from tests.serving.conftest import serving
+from warmline.config import RunConfig, declare_fields
+from warmline.conversation import Conversation, Loaded, Split, Turn
+from warmline.evaluation.evaluate import evaluate
+from warmline.export.folder import Options, export
+from warmline.reporting.report import write_report
+from warmline.runs import read_json
+from warmline.serving.api import create_app
+from warmline.serving.engine import Engine
+from warmline.sources import SOURCES
+from warmline.sources.source import Facts, Source, SourceSettings
+from warmline.tasks import TASKS
+from warmline.tasks.task import HeadTask
+from warmline.training.loop import train
+from warmline.training.view import View
+
+TALK: Any = [{"role": "user", "content": "Please come now, this cannot wait."}]
+NOTES = {"none": "We could meet some day, {n} of us.", "soon": "Can you call me this week, at {n}?", "now": "Come at once, number {n}!"}
+
+
+class Urgency(HeadTask):
+    name = "urgency"
+    title = "urgency of the user's turn"
+    plural = "urgencies"
+    labels = tuple(NOTES)
+    reads = "user"
+    alone = True
+
+
+class Notes(Source):
+    name = "notes"
+    carries = ("urgency",)
+    facts = Facts("Notes", "Notes by how urgent they are.", "This test.", "Apache-2.0.", (), (), "urgencies")
+
+    def files(self, split: Split) -> tuple[str, ...]:
+        return (f"{split}.csv",)
+
+    def load(self, folder: Path, split: Split, settings: SourceSettings) -> Loaded:
+        with (folder / f"{split}.csv").open(encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        found = (Conversation(str(at), (Turn("user", text, {"urgency": (label,)}),)) for at, (text, label) in enumerate(rows))
+        return Loaded(tuple(found), len(rows), {})
+
+
+@pytest.fixture
+def config(tiny_config: ConfigFactory, tmp_path: Path) -> Iterator[RunConfig]:
+    """A run of the new head alone beside the language model, with its files."""
+    data = tmp_path / "data"
+    (data / "notes").mkdir(parents=True)
+    for number, split in enumerate(("train", "valid", "test")):
+        rows = [(text.format(n=100 * number + at), label) for at in range(20) for label, text in NOTES.items()]
+        with (data / "notes" / f"{split}.csv").open("w", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    TASKS["urgency"], SOURCES["notes"] = Urgency(), Notes()
+    declare_fields()
+    sources = {"notes": {"enabled": True, "objectives": ["urgency"]}, **dict.fromkeys(("empathetic_dialogues", "esconv", "goemotions"), {"enabled": False})}
+    heads = {"urgency": {"dropout": 0}, "emotion": None, "strategy": None}
+    training = {"max_steps": 8, "head_learning_rate": 3e-2}
+    yield tiny_config(tmp_path, data={"dir": str(data), "sources": sources}, heads=heads, training=training, checkpoint={"every": 4})
+    del TASKS["urgency"], SOURCES["notes"]
+    declare_fields()
+
+
+def test_a_new_head_and_its_source_go_all_the_way(config: RunConfig, tmp_path: Path) -> None:
+    half = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 4})})
+    train(half, view=View(quiet=True))
+    run = train(config, resume=True, view=View(quiet=True))
+    assert read_json(run.heads_description)["labels"] == {"urgency": ["none", "soon", "now"]}
+    scores = evaluate(run.path, replies=0)["heads"]["urgency"]
+    assert scores["accuracy"] > scores["majority"]["accuracy"]
+    assert {"tfidf", "linear_probe"} == set(scores["baselines"])
+    report = write_report(run.path).read_text(encoding="utf-8")
+    assert "### Urgency" in report
+    assert "confusion_urgency.png" in report
+    reading = warmline.load(run.path).read(TALK)
+    assert list(reading) == ["urgency"]
+    assert sum(reading["urgency"].values()) == pytest.approx(1)
+    export(run.path, Options(tmp_path / "out"))
+    assert warmline.load(tmp_path / "out").read(TALK) == reading
+    engine = Engine.open(run.path)
+    with serving(create_app(engine)) as url:
+        answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": TALK, "max_tokens": 2}, timeout=60).json()
+    engine.close()
+    assert answer["warmline"]["urgency"]["scores"] == reading["urgency"]
