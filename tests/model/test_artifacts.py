@@ -190,6 +190,33 @@ def test_heads_that_do_not_fit_are_refused(tiny: Tiny) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(
+    "said", ["learned mean of the scaled final hidden states of the user's turn", "scaled layer-10 state at the last token"]
+)
+def test_heads_that_read_what_is_retired_are_refused(said: str, number: int, tiny: Tiny) -> None:
+    run = saved(tiny)
+    if number < 3:
+        as_format(run, number)
+    content = read_json(run.heads_description)
+    write_json(run.heads_description, {**content, "reads": {**content["reads"], "emotion": said}})
+    with pytest.raises(WarmlineError, match=rf"^[^\n]+heads\.json: the emotion head reads a {said}: retired[^\n]+$"):
+        warmline.load(run.path)
+
+
+def test_heads_trained_with_retired_settings(tiny: Tiny) -> None:
+    """As heads.json had them: at values that changed nothing, and at another."""
+    run = saved(tiny)
+    content = read_json(run.heads_description)
+    settings = content["settings"]
+    older = {"layer": None, **settings["heads"], "emotion": {**settings["heads"]["emotion"], "pooling": "last", "refit": None}}
+    write_json(run.heads_description, {**content, "settings": {**settings, "heads": older}})
+    warmline.load(run.path)
+    write_json(run.heads_description, {**content, "settings": {**settings, "heads": {**older, "layer": 10}}})
+    with pytest.raises(WarmlineError, match=r"^[^\n]+heads\.json: `heads\.layer`: retired[^\n]+$"):
+        warmline.load(run.path)
+
+
 def test_loaded_for_reading_only(tiny: Tiny) -> None:
     _, model, template = load_artifact(saved(tiny), CPU.device, CPU.dtype)
     assert not model.training

@@ -66,13 +66,6 @@ def test_objective_without_targets_is_left_out(tmp_path: Path, monkeypatch: pyte
     assert panels["Strategy head"] == {}
 
 
-def test_heads_fitted_anew_stand_at_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RunFolder(tmp_path)
-    scores = [{"kind": "validation", "step": step, "strategy": loss} for step, loss in ((0, 2.0), (5, 1.6), (10, 1.8), (5, 1.5))]
-    write(run, scores)
-    assert lines_of(drawn(run, monkeypatch))["Strategy head"]["validation"] == ([0, 5, 5, 10], [2.0, 1.6, 1.5, 1.8])
-
-
 def write(run: RunFolder, lines: list[dict[str, Any]]) -> None:
     empty = dict.fromkeys(("lm", "emotion", "strategy", "safety", "task_kl", "emotion_accuracy", "strategy_accuracy"))
     run.metrics.write_text("".join(json.dumps({**empty, **line}) + "\n" for line in lines))
