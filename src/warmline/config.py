@@ -16,7 +16,7 @@ from warmline.paths import expand_home_in_name, refuse_no_path
 from warmline.plain_yaml import read_yaml
 from warmline.settings import Count, Folder, NonNegative, Positive, Section, Share
 from warmline.sources import SOURCES
-from warmline.sources.source import Source, SourceSettings
+from warmline.sources.source import SourceSettings
 from warmline.tasks import TASKS, all_objectives
 from warmline.tasks.task import HeadSettings, HeadTask
 

@@ -38,15 +38,6 @@ _LABELS_BEFORE_4 = {"emotion": "emotions", "strategy": "strategies"}
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Settings(BaseModel):
-    """What of the configuration the weights mean nothing without."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    lora: LoraSettings | None
-    heads: HeadsConfig
-
-
 class _Description(BaseModel):
     """What stands in heads.json; `files` and `settings` since format 3."""
 
@@ -242,15 +233,19 @@ def _retired_reads(run: RunFolder, description: dict[str, Any]) -> Iterator[str]
 
 def _other_settings(run: RunFolder, config: RunConfig, settings: dict[str, Any]) -> Iterator[str]:
     try:
-        trained = _Settings.model_validate(without_retired(settings, str(run.heads_description)))
+        known = {**without_retired(settings, str(run.heads_description))}
+        lora, heads = known.pop("lora"), known.pop("heads")
+        trained = {"lora": lora and LoraSettings.model_validate(lora), "heads": HeadsConfig.model_validate(heads)}
+        if known:
+            raise KeyError(*known)
     except WarmlineError as error:
         yield str(error)
         return
-    except ValidationError:
+    except (ValidationError, KeyError):
         yield f"{run.heads_description}: `settings` are none of this warmline's; the file is damaged"
         return
     for name, own in (("lora", config.lora), ("heads", config.heads)):
-        if getattr(trained, name) != own:
+        if trained[name] != own:
             yield f"{run.config}: `{name}` differs from what the weights were trained with (settings in heads.json); put it back"
 
 

@@ -1,6 +1,6 @@
 """The heads: `TASKS` lists them, and each has one file that says all in which it differs from the others.
 
-To add one: a subclass of `HeadTask` into `TASKS`, and `config.declare_fields()` before a configuration is read (docs/design.md has it whole).
+To add one: a subclass of `HeadTask` into `TASKS`, and `config.declare_fields()` before a configuration is read.
 """
 
 from warmline.tasks.emotion import EmotionTask
