@@ -98,7 +98,7 @@ def test_a_new_head_and_its_source_go_all_the_way(config: RunConfig, tmp_path: P
     assert list(reading) == ["urgency"]
     assert sum(reading["urgency"].values()) == pytest.approx(1)
     export(run.path, tmp_path / "out", Options(), lambda _: None)
-    assert warmline.load(tmp_path / "out").read(TALK) == reading
+    assert warmline.load(tmp_path / "out", base=config.model.name).read(TALK) == reading
     engine = Engine.open(run.path)
     with serving(create_app(engine)) as url:
         answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": TALK, "max_tokens": 2}, timeout=60).json()
