@@ -17,7 +17,7 @@ from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder
 from warmline.safety.crisis import resources
 from warmline.safety.guard import assess, guarded, hear
-from warmline.serving import making
+from warmline.serving import reply as reply_module
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, TooLongError
 from warmline.serving.stream import Stream
 
@@ -126,7 +126,7 @@ def test_lengths_and_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> No
 def script(monkeypatch: pytest.MonkeyPatch, engine: Engine, reply: str) -> None:
     """The next reply is this text, whatever the model says."""
     tokens = iter([*engine._template.tokenize([reply])[0], engine._template.layout.end_of_turn])
-    monkeypatch.setattr(making, "draw", lambda *_: next(tokens))
+    monkeypatch.setattr(reply_module, "draw_token", lambda *_: next(tokens))
 
 
 @pytest.mark.parametrize(("country", "line"), [("GB", "116 123"), ("us", "988"), (None, "findahelpline.com"), ("XX", "findahelpline.com")])
@@ -227,7 +227,7 @@ def endless(monkeypatch: pytest.MonkeyPatch, pause: float = 0.01) -> None:
         time.sleep(pause)
         return 300
 
-    monkeypatch.setattr(making, "draw", draw)
+    monkeypatch.setattr(reply_module, "draw_token", draw)
 
 
 def test_a_cancelled_reply_frees_its_slot_within_a_second(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:

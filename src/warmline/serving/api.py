@@ -19,12 +19,11 @@ from starlette.exceptions import HTTPException
 
 from warmline.data.template import Message
 from warmline.safety.guard import Heard
-from warmline.serving.about import Limits, about
+from warmline.serving.about import Limits, Metrics, about
+from warmline.serving.completion import Completion
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
-from warmline.serving.exchange import Exchange
-from warmline.serving.http import ApiError, Gate, Refuse
-from warmline.serving.listening import listen, refusal
-from warmline.serving.metrics import Metrics
+from warmline.serving.http import ApiError, Gate, Refuse, refusal
+from warmline.serving.listening import listen
 from warmline.serving.schema import ChatRequest, explain
 from warmline.serving.stream import Stream
 
@@ -93,7 +92,7 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         else:
             stream = await _start(engine, messages, body.generation(limits.max_tokens), base, place, shown, heard)
         model = engine.base_id if base else engine.models[0]
-        exchange = Exchange(stream, model, place, bool(body.stream_options and body.stream_options.include_usage))
+        completion = Completion(stream, model, place, bool(body.stream_options and body.stream_options.include_usage))
         watcher = asyncio.create_task(_cancel_when_gone(request, stream))
 
         def ended() -> None:
@@ -104,10 +103,10 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         try:
             extra = None
             if not body.stream or heard.message is None:
-                extra = await exchange.extra()
+                extra = await completion.extra()
                 metrics.began(begun)
             if extra is not None and not body.stream:
-                whole = JSONResponse(await exchange.whole(extra), headers=notes)
+                whole = JSONResponse(await completion.whole(extra), headers=notes)
                 ended()
                 return whole
         except BaseException:
@@ -116,7 +115,7 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
 
         async def events() -> AsyncIterator[str]:
             try:
-                async for event in exchange.events(extra):
+                async for event in completion.events(extra):
                     yield event
             finally:
                 ended()

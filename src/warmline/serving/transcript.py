@@ -10,17 +10,18 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.runs import write_text
 from warmline.safety.guard import assess
+from warmline.serving.words import HEADS, by_head, in_words
 
 
 @dataclass
-class Turn:
+class TalkTurn:
     """What the user said and what came back.
 
     Attributes:
         user: The user's words.
         reply: The tuned model's, or the base's where it is alone; empty when it said nothing.
         base_reply: The untuned model's to the same prompt; None when it was not asked.
-        reading: What the heads said of the user's turn.
+        reading: What the heads said of the conversation up to it.
         stopped: The user cut the reply short.
     """
 
@@ -32,15 +33,15 @@ class Turn:
 
 
 @dataclass
-class Conversation:
-    """Turns, oldest first.
+class Talk:
+    """A conversation: its turns, oldest first.
 
     Attributes:
         turns: All of them.
         left_out: How many of the oldest no longer fit the model's context.
     """
 
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[TalkTurn] = field(default_factory=list)
     left_out: int = 0
 
     def messages(self) -> list[Message]:
@@ -54,7 +55,7 @@ class Conversation:
         self.left_out += 1
         return True
 
-    def undo(self) -> Turn | None:
+    def undo(self) -> TalkTurn | None:
         """Take the newest turn back; None when there is none."""
         if not self.turns:
             return None
@@ -86,11 +87,13 @@ class Conversation:
     def _json(self, about: dict[str, Any]) -> str:
         messages: list[dict[str, Any]] = []
         for turn in self.turns:
-            risk = assess(turn.user)
-            emotion, strategy = turn.reading or (None, None)
-            messages.append({"role": "user", "content": turn.user, "emotion": emotion, "risk": risk.level, "heard": risk.categories})
+            risk, read = assess(turn.user), by_head(turn.reading)
+            of_message, of_reply = (
+                {name: read.get(name) for name, head in HEADS.items() if head.reads == reads} for reads in ("message", "reply")
+            )
+            messages.append({"role": "user", "content": turn.user, **of_message, "risk": risk.level, "heard": risk.categories})
             if turn.reply:
-                extra = {"strategy": strategy, "stopped": turn.stopped, "base_reply": turn.base_reply}
+                extra = {**of_reply, "stopped": turn.stopped, "base_reply": turn.base_reply}
                 messages.append({"role": "assistant", "content": turn.reply, **extra})
         return json.dumps({**about, "messages": messages}, indent=2, ensure_ascii=False) + "\n"
 
@@ -106,13 +109,7 @@ class Conversation:
         return "\n".join(lines)
 
 
-def in_words(reading: Reading) -> str:
-    """The likeliest emotion and strategy: `heard sadness 62 %, leans to Question 41 %`."""
-    (emotion, heard), (strategy, leans) = (max(one.items(), key=lambda pair: pair[1]) for one in reading)
-    return f"heard {emotion} {heard:.0%}, leans to {strategy} {leans:.0%}".replace("%", " %")
-
-
-def _messages(turns: list[Turn]) -> list[Message]:
+def _messages(turns: list[TalkTurn]) -> list[Message]:
     messages = []
     for turn in turns:
         messages.append(Message(role="user", content=turn.user))

@@ -1,5 +1,8 @@
 // A conversation as a file on the reader's own disk.
 
+import { make } from "./dom.js";
+import { heard, words } from "./heads.js";
+
 /** Everything the page knows of a conversation, to be read by a program. */
 export function asJson(conversation, about) {
   const { run, base_model, models } = about ?? {};
@@ -10,10 +13,10 @@ export function asJson(conversation, about) {
 export function asText(conversation) {
   const parts = ["A conversation with warmline, a computer program.", `Begun ${when(conversation.begun)}.`];
   for (const { said, reading, reply, base } of conversation.exchanges) {
-    parts.push(`You${aside(reading?.emotion)}:\n${said}`);
+    parts.push(`You${aside(reading, "message")}:\n${said}`);
     const { level, message } = reading?.risk ?? {};
     if (level === "red" && message) parts.push(`[Help: ${message}]`);
-    if (reply) parts.push(`warmline${aside(reading?.strategy)}:\n${reply.text}`);
+    if (reply) parts.push(`warmline${aside(reading, "reply")}:\n${reply.text}`);
     if (base) parts.push(`The base, untuned:\n${base.text}`);
     if (level === "yellow" && message) parts.push(`[Help: ${message}]`);
   }
@@ -22,9 +25,7 @@ export function asText(conversation) {
 
 /** Hand a text to the browser as a download. */
 export function download(name, type, text) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name;
+  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
@@ -34,6 +35,7 @@ export function when(iso) {
   return new Date(iso).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
 
-function aside(reading) {
-  return reading ? ` (${reading.label})` : "";
+function aside(reading, reads) {
+  const said = heard(reading, reads).map(({ head, label }) => words(head, label));
+  return said.length ? ` (${said.join(", ")})` : "";
 }

@@ -20,12 +20,12 @@ from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
 from warmline.safety.crisis import resources
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, TooLongError
-from warmline.serving.relay import Relay, Remote
+from warmline.serving.proxy import ProxyEngine, Upstream
 
 SAD = [Message(role="user", content="My cat ran away.")]
 RISK = [Message(role="user", content="I want to kill myself tonight.")]
 WORRY = [Message(role="user", content="I keep thinking everyone would be better off without me.")]
-Connect = Callable[..., Relay]
+Connect = Callable[..., ProxyEngine]
 
 
 class Stub:
@@ -77,11 +77,11 @@ def stub() -> Stub:
 
 @pytest.fixture
 def connect(finished: RunFolder, stub: Stub) -> Iterator[Connect]:
-    made: list[Relay] = []
+    made: list[ProxyEngine] = []
     with serving(stub.app) as url:
 
-        def one(**options: Any) -> Relay:
-            made.append(Relay.connect(finished.path, Remote(f"{url}/v1", "friend", **options.pop("remote", {})), **options))
+        def one(**options: Any) -> ProxyEngine:
+            made.append(ProxyEngine.connect(finished.path, Upstream(f"{url}/v1", "friend", **options.pop("remote", {})), **options))
             return made[-1]
 
         yield one
@@ -97,7 +97,7 @@ def soon(met: Callable[[], bool], seconds: float = 5) -> bool:
 
 
 def test_behind_another_server_it_says_what_that_would(finished: RunFolder, engine: Engine, url: str, serve: Serve) -> None:
-    relay = Relay.connect(finished.path, Remote(f"{url}/v1", "tiny", "tiny-base"), slots=2)
+    relay = ProxyEngine.connect(finished.path, Upstream(f"{url}/v1", "tiny", "tiny-base"), slots=2)
     try:
         client = OpenAI(base_url=f"{serve(relay)}/v1", api_key="none", max_retries=0)
         for model, base in (("tiny", False), ("tiny-base", True)):
@@ -260,15 +260,15 @@ def test_limits_are_the_engines(connect: Connect, stub: Stub) -> None:
 
 def test_an_unknown_model_or_server(finished: RunFolder, stub: Stub) -> None:
     with serving(stub.app) as url, pytest.raises(WarmlineError, match="knows no model `nobody`; it has friend, plain"):
-        Relay.connect(finished.path, Remote(f"{url}/v1", "nobody"))
+        ProxyEngine.connect(finished.path, Upstream(f"{url}/v1", "nobody"))
     with pytest.raises(WarmlineError, match="no OpenAI-compatible server answers there"):
-        Relay.connect(finished.path, Remote("http://127.0.0.1:9/v1", "friend"))
+        ProxyEngine.connect(finished.path, Upstream("http://127.0.0.1:9/v1", "friend"))
     with pytest.raises(WarmlineError, match="not an address"):
-        Relay.connect(finished.path, Remote("http://127.0.0.1:port/v1", "friend"))
+        ProxyEngine.connect(finished.path, Upstream("http://127.0.0.1:port/v1", "friend"))
 
 
 def test_a_base_alone_has_nothing_to_read(stub: Stub, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     path = tmp_path / "base.yaml"
     path.write_text(dump_config(tiny_config(tmp_path)))
     with serving(stub.app) as url, pytest.raises(WarmlineError, match="holds no heads"):
-        Relay.connect(path, Remote(f"{url}/v1", "friend"))
+        ProxyEngine.connect(path, Upstream(f"{url}/v1", "friend"))
