@@ -204,6 +204,21 @@ def test_a_head_of_which_the_page_knows_nothing_is_shown_as_the_server_says(visi
         page.reload()
 
 
+def test_words_that_come_late_are_shown_then_and_none_are_needed_to_talk(visit: Opener) -> None:
+    page = visit()
+    waiting: list[Route] = []
+    page.route("**/about", lambda route: waiting.append(route))
+    page.route(CHAT, lambda route: route.fulfill(**said("Go on.", reading(joy=0.75))))
+    page.reload()
+    _say(page, "Hello")
+    expect(page.locator(".reply .said")).to_have_text("Go on.")
+    expect(page.locator(".reading")).to_have_count(0)
+    waiting[0].continue_()
+    expect(page.locator(".word")).to_have_text(["joy", "Question"])
+    assert page.locator("html").get_attribute("data-feeling") == "bright"
+    expect(page.locator("#compare")).to_be_visible()
+
+
 def test_the_page_has_no_copy_of_the_heads() -> None:
     scripts = "".join(path.read_text(encoding="utf-8") for path in sources() if path.suffix == ".js")
     assert [word for word in ("emotion", "strategy", *EMOTIONS, *STRATEGIES) if f'"{word}"' in scripts or f".{word}" in scripts] == []

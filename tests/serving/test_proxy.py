@@ -108,7 +108,7 @@ def test_behind_another_server_it_says_what_that_would(finished: RunFolder, engi
                 assert answer.choices[0].message.content == "".join(here)
                 assert answer.choices[0].finish_reason == here.finish_reason
                 assert answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"}) == {
-                    "prompt_tokens": here.usage.prompt, "completion_tokens": here.usage.completion,
+                    "prompt_tokens": here.prompt_tokens, "completion_tokens": here.completion_tokens,
                 }  # fmt: skip
                 reading = here.reading
                 assert answer.warmline["emotion"] == (None if base else _scores(reading.emotion if reading else {}))
@@ -126,14 +126,14 @@ def test_hotlines_guard_and_counts_are_ours(connect: Connect, stub: Stub, engine
     words = f"Oh no. Call {line} or {{emerg}}"
     stream = relay.start(SAD, country="GB")
     assert "".join(stream) == words
-    assert (stream.finish_reason, stream.usage.completion, stream.reading) == ("length", 42, engine.start(SAD, Generation(1)).reading)
+    assert (stream.finish_reason, stream.completion_tokens, stream.reading) == ("length", 42, engine.start(SAD, Generation(1)).reading)
     red, card, yellow = relay.start(RISK, country="GB"), relay.start(RISK, country="GB", crisis_message="card"), relay.start(WORRY)
-    assert ("".join(red), "".join(card)) == (red.message, "")
-    assert card.message == red.message
+    assert ("".join(red), "".join(card)) == (red.heard.message, "")
+    assert card.heard.message == red.heard.message
     later = relay.start([*RISK, *SAD], country="GB")
-    assert "".join(later) == f"{red.message}\n\n{words}"
-    assert yellow.risk.level == "yellow"
-    assert "".join(yellow).endswith(f"\n\n{yellow.message}")
+    assert "".join(later) == f"{red.heard.message}\n\n{words}"
+    assert yellow.heard.risk.level == "yellow"
+    assert "".join(yellow).endswith(f"\n\n{yellow.heard.message}")
     assert soon(lambda: relay.active == 0)
 
 
@@ -164,7 +164,7 @@ def test_its_failure_is_one_line(status: int, connect: Connect, stub: Stub) -> N
     worried, said = relay.start(WORRY), []
     with pytest.raises(RuntimeError, match=str(status)):
         said.extend(worried)
-    assert said == [worried.message]
+    assert said == [worried.heard.message]
     assert soon(lambda: relay.active == 0)
 
 
@@ -192,7 +192,7 @@ def test_an_incomplete_chunk_is_read_as_far_as_it_goes(
 ) -> None:
     relay, stub.lines = connect(), lines
     stream = relay.start(SAD)
-    assert ("".join(stream), stream.finish_reason, stream.usage.completion) == (words, reason, tokens)
+    assert ("".join(stream), stream.finish_reason, stream.completion_tokens) == (words, reason, tokens)
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,8 @@ class Metrics:
     def ended(self, model: str, stream: Stream, begun: float) -> None:
         """A reply has ended, or its client has gone."""
         self._replies.labels(model, stream.finish_reason or "gone").inc()
-        self._prompt.inc(stream.usage.prompt)
-        self._completion.inc(stream.usage.completion)
+        self._prompt.inc(stream.prompt_tokens)
+        self._completion.inc(stream.completion_tokens)
         self._whole.observe(time.perf_counter() - begun)
 
     def text(self) -> bytes:

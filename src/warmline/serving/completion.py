@@ -97,8 +97,8 @@ class Completion:
         return {**chunk, "usage": None} if self._with_usage else chunk
 
     def _usage(self) -> dict[str, int]:
-        used = self._stream.usage
-        return {"prompt_tokens": used.prompt, "completion_tokens": used.completion, "total_tokens": used.prompt + used.completion}
+        prompt, completion = self._stream.prompt_tokens, self._stream.completion_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _scores(probabilities: dict[str, float]) -> dict[str, Any]:

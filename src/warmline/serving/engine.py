@@ -134,13 +134,11 @@ class Engine:
         queue: Requests that may wait for a slot.
 
     Attributes:
-        name: As given.
-        base_model: As given.
+        name, base_model, slots: As given.
         tuned_id: What the API calls the tuned model; None for a base alone.
         base_id: And the base.
         heads: Labels of each head's reading, by the head's name; empty for a base alone.
         context: Tokens that prompt and reply may have together.
-        slots: As given.
     """
 
     def __init__(
@@ -235,7 +233,7 @@ class Engine:
             base: From the untuned model, without a reading; always so where the base is alone.
             country: ISO 3166 code of the user's country, whose hotlines are shown.
             crisis_message: Where the guard's message goes when it heard a risk: `inline` into the text, as `guard.guarded` puts it; `card`
-                nowhere but `Stream.message`.
+                nowhere but `Stream.heard`.
             heard: What the guard heard in the user's turns, where it was asked already.
 
         Returns:

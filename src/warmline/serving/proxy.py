@@ -166,11 +166,11 @@ class ProxyEngine(Engine):
             raise BusyError("too many requests are waiting; try again in a moment")
         reading = super()._reply(request._replace(settings=Generation(max_tokens=1, temperature=0), inline=False))
         try:
-            settings = request.settings._replace(max_tokens=self._longest_reply(reading.usage.prompt, request.settings))
+            settings = request.settings._replace(max_tokens=self._longest_reply(reading.prompt_tokens, request.settings))
         except TooLongError:
             reading.cancel()
             raise
-        stream = Stream(reading.usage.prompt, request.heard, request.inline, lambda: self._cancel(stream))
+        stream = Stream(reading.prompt_tokens, request.heard, request.inline, lambda: self._cancel(stream))
         text = ReplyText(_Pieces(), request.country, settings.stop)
         job = self._fill(stream, reading, self._asked(request.messages, settings, model), text)
         self._proxied[stream] = None
@@ -305,13 +305,9 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-async def _known_within(server: OpenAIServer, seconds: float) -> list[str]:
-    return await asyncio.wait_for(model_ids(server), seconds)
-
-
 def _check_models(upstream: Upstream, server: OpenAIServer) -> None:
     try:
-        known = asyncio.run(_known_within(server, upstream.timeout))
+        known = asyncio.run(asyncio.wait_for(model_ids(server), upstream.timeout))
     except Exception as error:
         raise WarmlineError(
             f"--generate-at {upstream.url}: no OpenAI-compatible server answers there ({server.words(error)}); expected something like "

@@ -14,7 +14,7 @@ from warmline.errors import WarmlineError
 from warmline.safety.crisis import COUNTRIES
 from warmline.safety.guard import hear
 from warmline.serving.api import create_app
-from warmline.serving.connections import Connection, one_line_a_minute, places
+from warmline.serving.connections import Connection, most_connections, one_line_a_minute
 from warmline.serving.engine import Engine
 from warmline.serving.http import is_loopback
 from warmline.serving.listening import long_listener
@@ -66,7 +66,7 @@ def serve(path: Path, options: ServeOptions) -> None:
     else:
         engine = ProxyEngine.connect(path, options.upstream, options.slots, options.queue, options.base)
     app = create_app(engine, options.api_key, options.country)
-    most = places(options.slots + options.queue)
+    most = most_connections(options.slots + options.queue)
     listener.listen(most)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

@@ -4,24 +4,12 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from warmline.companion import Reading
-from warmline.safety.guard import Heard, Risk
+from warmline.safety.guard import Heard
 
 FinishReason = Literal["stop", "length"]
-
-
-class Usage(NamedTuple):
-    """Tokens of one request.
-
-    Attributes:
-        prompt: Of the rendered conversation.
-        completion: Of the reply, its end of turn left out.
-    """
-
-    prompt: int
-    completion: int
 
 
 class Stream:
@@ -34,6 +22,8 @@ class Stream:
         on_cancel: How the engine hears of a cancellation.
 
     Attributes:
+        prompt_tokens: As given.
+        completion_tokens: Of the reply so far, its end of turn left out.
         heard: As given.
         opening: What of the text stands before the model's words, and waits for none of them: the guard's message where it comes first.
         closing: What stands after them.
@@ -42,13 +32,12 @@ class Stream:
     """
 
     def __init__(self, prompt_tokens: int, heard: Heard, inline: bool, on_cancel: Callable[[], None]) -> None:
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, 0
         self.heard = heard
         said = (inline and heard.message) or ""
         self.opening, self.closing = (said, "") if heard.risk.level == "red" else ("", said)
         self.finish_reason: FinishReason | None = None
         self.cancelled = False
-        self._prompt_tokens = prompt_tokens
-        self._completion_tokens = 0
         self._reading: Reading | None = None
         self._error: Exception | None = None
         self._read = self._done = self._spoken = False
@@ -70,16 +59,6 @@ class Stream:
         return stream
 
     @property
-    def risk(self) -> Risk:
-        """What the guard heard."""
-        return self.heard.risk
-
-    @property
-    def message(self) -> str | None:
-        """The guard's fixed message; None where no risk was heard."""
-        return self.heard.message
-
-    @property
     def reading(self) -> Reading | None:
         """What the heads say; waits for the prompt's forward pass. None from a base, and from a reply cancelled before it began.
 
@@ -90,11 +69,6 @@ class Stream:
             self._changed.wait_for(lambda: self.begun)
             self._raise_error()
             return self._reading
-
-    @property
-    def usage(self) -> Usage:
-        """Tokens so far."""
-        return Usage(self._prompt_tokens, self._completion_tokens)
 
     @property
     def begun(self) -> bool:
@@ -180,7 +154,7 @@ class Stream:
     def put(self, piece: str, completion_tokens: int) -> None:
         """More of the model's words, possibly none, and its tokens so far."""
         with self._changed:
-            self._completion_tokens = completion_tokens
+            self.completion_tokens = completion_tokens
             if piece:
                 self._pieces.append(f"\n\n{piece}" if self.opening and not self._spoken else piece)
                 self._spoken = True

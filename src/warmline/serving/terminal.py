@@ -188,8 +188,7 @@ class Terminal:
             return
         COMMANDS[name].act(self, rest.strip())
 
-    def toggle_base(self, _: str) -> None:
-        """Let the untuned model answer the same prompts beside the tuned one, or no longer."""
+    def _toggle_base(self, _: str) -> None:
         if self._engine.tuned_id is None:
             self._say("This is the untuned model, alone.", "yellow")
             return
@@ -197,8 +196,7 @@ class Terminal:
         self._say("From the next turn on, the untuned model answers too; only the tuned replies are remembered."
                   if self.beside_base else "The tuned model answers alone.")  # fmt: skip
 
-    def save(self, name: str) -> None:
-        """Write the conversation into a file."""
+    def _save(self, name: str) -> None:
         about: dict[str, Any] = {
             "warmline": __version__,
             "run": self._engine.name,
@@ -214,8 +212,7 @@ class Terminal:
             return
         self._say(f"Saved to {path}.")
 
-    def change_country(self, code: str) -> None:
-        """Show another country's hotlines."""
+    def _change_country(self, code: str) -> None:
         row = resources(code)
         if row is ANYWHERE:
             self._say(
@@ -225,24 +222,20 @@ class Terminal:
         self.country = row.country
         self._say(f"{row.country}: {row.emergency_number} in an emergency; {row.crisis_line}.")
 
-    def undo(self, _: str) -> None:
-        """Take back the last thing said and its reply."""
+    def _undo(self, _: str) -> None:
         turn = self.conversation.undo()
         self._say("There is nothing to take back." if turn is None else f"Taken back: {' '.join(turn.user.split())[:60]}")
 
-    def begin_anew(self, _: str) -> None:
-        """Forget the conversation."""
+    def _begin_anew(self, _: str) -> None:
         self.conversation, self._shown = Talk(), None
         self._say("A new conversation; the old one is forgotten.")
 
-    def help(self, _: str) -> None:
-        """List the commands."""
+    def _help(self, _: str) -> None:
         for command in COMMANDS.values():
             self._say(f"  {command.usage:<15} {command.what}")
         self._say("  Ctrl-C          stops a reply; at the prompt it leaves, as Ctrl-D does")
 
-    def leave(self, _: str) -> None:
-        """End the conversation."""
+    def _leave(self, _: str) -> None:
         raise EOFError
 
     def _say(self, text: str, style: str | None = None) -> None:
@@ -250,13 +243,13 @@ class Terminal:
 
 
 COMMANDS: dict[str, Command] = {
-    "/base": Command("/base", "the untuned model answers too, side by side; again to end it", Terminal.toggle_base),
-    "/save": Command("/save FILE", "write the conversation, as .json or .txt", Terminal.save),
-    "/country": Command("/country GB", "whose hotlines are shown", Terminal.change_country),
-    "/undo": Command("/undo", "take back your last message and its reply", Terminal.undo),
-    "/new": Command("/new", "forget the conversation and begin anew", Terminal.begin_anew),
-    "/help": Command("/help", "this list", Terminal.help),
-    "/quit": Command("/quit", "leave", Terminal.leave),
+    "/base": Command("/base", "the untuned model answers too, side by side; again to end it", Terminal._toggle_base),
+    "/save": Command("/save FILE", "write the conversation, as .json or .txt", Terminal._save),
+    "/country": Command("/country GB", "whose hotlines are shown", Terminal._change_country),
+    "/undo": Command("/undo", "take back your last message and its reply", Terminal._undo),
+    "/new": Command("/new", "forget the conversation and begin anew", Terminal._begin_anew),
+    "/help": Command("/help", "this list", Terminal._help),
+    "/quit": Command("/quit", "leave", Terminal._leave),
 }
 
 
