@@ -31,6 +31,11 @@ class TalkTurn:
     reading: Reading | None = None
     stopped: bool = False
 
+    def read(self, reads: str) -> dict[str, dict[str, float] | None]:
+        """What each head says that reads the `message`, or the `reply`; None where nothing was read."""
+        said = by_head(self.reading)
+        return {name: said.get(name) for name, head in HEADS.items() if head.reads == reads}
+
 
 @dataclass
 class Talk:
@@ -46,7 +51,12 @@ class Talk:
 
     def messages(self) -> list[Message]:
         """What the model sees."""
-        return _messages(self.turns[self.left_out :])
+        messages = []
+        for turn in self.turns[self.left_out :]:
+            messages.append(Message(role="user", content=turn.user))
+            if turn.reply:
+                messages.append(Message(role="assistant", content=turn.reply))
+        return messages
 
     def leave_out_oldest(self) -> bool:
         """Leave one more turn out of `messages`; False when only the newest is left."""
@@ -87,14 +97,12 @@ class Talk:
     def _json(self, about: dict[str, Any]) -> str:
         messages: list[dict[str, Any]] = []
         for turn in self.turns:
-            risk, read = assess(turn.user), by_head(turn.reading)
-            of_message, of_reply = (
-                {name: read.get(name) for name, head in HEADS.items() if head.reads == reads} for reads in ("message", "reply")
-            )
-            messages.append({"role": "user", "content": turn.user, **of_message, "risk": risk.level, "heard": risk.categories})
+            risk = assess(turn.user)
+            heard = {**turn.read("message"), "risk": risk.level, "heard": risk.categories}
+            messages.append({"role": "user", "content": turn.user, **heard})
             if turn.reply:
-                extra = {**of_reply, "stopped": turn.stopped, "base_reply": turn.base_reply}
-                messages.append({"role": "assistant", "content": turn.reply, **extra})
+                made = {**turn.read("reply"), "stopped": turn.stopped, "base_reply": turn.base_reply}
+                messages.append({"role": "assistant", "content": turn.reply, **made})
         return json.dumps({**about, "messages": messages}, indent=2, ensure_ascii=False) + "\n"
 
     def _text(self, about: dict[str, Any]) -> str:
@@ -107,12 +115,3 @@ class Talk:
                 lines.append(f"base: {turn.base_reply}")
             lines += [f"reply: {turn.reply}{' [stopped]' if turn.stopped else ''}", ""]
         return "\n".join(lines)
-
-
-def _messages(turns: list[TalkTurn]) -> list[Message]:
-    messages = []
-    for turn in turns:
-        messages.append(Message(role="user", content=turn.user))
-        if turn.reply:
-            messages.append(Message(role="assistant", content=turn.reply))
-    return messages
