@@ -57,12 +57,6 @@ class ApiError(Exception):
         message = str(self).encode("utf-8", "replace").decode()
         return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
-    @property
-    def response(self) -> JSONResponse:
-        """The whole response."""
-        headers = {"retry-after": str(self.retry_after)} if self.retry_after is not None else None
-        return JSONResponse(self.body, self.status, headers)
-
 
 class Gate:
     """Reads a request's body up to a limit before the application sees it, and puts the same headers on every response.
@@ -188,15 +182,13 @@ async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResp
     country = asked.country or country
     turns = ["\n".join(asked.turns)[-ON_THE_SPOT:]] if error.status in _REFUSED_UNSEEN else asked.turns
     heard = await listen(turns, country)
-    response = error.response
-    if heard.message is None:
-        return response
-    content = {**error.body, "warmline": {"risk": risk_field(heard, country)}}
-    if not asked.card:
-        content["error"]["message"] = f"{heard.message} (The request itself was refused: {content['error']['message']})"
-    response.body = response.render(content)
-    response.headers["content-length"] = str(len(response.body))
-    return response
+    content = error.body
+    if heard.message is not None:
+        content["warmline"] = {"risk": risk_field(heard, country)}
+        if not asked.card:
+            content["error"]["message"] = f"{heard.message} (The request itself was refused: {content['error']['message']})"
+    headers = {"retry-after": str(error.retry_after)} if error.retry_after is not None else None
+    return JSONResponse(content, error.status, headers)
 
 
 def understand(body: bytes) -> Asked:
