@@ -14,7 +14,7 @@ import pytest
 
 from tests.evaluation.eqbench3.stub import Reply, serving
 from warmline.openai_server import OpenAIServer
-from warmline.serving.upstream import chunks
+from warmline.serving.proxy import chunks
 
 PIECE = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
 REQUEST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

@@ -470,14 +470,14 @@ def serve(
     from warmline.serving import require_extra
 
     require_extra()
-    from warmline.serving.relay import Remote
-    from warmline.serving.server import Options
+    from warmline.serving.proxy import Upstream
+    from warmline.serving.server import ServeOptions
     from warmline.serving.server import serve as serve_run
 
     if (generate_at is None) != (generate_model is None):
         raise WarmlineError("--generate-at and --generate-model go together; give both or neither")
-    remote = Remote(generate_at, generate_model, generate_base) if generate_at and generate_model else None
-    serve_run(run, Options(host, port, api_key or None, country, slots, queue, grace, remote, base))
+    upstream = Upstream(generate_at, generate_model, generate_base) if generate_at and generate_model else None
+    serve_run(run, ServeOptions(host, port, api_key or None, country, slots, queue, grace, upstream, base))
 
 
 @app.command()

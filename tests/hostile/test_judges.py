@@ -17,7 +17,7 @@ from warmline.errors import WarmlineError
 from warmline.evaluation.eqbench3.journal import Journal
 from warmline.evaluation.eqbench3.judge import parse_pairwise, parse_rubric
 from warmline.evaluation.eqbench3.suites import sample_suite
-from warmline.evaluation.responders import Answer, ChatRequest, Endpoint
+from warmline.evaluation.responders import Answer, CompletionRequest, Endpoint
 from warmline.evaluation.verdict import UnusableAnswerError
 from warmline.safety.judge import CRITERIA, parse_verdict
 
@@ -133,7 +133,7 @@ HEADERS = st.lists(
     max_size=2,
     unique_by=lambda header: header[0],
 )
-REQUEST = ChatRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
+REQUEST = CompletionRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
 
 
 class Judging:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from warmline.model.backbone import Sampling
-from warmline.model.generation import draw, warpers
+from warmline.model.generation import draw_token, warpers
 
 LOGITS = torch.randn(50, generator=torch.Generator().manual_seed(3)) * 3
 
@@ -13,7 +13,7 @@ LOGITS = torch.randn(50, generator=torch.Generator().manual_seed(3)) * 3
 def shares(sampling: Sampling, draws: int = 4000) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     warp = warpers(sampling)
-    return torch.bincount(torch.tensor([draw(LOGITS, warp, generator) for _ in range(draws)]), minlength=50) / draws
+    return torch.bincount(torch.tensor([draw_token(LOGITS, warp, generator) for _ in range(draws)]), minlength=50) / draws
 
 
 def kept(sampling: Sampling) -> Tensor:
@@ -36,11 +36,11 @@ def test_draws_follow_the_definitions(settings: tuple[float, float, float]) -> N
 
 
 def test_no_temperature_takes_the_likeliest() -> None:
-    assert draw(LOGITS, warpers(Sampling(1, 0)), None) == int(LOGITS.argmax())
+    assert draw_token(LOGITS, warpers(Sampling(1, 0)), None) == int(LOGITS.argmax())
 
 
 def test_a_generator_of_ones_own_leaves_torchs_alone() -> None:
     before = torch.get_rng_state()
-    first, again = (draw(LOGITS, warpers(Sampling(1, 1.0)), torch.Generator().manual_seed(5)) for _ in range(2))
+    first, again = (draw_token(LOGITS, warpers(Sampling(1, 1.0)), torch.Generator().manual_seed(5)) for _ in range(2))
     assert first == again
     assert torch.equal(before, torch.get_rng_state())

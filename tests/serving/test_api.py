@@ -25,9 +25,11 @@ from warmline.safety.crisis import COUNTRIES, numbers, resources
 from warmline.safety.flags import invented_numbers
 from warmline.safety.guard import assess, crisis_message
 from warmline.serving import engine as serving_engine
-from warmline.serving import making
+from warmline.serving import reply as reply_module
 from warmline.serving.about import COUNTRY_NAMES, Limits
 from warmline.serving.engine import Engine, Generation
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 
 SAD: Any = [{"role": "user", "content": "My dog died and I feel so alone."}]
 YELLOW: Any = [{"role": "user", "content": "Sometimes I hurt myself to feel something."}]
@@ -397,7 +399,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
         return 300
 
-    monkeypatch.setattr(making, "draw", draw)
+    monkeypatch.setattr(reply_module, "draw_token", draw)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -446,7 +448,7 @@ def test_injections_are_ordinary_text(url: str, engine: Engine, message: str) ->
 
 def test_numbers_that_a_reply_offers_come_from_the_table(engine: Engine, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = iter([*engine._template.tokenize(["Call {crisis_line} or {emergency_number}."])[0], engine._template.layout.end_of_turn])
-    monkeypatch.setattr(making, "draw", lambda *_: next(tokens))
+    monkeypatch.setattr(reply_module, "draw_token", lambda *_: next(tokens))
     said = ask(url, {"messages": SAD, **card("IE")}).json()["choices"][0]["message"]["content"]
     assert not invented_numbers(said, "IE")
     assert all(number in "".join(filter(str.isdigit, said)) for number in numbers(resources("IE")))
@@ -466,13 +468,16 @@ def test_the_page_may_load_from_here_alone(url: str) -> None:
     assert httpx.get(f"{url}/static/..%2fapi.py").status_code == 404
 
 
-def test_about_says_what_a_page_needs(url: str, engine: Engine) -> None:
+def test_about_says_what_a_page_needs(url: str) -> None:
     said = httpx.get(f"{url}/about").json()
     assert said["models"] == {"tuned": "tiny", "base": "tiny-base"}
     assert {row["code"] for row in said["countries"]} == set(COUNTRIES) == set(COUNTRY_NAMES)
     assert (said["limits"]["max_tokens"], said["limits"]["messages"]) == (1024, 500)
-    assert said["emotions"] == list(engine.emotions)
-    assert len(said["emotions"]) == 27
+    labels = {head["name"]: [label["name"] for label in head["labels"]] for head in said["heads"]}
+    assert labels == {"emotion": list(EMOTIONS), "strategy": list(STRATEGIES)}
+    assert (said["emotions"], said["strategies"]) == (labels["emotion"], labels["strategy"])
+    assert all(head["title"] and head["explanation"] and head["reads"] in ("message", "reply") for head in said["heads"])
+    assert all(label["words"] and (head["name"] == "strategy" or label["family"]) for head in said["heads"] for label in head["labels"])
     assert "AI" in said["notice"]
     assert "not a therapist" in said["notice"]
 

@@ -17,7 +17,7 @@ from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder
 from warmline.safety.crisis import resources
 from warmline.safety.guard import assess, guarded, hear
-from warmline.serving import making
+from warmline.serving import reply as reply_module
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, TooLongError
 from warmline.serving.stream import Stream
 
@@ -94,7 +94,7 @@ def test_the_prompt_runs_once_and_is_the_training_prefix(fresh: Fresh, monkeypat
     whole, alone = template.tokenize([template.render([*TALK, *TALK[1:2]]), template.render(TALK[-1:])])
     (prompt,) = seen["prefill"]
     assert prompt == whole[: len(prompt)]
-    assert stream.usage.prompt == len(prompt)
+    assert stream.prompt_tokens == len(prompt)
     assert seen["hidden"] == [alone]
     text(engine.start(TALK, GREEDY, base=True))
     assert len(seen["hidden"]) == 1  # a base reads nothing
@@ -114,7 +114,7 @@ def test_lengths_and_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> No
     script(monkeypatch, engine, "one two three four")
     cut = engine.start(SAD, Generation(max_tokens=2))
     text(cut)
-    assert (cut.finish_reason, cut.usage.completion) == ("length", 2)
+    assert (cut.finish_reason, cut.completion_tokens) == ("length", 2)
     script(monkeypatch, engine, "one two three four")
     stream = engine.start(SAD, Generation(max_tokens=50))
     assert (text(stream), stream.finish_reason) == ("one two three four", "stop")
@@ -126,7 +126,7 @@ def test_lengths_and_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> No
 def script(monkeypatch: pytest.MonkeyPatch, engine: Engine, reply: str) -> None:
     """The next reply is this text, whatever the model says."""
     tokens = iter([*engine._template.tokenize([reply])[0], engine._template.layout.end_of_turn])
-    monkeypatch.setattr(making, "draw", lambda *_: next(tokens))
+    monkeypatch.setattr(reply_module, "draw_token", lambda *_: next(tokens))
 
 
 @pytest.mark.parametrize(("country", "line"), [("GB", "116 123"), ("us", "988"), (None, "findahelpline.com"), ("XX", "findahelpline.com")])
@@ -155,7 +155,7 @@ def test_the_guards_message_stands_where_guarded_puts_it(
         script(monkeypatch, engine, reply)
         card = engine.start(messages, base=base, country="GB", crisis_message="card")
         assert text(card) == ("" if heard.alone else reply)
-        assert card.message == inline.message == heard.message
+        assert card.heard.message == inline.heard.message == heard.message
 
 
 def test_red_asks_no_model_and_waits_for_none(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,17 +164,17 @@ def test_red_asks_no_model_and_waits_for_none(fresh: Fresh, monkeypatch: pytest.
     busy = engine.start(SAD, Generation(max_tokens=3000))
     for messages in (RED, [*TALK, *RED], [Message(role="user", content=f"{'word ' * 9000} {RED[0]['content']}")]):
         stream = engine.start(messages, country="GB")
-        assert (text(stream), stream.finish_reason, stream.reading) == (stream.message, "stop", None)
+        assert (text(stream), stream.finish_reason, stream.reading) == (stream.heard.message, "stop", None)
     busy.cancel()
     engine.close()
-    assert text(engine.start(RED)) == engine.start(RED).message
+    assert text(engine.start(RED)) == engine.start(RED).heard.message
 
 
 def test_what_came_before_waits_for_no_model(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     endless(monkeypatch)
     engine = fresh(slots=1)
     busy, stream = engine.start(SAD, Generation(max_tokens=3000)), engine.start(CALM_AGAIN, GREEDY)
-    assert next(iter(stream)) == stream.opening == stream.message
+    assert next(iter(stream)) == stream.opening == stream.heard.message
     for one in (busy, stream):
         one.cancel()
 
@@ -187,7 +187,7 @@ def test_the_guard_speaks_where_the_model_fails(fresh: Fresh, monkeypatch: pytes
         stream = engine.start(messages, GREEDY)
         with pytest.raises(RuntimeError, match="no memory"):
             said.extend(stream)
-        assert "".join(said).endswith(str(stream.message)) or said[0] == stream.message
+        assert "".join(said).endswith(str(stream.heard.message)) or said[0] == stream.heard.message
 
 
 def _no_memory() -> None:
@@ -211,9 +211,9 @@ def test_heads_that_give_no_numbers_are_said_so(fresh: Fresh) -> None:
 
 def test_the_guard_hears_earlier_turns_and_never_the_assistants(engine: Engine) -> None:
     later = [*RED, Message(role="assistant", content="I'm here."), Message(role="user", content="ok")]
-    assert engine.start(later, GREEDY).risk.level == "red"
+    assert engine.start(later, GREEDY).heard.risk.level == "red"
     quoted = [Message(role="assistant", content=RED[0]["content"]), *SAD]
-    assert engine.start(quoted, GREEDY).risk.level == "none"
+    assert engine.start(quoted, GREEDY).heard.risk.level == "none"
 
 
 def test_levels_used_here_are_what_they_are_called() -> None:
@@ -227,7 +227,7 @@ def endless(monkeypatch: pytest.MonkeyPatch, pause: float = 0.01) -> None:
         time.sleep(pause)
         return 300
 
-    monkeypatch.setattr(making, "draw", draw)
+    monkeypatch.setattr(reply_module, "draw_token", draw)
 
 
 def test_a_cancelled_reply_frees_its_slot_within_a_second(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,8 +261,8 @@ def test_close_lets_replies_end_within_its_grace_and_cuts_the_rest(fresh: Fresh,
     begun = time.monotonic()
     engine.close(grace=0.5)
     assert time.monotonic() - begun < 1.5
-    assert (short.finish_reason, short.usage.completion) == ("length", 5)
-    assert (long.finish_reason, long.usage.completion > 5) == ("length", True)
+    assert (short.finish_reason, short.completion_tokens) == ("length", 5)
+    assert (long.finish_reason, long.completion_tokens > 5) == ("length", True)
     assert text(long)
     with pytest.raises(ClosedError):
         engine.start(SAD)

@@ -13,10 +13,10 @@ import pytest
 from tests.serving.conftest import Serve
 from tests.serving.test_api import CHAT, ask, card, wait_for
 from warmline.safety.guard import assess, crisis_message
-from warmline.serving import making
+from warmline.serving import reply as reply_module
 from warmline.serving.about import Limits
 from warmline.serving.engine import Engine
-from warmline.serving.listening import understand
+from warmline.serving.http import understand
 
 PILLS = "I took a whole bottle of pills."
 MESSAGE = crisis_message(assess(PILLS), "GB")
@@ -126,7 +126,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
         return 300
 
-    monkeypatch.setattr(making, "draw", draw)
+    monkeypatch.setattr(reply_module, "draw_token", draw)
 
 
 def first_event(url: str, messages: Any) -> dict[str, Any]:

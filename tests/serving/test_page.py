@@ -16,6 +16,8 @@ from warmline.runs import RunFolder
 from warmline.safety.guard import assess, crisis_message
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 
 RED = "I want to kill myself tonight."
 YELLOW = "Sometimes I think everyone would be better off without me."
@@ -109,8 +111,8 @@ def test_reply_and_reading_are_the_servers_own(visit: Opener, server: Server) ->
     messages = json.loads(page.evaluate("window.asked"))["messages"]
     assert [message["content"] for message in messages if message["role"] == "user"][-1] == "I keep hearing her at the door."
     expected = warmline.load(server.run.path).read(messages)
-    for kind, scores in (("heard", expected.emotion), ("chosen", expected.strategy)):
-        place = last.locator(f'[data-kind="{kind}"]')
+    for head, scores in expected._asdict().items():
+        place = last.locator(f'[data-head="{head}"]')
         values = place.locator("data").evaluate_all("all => all.map(one => one.value)")
         shown = dict(zip(place.locator(".name").all_text_contents(), values, strict=True))
         best = sorted(scores, key=lambda label: -scores[label])[:5]
@@ -173,6 +175,57 @@ def test_try_again_and_edit_take_the_newest_exchange(visit: Opener) -> None:
     assert _kept(page) == []
 
 
+URGENCY = {
+    "name": "urgency", "title": "Urgency", "explanation": "How soon an answer is needed.", "reads": "message",
+    "labels": [{"name": "u0", "words": "can wait", "family": None}, {"name": "u1", "words": "cannot wait", "family": None}],
+}  # fmt: skip
+
+
+def test_a_head_of_which_the_page_knows_nothing_is_shown_as_the_server_says(visit: Opener, server: Server) -> None:
+    page = visit()
+    about = page.request.get(f"{server.address}/about").json()
+    page.route("**/about", lambda route: route.fulfill(json={**about, "heads": [*about["heads"], URGENCY]}))
+    page.route(CHAT, lambda route: route.fulfill(**said("Go on.", {**reading(joy=0.75), "urgency": scored(u1=0.375, u0=0.625)})))
+    page.reload()
+    _say(page, "Hello")
+    for _ in range(2):  # and from storage
+        expect(page.locator(".user .word")).to_have_text(["joy", "maybe cannot wait"])
+        expect(page.locator(".reply .word")).to_have_text(["Question"])
+        urgency = page.locator('.user [data-head="urgency"]')
+        expect(urgency.locator("button")).to_have_attribute("aria-label", "Urgency: maybe cannot wait. Show probabilities")
+        urgency.locator("button").click()
+        expect(urgency.locator(".scores p")).to_have_text("How soon an answer is needed.")
+        expect(urgency.locator(".name")).to_have_text(["can wait", "cannot wait"])
+        expect(urgency.locator("data")).to_have_text(["63 %", "38 %"])
+        assert page.locator(".user").get_attribute("data-feeling") == "bright"  # colours are the emotion's
+        page.click("#open-menu")
+        with page.expect_download() as saved:
+            page.click("#export-text")
+        assert "You (joy, cannot wait):" in saved.value.path().read_text(encoding="utf-8")
+        page.reload()
+
+
+def test_words_that_come_late_are_shown_then_and_none_are_needed_to_talk(visit: Opener) -> None:
+    page = visit()
+    waiting: list[Route] = []
+    page.route("**/about", lambda route: waiting.append(route))
+    page.route(CHAT, lambda route: route.fulfill(**said("Go on.", reading(joy=0.75))))
+    page.reload()
+    _say(page, "Hello")
+    expect(page.locator(".reply .said")).to_have_text("Go on.")
+    expect(page.locator(".reading")).to_have_count(0)
+    waiting[0].continue_()
+    expect(page.locator(".word")).to_have_text(["joy", "Question"])
+    assert page.locator("html").get_attribute("data-feeling") == "bright"
+    expect(page.locator("#compare")).to_be_visible()
+
+
+def test_the_page_has_no_copy_of_the_heads() -> None:
+    scripts = "".join(path.read_text(encoding="utf-8") for path in sources() if path.suffix == ".js")
+    assert [word for word in ("emotion", "strategy", *EMOTIONS, *STRATEGIES) if f'"{word}"' in scripts or f".{word}" in scripts] == []
+    assert not re.search(r"\b(emotion|strategy)\b", scripts)
+
+
 # ---- nothing that is written runs
 
 
@@ -189,7 +242,7 @@ def test_markup_stays_text_wherever_it_comes_from(visit: Opener) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".trouble .detail")).to_have_text(payload)
     for _ in range(2):  # and from storage
-        for place in (".user .said", ".reply .said", ".crisis .message", '[data-kind="heard"] .word', '[data-kind="chosen"] .name'):
+        for place in (".user .said", ".reply .said", ".crisis .message", '[data-head="emotion"] .word', '[data-head="strategy"] .name'):
             expect(page.locator(place).first).to_have_text(payload)
         page.click("#open-menu")
         expect(page.locator("#kept .open span")).to_have_text(f"{payload[:57]}…")
@@ -238,7 +291,7 @@ def test_red_card_is_the_reply_with_the_countrys_numbers(visit: Opener) -> None:
     assert page.evaluate("[...document.querySelector('.exchange').children].map(one => [...one.classList].at(-1))") == [
         "user", "crisis", "reply",
     ]  # fmt: skip
-    expect(page.locator('[data-kind="heard"], [data-feeling]')).to_have_count(0)  # no guess at a mood beside it
+    expect(page.locator('[data-head="emotion"], [data-feeling]')).to_have_count(0)  # no guess at a mood beside it
     page.fill("#message", RED)
     page.keyboard.press("Enter")
     second = page.locator(".exchange").last.locator(".crisis")  # said again, it is answered again, aloud

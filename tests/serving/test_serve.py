@@ -27,7 +27,7 @@ from warmline.runs import RunFolder
 from warmline.serving import connections, require_extra
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
-from warmline.serving.server import Options
+from warmline.serving.server import ServeOptions
 from warmline.serving.server import serve as serve_run
 
 SAD = [{"role": "user", "content": "My dog died and I feel so alone."}]
@@ -173,7 +173,7 @@ def wait_for_503(url: str) -> bool:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_an_open_host_needs_a_key(finished: RunFolder, host: str) -> None:
     with pytest.raises(WarmlineError, match="needs --api-key or WARMLINE_API_KEY"):
-        serve_run(finished.path, Options(host=host))
+        serve_run(finished.path, ServeOptions(host=host))
 
 
 def test_bad_input_ends_with_one_line(finished: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,14 +188,14 @@ def test_bad_input_ends_with_one_line(finished: RunFolder, monkeypatch: pytest.M
 
 def test_an_unknown_country_and_a_port_in_use_are_refused(finished: RunFolder, url: str) -> None:
     with pytest.raises(WarmlineError, match="no hotlines for it; there are AU, CA"):
-        serve_run(finished.path, Options(country="XX"))
+        serve_run(finished.path, ServeOptions(country="XX"))
     with pytest.raises(WarmlineError, match="choose another port"):
-        serve_run(finished.path, Options(port=int(url.rpartition(":")[2])))
+        serve_run(finished.path, ServeOptions(port=int(url.rpartition(":")[2])))
 
 
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WarmlineError, match="not a run folder"):
-        serve_run(tmp_path, Options(port=0))
+        serve_run(tmp_path, ServeOptions(port=0))
 
 
 def test_without_the_extra_one_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from warmline.serving.words import in_words
 
 import warmline
 from warmline import cli
@@ -23,8 +24,8 @@ from warmline.runs import RunFolder, read_json
 from warmline.safety.guard import hear
 from warmline.serving.engine import BusyError, Engine, Generation
 from warmline.serving.stream import Stream
-from warmline.serving.terminal import COMMANDS, Terminal, _Growing
-from warmline.serving.transcript import Conversation, Turn, in_words
+from warmline.serving.terminal import COMMANDS, Terminal
+from warmline.serving.transcript import Talk, TalkTurn
 
 GREEDY = Generation(max_tokens=12, temperature=0)
 SAME = Sampling(max_new_tokens=12, temperature=0)
@@ -34,7 +35,7 @@ RISK = "I want to kill myself tonight."
 PROMPT = "\x1b[?2004h"
 """The terminal is told to mark what is pasted: the prompt listens."""
 
-Talk = Callable[..., tuple[Terminal, str]]
+Say = Callable[..., tuple[Terminal, str]]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def companion(finished: RunFolder) -> Companion:
 
 
 @pytest.fixture
-def talk(engine: Engine) -> Talk:
+def talk(engine: Engine) -> Say:
     """Says lines to a terminal; gives it back with everything it printed."""
 
     def run(*lines: str, country: str | None = None, tty: bool = False) -> tuple[Terminal, str]:
@@ -66,7 +67,7 @@ def messages(*contents: str) -> list[Message]:
     return [Message(role=("user", "assistant")[at % 2], content=content) for at, content in enumerate(contents)]
 
 
-def test_two_turns(talk: Talk, companion: Companion) -> None:
+def test_two_turns(talk: Say, companion: Companion) -> None:
     terminal, out = talk(SAD, "", MORE)
     first, second = terminal.conversation.turns
     assert first.reply == companion.reply(messages(SAD), SAME)
@@ -77,7 +78,7 @@ def test_two_turns(talk: Talk, companion: Companion) -> None:
 
 
 @pytest.mark.parametrize("tty", [False, True])
-def test_beside_the_base(tty: bool, talk: Talk, companion: Companion) -> None:
+def test_beside_the_base(tty: bool, talk: Say, companion: Companion) -> None:
     terminal, out = talk("/base", SAD, "/base", MORE, tty=tty)
     first, second = terminal.conversation.turns
     assert first.base_reply == companion.reply(messages(SAD), SAME, base=True) != first.reply
@@ -87,7 +88,7 @@ def test_beside_the_base(tty: bool, talk: Talk, companion: Companion) -> None:
         assert f"base: {first.base_reply}" in out
 
 
-def test_risk_shows_people_who_can_help(talk: Talk) -> None:
+def test_risk_shows_people_who_can_help(talk: Say) -> None:
     _, out = talk(RISK, MORE, "/country gb", MORE)
     assert "heard" not in out  # no guess at a mood beside it
     assert out.count("please call your local emergency number") == 1
@@ -100,7 +101,7 @@ def test_risk_shows_people_who_can_help(talk: Talk) -> None:
     assert "call 999" not in talk(SAD, country="GB")[1]
 
 
-def test_red_is_answered_by_the_guard_alone_and_first(talk: Talk, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_red_is_answered_by_the_guard_alone_and_first(talk: Say, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, out = talk("/base", RISK)
     (turn,) = terminal.conversation.turns
     assert talk(RISK, RISK)[1].count("please call your local emergency number") == 2  # never a short line for a reply
@@ -116,7 +117,7 @@ def _refuse() -> Stream:
     raise BusyError("too many")
 
 
-def test_undo_and_new(talk: Talk, companion: Companion) -> None:
+def test_undo_and_new(talk: Say, companion: Companion) -> None:
     terminal, out = talk("/undo", SAD, MORE, "/undo", MORE)
     assert "nothing to take back" in out
     assert f"Taken back: {MORE}" in out
@@ -126,14 +127,14 @@ def test_undo_and_new(talk: Talk, companion: Companion) -> None:
     assert only.reply == companion.reply(messages(MORE), SAME)
 
 
-def test_unknown_command_names_the_known(talk: Talk) -> None:
+def test_unknown_command_names_the_known(talk: Say) -> None:
     terminal, out = talk("/bsae")
     assert "There is no /bsae" in out
     assert all(name in out for name in COMMANDS)
     assert terminal.conversation.turns == []
 
 
-def test_help_and_quit(talk: Talk) -> None:
+def test_help_and_quit(talk: Say) -> None:
     terminal, out = talk("/help", "/quit", SAD)
     assert all(command.usage in out and command.what in out for command in COMMANDS.values())
     assert terminal.conversation.turns == []
@@ -141,11 +142,11 @@ def test_help_and_quit(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize(("code", "said"), [("ie", "112 or 999"), ("UK", "GB: 999"), ("XX", "Known: AU, CA"), ("", "Known: AU, CA")])
-def test_country(code: str, said: str, talk: Talk) -> None:
+def test_country(code: str, said: str, talk: Say) -> None:
     assert said in talk(f"/country {code}")[1]
 
 
-def test_save_round_trip(talk: Talk, companion: Companion, tmp_path: Path) -> None:
+def test_save_round_trip(talk: Say, companion: Companion, tmp_path: Path) -> None:
     name = tmp_path / "talk.json"
     terminal, out = talk("/base", SAD, MORE, RISK, f"/save {name}", country="GB")
     assert f"Saved to {name}." in out
@@ -160,7 +161,7 @@ def test_save_round_trip(talk: Talk, companion: Companion, tmp_path: Path) -> No
     assert saved["messages"][1]["base_reply"] == companion.reply(plain[:1], SAME, base=True)
 
 
-def test_save_as_text(talk: Talk, tmp_path: Path) -> None:
+def test_save_as_text(talk: Say, tmp_path: Path) -> None:
     terminal, _ = talk(SAD, f"/save {tmp_path / 'talk.txt'}")
     (turn,) = terminal.conversation.turns
     text = (tmp_path / "talk.txt").read_text(encoding="utf-8")
@@ -168,7 +169,7 @@ def test_save_as_text(talk: Talk, tmp_path: Path) -> None:
     assert f"reply: {turn.reply}\n" in text
 
 
-def test_save_keeps_what_is_there(talk: Talk, tmp_path: Path) -> None:
+def test_save_keeps_what_is_there(talk: Say, tmp_path: Path) -> None:
     taken = tmp_path / "mine.txt"
     taken.write_text("mine")
     _, out = talk(SAD, f"/save {taken}", f"/save {tmp_path / 'a.doc'}", "/save", f"/save {taken}/below.txt")
@@ -205,7 +206,7 @@ def _end() -> str:
 
 
 def test_conversation_without_replies() -> None:
-    conversation = Conversation([Turn("a"), Turn("b", "c")])
+    conversation = Talk([TalkTurn("a"), TalkTurn("b", "c")])
     assert conversation.messages() == [
         Message(role="user", content="a"), Message(role="user", content="b"), Message(role="assistant", content="c"),
     ]  # fmt: skip
@@ -215,12 +216,15 @@ def test_conversation_without_replies() -> None:
     assert conversation.messages() == [Message(role="user", content="a")]
 
 
-def test_no_codes_reach_the_terminal() -> None:
+def test_no_codes_reach_the_terminal(talk: Say, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(3, hear([SAD]), True, lambda: None)
     for piece in ("a\x1b[2J\x07b", "\u202ec\r\n\td"):
         stream.put(piece, 1)
     stream.finish("stop")
-    assert _Growing(stream).end() == "a[2Jbc\n\td"
+    monkeypatch.setattr(engine, "start", lambda *_: stream)
+    terminal, out = talk(SAD)
+    assert terminal.conversation.turns[0].reply == "a[2Jbc\n\td"
+    assert not {"\x1b", "\x07", "\u202e", "\r"} & set(out)
 
 
 def test_through_a_pipe(

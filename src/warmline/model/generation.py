@@ -93,7 +93,7 @@ def warpers(sampling: Sampling) -> LogitsProcessorList:
     return found
 
 
-def draw(logits: Tensor, warp: LogitsProcessorList, generator: torch.Generator | None) -> int:
+def draw_token(logits: Tensor, warp: LogitsProcessorList, generator: torch.Generator | None) -> int:
     """The next token.
 
     Args:

@@ -1,4 +1,7 @@
-"""Talk to a run: the engine, and what stands before it."""
+"""Talk to a run: one engine, and before it a terminal, OpenAI's API and a page.
+
+Everything that a person or a client meets may be changed here; what the heads say is `companion`'s, what the guard says `safety`'s.
+"""
 
 from importlib.util import find_spec
 

@@ -19,13 +19,12 @@ from starlette.exceptions import HTTPException
 
 from warmline.data.template import Message
 from warmline.safety.guard import Heard
-from warmline.serving.about import Limits, about
+from warmline.serving.about import Limits, Metrics, about
+from warmline.serving.completion import Completion
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, Show, TooLongError, user_turns
-from warmline.serving.exchange import Exchange
-from warmline.serving.http import ApiError, Gate, Refuse
-from warmline.serving.listening import listen, refusal
-from warmline.serving.metrics import Metrics
-from warmline.serving.schema import ChatRequest, explain
+from warmline.serving.http import ApiError, Gate, Refuse, refusal
+from warmline.serving.listening import listen
+from warmline.serving.schema import CompletionRequest, explain
 from warmline.serving.stream import Stream
 
 WEB = Path(str(package.files("warmline") / "serving" / "web"))
@@ -81,19 +80,19 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
     @app.post(
         "/v1/chat/completions", dependencies=[Depends(authorised), Depends(sent_as_json)], responses=_REPLY | _ERRORS, response_model=None
     )
-    async def chat(body: ChatRequest, request: Request) -> Response:
+    async def chat(body: CompletionRequest, request: Request) -> Response:
         """The next reply; what the heads read and what the guard heard stand under `warmline`."""
         begun = time.perf_counter()
         base = _is_base(engine, body.model)
-        place = body.warmline.country or country
+        shown_for = body.warmline.country or country
         notes, messages = _notes(body, limits), _messages(body, limits)
-        heard, shown = await listen(user_turns(messages), place), body.warmline.crisis_message
+        heard, shown = await listen(user_turns(messages), shown_for), body.warmline.crisis_message
         if heard.alone:
             stream = Stream.of_the_guard(heard, shown == "inline")
         else:
-            stream = await _start(engine, messages, body.generation(limits.max_tokens), base, place, shown, heard)
+            stream = await _start(engine, messages, body.generation(limits.max_tokens), base, shown_for, shown, heard)
         model = engine.base_id if base else engine.models[0]
-        exchange = Exchange(stream, model, place, bool(body.stream_options and body.stream_options.include_usage))
+        completion = Completion(stream, model, shown_for, bool(body.stream_options and body.stream_options.include_usage))
         watcher = asyncio.create_task(_cancel_when_gone(request, stream))
 
         def ended() -> None:
@@ -104,10 +103,10 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
         try:
             extra = None
             if not body.stream or heard.message is None:
-                extra = await exchange.extra()
+                extra = await completion.extra()
                 metrics.began(begun)
             if extra is not None and not body.stream:
-                whole = JSONResponse(await exchange.whole(extra), headers=notes)
+                whole = JSONResponse(await completion.whole(extra), headers=notes)
                 ended()
                 return whole
         except BaseException:
@@ -116,7 +115,7 @@ def create_app(engine: Engine, api_key: str | None = None, country: str | None =
 
         async def events() -> AsyncIterator[str]:
             try:
-                async for event in exchange.events(extra):
+                async for event in completion.events(extra):
                     yield event
             finally:
                 ended()
@@ -174,7 +173,7 @@ def _is_base(engine: Engine, model: str | None) -> bool:
     return model == engine.base_id
 
 
-def _messages(body: ChatRequest, limits: Limits) -> list[Message]:
+def _messages(body: CompletionRequest, limits: Limits) -> list[Message]:
     """The conversation, within the limits.
 
     Raises:
@@ -188,7 +187,7 @@ def _messages(body: ChatRequest, limits: Limits) -> list[Message]:
     return [Message(role="system" if one.role == "developer" else one.role, content=one.content) for one in said]
 
 
-def _notes(body: ChatRequest, limits: Limits) -> dict[str, str]:
+def _notes(body: CompletionRequest, limits: Limits) -> dict[str, str]:
     """Headers that say where a request was not taken at its word."""
     notes = {}
     if body.longest is not None and body.longest > limits.max_tokens:
@@ -222,24 +221,23 @@ async def _cancel_when_gone(request: Request, stream: Stream) -> None:
 def _answer_errors(app: FastAPI, refuse: Refuse) -> None:
     """Every error as OpenAI's error object."""
 
-    async def answer(request: Request, error: ApiError) -> JSONResponse:
-        return await refuse(error, getattr(request.state, "body", b""))
-
-    @app.exception_handler(ApiError)
-    async def ours(request: Request, error: ApiError) -> JSONResponse:
-        return await answer(request, error)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        field, words = explain(error.errors()[0])
-        return await answer(request, ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None))
-
-    @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
-        response = await answer(request, ApiError(error.status_code, str(error.detail)))
-        response.headers.update(error.headers or {})
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        response = await refuse(_told(error), getattr(request.state, "body", b""))
+        if isinstance(error, HTTPException):
+            response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return await answer(request, ApiError(500, f"unexpected {type(error).__name__}"))
+    for kind in (ApiError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)
+
+
+def _told(error: Exception) -> ApiError:
+    """What a client is told of it."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RequestValidationError):
+        field, words = explain(error.errors()[0])
+        return ApiError(400, f"{field}: {words}" if field else words, "invalid_value", field or None)
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail))
+    return ApiError(500, f"unexpected {type(error).__name__}")

@@ -27,7 +27,7 @@ _OUT_OF_PLACES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Connection(H11Protocol):
-    """uvicorn's own, with deadlines; where all of `limit_concurrency` places are taken, who has kept us waiting longest has to go.
+    """uvicorn's own, with deadlines; where all of `limit_concurrency` connections are taken, who has kept us waiting longest has to go.
 
     First those whose turn it is; where there are none, those who do not read what they asked for, or ask on before it has come.
     """
@@ -97,7 +97,7 @@ class Connection(H11Protocol):
             one.transport.abort()
 
 
-def places(replies: int) -> int:
+def most_connections(replies: int) -> int:
     """How many connections are held at a time; raises the process's limit on descriptors for them, as far as it may.
 
     Args:

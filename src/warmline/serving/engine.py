@@ -32,14 +32,12 @@ from warmline.model.heads import Heads
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
 from warmline.runs import RunFolder
 from warmline.safety.guard import Heard, hear
-from warmline.serving.making import Making
-from warmline.serving.stream import Speaker, Stream
-from warmline.serving.text import ReplyText
+from warmline.serving.reply import PendingReply, ReplyText
+from warmline.serving.stream import Stream
 
 Show = Literal["inline", "card"]
 LONGEST_REPLY = 256
 """Tokens of a reply that asks for no limit."""
-
 
 CHARACTERS_A_TOKEN = 64
 """More than any text has on average: a prompt beyond them is refused before it is tokenised, a relayed reply is cut there."""
@@ -96,6 +94,26 @@ class Generation(NamedTuple):
             raise ValueError("stop holds an empty text")
 
 
+class ReplyRequest(NamedTuple):
+    """What is asked of the model, once the guard has heard it.
+
+    Attributes:
+        messages: The conversation, ending with the user's turn.
+        settings: How the reply is made.
+        base: From the untuned model.
+        country: Whose hotlines are shown.
+        heard: By the guard.
+        inline: Whether its message is part of the text.
+    """
+
+    messages: list[Message]
+    settings: Generation
+    base: bool
+    country: str | None
+    heard: Heard
+    inline: bool
+
+
 def user_turns(messages: list[Message]) -> list[str]:
     """What the guard listens to."""
     return [message["content"] for message in messages if message["role"] == "user"]
@@ -115,13 +133,11 @@ class Engine:
         queue: Requests that may wait for a slot.
 
     Attributes:
-        name: As given.
-        base_model: As given.
+        name, base_model, slots: As given.
         tuned_id: What the API calls the tuned model; None for a base alone.
         base_id: And the base.
-        labels: By the name of each head, the labels of a reading.
+        heads: Labels of each head's reading, by the head's name; empty for a base alone.
         context: Tokens that prompt and reply may have together.
-        slots: As given.
     """
 
     def __init__(
@@ -140,10 +156,10 @@ class Engine:
         self.name, self.base_model, self.context, self.slots = name, base_model, backbone.context, slots
         self.tuned_id = name if heads is not None else None
         self.base_id = f"{name}-base" if heads is not None else name
-        self.labels = {name: heads[name].labels for name in heads} if heads is not None else {}
+        self.heads = {head: heads[head].labels for head in heads} if heads is not None else {}
         self._queue = queue
-        self._waiting: deque[Making] = deque()
-        self._active: list[Making] = []
+        self._waiting: deque[PendingReply] = deque()
+        self._active: list[PendingReply] = []
         self._changed = threading.Condition()
         self._closing = self._ended = False
         self._thread = threading.Thread(target=self._run, name="warmline-engine", daemon=True)
@@ -216,7 +232,7 @@ class Engine:
             base: From the untuned model, without a reading; always so where the base is alone.
             country: ISO 3166 code of the user's country, whose hotlines are shown.
             crisis_message: Where the guard's message goes when it heard a risk: `inline` into the text, as `guard.guarded` puts it; `card`
-                nowhere but `Stream.message`.
+                nowhere but `Stream.heard`.
             heard: What the guard heard in the user's turns, where it was asked already.
 
         Returns:
@@ -233,7 +249,7 @@ class Engine:
         heard, inline = heard or hear(user_turns(messages), country), crisis_message == "inline"
         if heard.alone:
             return Stream.of_the_guard(heard, inline)
-        return self._reply(messages, settings, base, country, heard, inline)
+        return self._reply(ReplyRequest(messages, settings, base or self._reader is None, country, heard, inline))
 
     def close(self, grace: float = 0.0) -> None:
         """Take no more requests, let those there are go on for a while, cut the rest short (`length`), and stop.
@@ -249,19 +265,20 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _reply(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Stream:
+    def _reply(self, request: ReplyRequest) -> Stream:
         """What `start` gives where a model is asked."""
-        making = self._make(messages, settings, base or self._reader is None, country, heard, inline)
+        reply = self._pending(request)
         with self._changed:
             if self._closing:
                 raise ClosedError("the server is shutting down; try again later")
             if len(self._waiting) + len(self._active) >= self.slots + self._queue:
                 raise BusyError("too many requests are waiting; try again in a moment")
-            self._waiting.append(making)
+            self._waiting.append(reply)
             self._changed.notify_all()
-        return making.stream
+        return reply.stream
 
-    def _make(self, messages: list[Message], settings: Generation, base: bool, country: str | None, heard: Heard, inline: bool) -> Making:
+    def _pending(self, request: ReplyRequest) -> PendingReply:
+        messages, settings = request.messages, request.settings
         characters = sum(len(message["content"]) for message in messages)
         if characters > self.context * CHARACTERS_A_TOKEN:
             raise TooLongError(f"the conversation has {characters} characters, far beyond the model's context of {self.context} tokens")
@@ -270,19 +287,16 @@ class Engine:
         generator = None
         if settings.seed is not None:
             generator = torch.Generator(self._place.device).manual_seed(settings.seed)
-        turn = None if base or self._reader is None else self._reader.last_turns([messages])
-        stream = Stream(len(prompt), heard, inline, self._notify)
-        return Making(
-            stream,
-            base,
+        return PendingReply(
+            Stream(len(prompt), request.heard, request.inline, self._notify),
+            request.base,
             prompt,
-            turn,
+            None if request.base or self._reader is None else self._reader.last_turns([messages]),
             limit,
             self._template.layout.end_of_turn,
-            ReplyText(self._template.tokenizer, country, settings.stop),
+            ReplyText(self._template.tokenizer, request.country, settings.stop),
             warpers(Sampling(0, settings.temperature, settings.top_p, settings.min_p)),
             generator,
-            Speaker(stream),
         )
 
     def _longest_reply(self, prompt: int, settings: Generation) -> int:
@@ -304,14 +318,15 @@ class Engine:
             while self._tidy():
                 self._admit()
                 for base in (False, True):
-                    rows = [making for making in self._active if making.base == base and not making.ended]
+                    rows = [reply for reply in self._active if reply.base == base and not reply.ended]
                     if rows:
                         self._step(rows, base)
         finally:
             with self._changed:
                 self._closing = True
-                for making in (*self._active, *self._waiting):
-                    making.leave(RuntimeError("the engine has stopped"))
+                for reply in (*self._active, *self._waiting):
+                    if not reply.ended:
+                        reply.close(error=RuntimeError("the engine has stopped"))
                 self._active.clear()
                 self._waiting.clear()
                 self._changed.notify_all()
@@ -320,13 +335,13 @@ class Engine:
         """Wait for something to do, and free the places of those who have ended or gone; False at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._active or self._ended)
-            for making in (*self._active, *self._waiting):
-                if making.stream.cancelled and not making.ended:
-                    making.leave()
-                elif self._ended and not making.ended:
-                    making.end("length")
-            self._active = [making for making in self._active if not making.ended]
-            self._waiting = deque(making for making in self._waiting if not making.ended)
+            for reply in (*self._active, *self._waiting):
+                if reply.stream.cancelled and not reply.ended:
+                    reply.close()
+                elif self._ended and not reply.ended:
+                    reply.end("length")
+            self._active = [reply for reply in self._active if not reply.ended]
+            self._waiting = deque(reply for reply in self._waiting if not reply.ended)
             self._changed.notify_all()
             return not self._ended
 
@@ -336,31 +351,31 @@ class Engine:
         with self._changed:
             if not self._waiting or len(self._active) >= self.slots:
                 return
-            making = self._waiting.popleft()
-            self._active.append(making)
+            reply = self._waiting.popleft()
+            self._active.append(reply)
         try:
-            with self._place.autocast(), self._backbone.reference() if making.base else nullcontext():
-                states, cache = self._backbone.prefill(torch.tensor(making.prompt, device=self._place.device))
+            with self._place.autocast(), self._backbone.reference() if reply.base else nullcontext():
+                states, cache = self._backbone.prefill(torch.tensor(reply.prompt, device=self._place.device))
                 logits = self._backbone.logits(states[-1:])
             reading = None
-            if self._reader is not None and making.turn is not None:
-                reading = self._reader.read(making.turn, states, making.prompt)
-            making.begin(cache, reading)
-            making.grow(logits[0])
+            if self._reader is not None and reply.turn is not None:
+                reading = self._reader.read(reply.turn, states, reply.prompt)
+            reply.begin(cache, reading)
+            reply.grow(logits[0])
         except Exception as error:
-            making.leave(error)
+            reply.close(error=error)
 
     @torch.no_grad()
-    def _step(self, rows: list[Making], base: bool) -> None:
+    def _step(self, rows: list[PendingReply], base: bool) -> None:
         """One more token for each, in one batch."""
         try:
-            newest = [making.tokens[-1] for making in rows]
+            newest = [reply.tokens[-1] for reply in rows]
             tokens = torch.tensor(newest + [0] * (self.slots - len(rows)), device=self._place.device)
             with self._place.autocast(), self._backbone.reference() if base else nullcontext():
-                logits = self._backbone.logits(self._backbone.step(tokens, [making.cache for making in rows]))
-            for making, row in zip(rows, logits, strict=False):
-                making.grow(row)
+                logits = self._backbone.logits(self._backbone.step(tokens, [reply.cache for reply in rows]))
+            for reply, row in zip(rows, logits, strict=False):
+                reply.grow(row)
         except Exception as error:
-            for making in rows:
-                if not making.ended:
-                    making.leave(error)
+            for reply in rows:
+                if not reply.ended:
+                    reply.close(error=error)

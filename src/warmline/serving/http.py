@@ -1,14 +1,18 @@
-"""What stands around every request: headers, hosts, a limit on bodies; and errors as OpenAI's clients expect them."""
+"""What stands around every request: headers, hosts, a limit on bodies; and errors as OpenAI's clients expect them, heard by the guard."""
 
 import asyncio
 import ipaddress
+import json
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from warmline.runs import parse_json
+from warmline.serving.listening import MOST_TURNS, ON_THE_SPOT, listen, risk_field
 
 SECURITY = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
@@ -19,10 +23,12 @@ SECURITY = {
 }
 _DRAINED = 64 * 2**20
 """Bytes of a body that is too long after which its connection is closed instead."""
-
-
 _TAIL = 128 * 2**10
 """Bytes that are kept of the end of a body that is too long: the newest of what was said stands there."""
+_NOT_THE_USER = ("assistant", "system", "developer", "tool", "function")
+_REFUSED_UNSEEN = (401, 404, 405, 415, 421)
+"""Statuses that a stranger may get as often as he likes: what he says is heard on the spot, and keeps no place in the queue."""
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)  # no start can fail, so that it is read once
 
 Refuse = Callable[["ApiError", bytes], Awaitable[JSONResponse]]
 
@@ -50,12 +56,6 @@ class ApiError(Exception):
         kind = "server_error" if self.status >= 500 else "rate_limit_error" if self.status == 429 else "invalid_request_error"
         message = str(self).encode("utf-8", "replace").decode()
         return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
-
-    @property
-    def response(self) -> JSONResponse:
-        """The whole response."""
-        headers = {"retry-after": str(self.retry_after)} if self.retry_after is not None else None
-        return JSONResponse(self.body, self.status, headers)
 
 
 class Gate:
@@ -151,3 +151,87 @@ def is_loopback(host: str) -> bool:
 def _is_local(header: str) -> bool:
     """The same of a Host header, which may end with a port."""
     return is_loopback(re.sub(r":\d*$", "", header))
+
+
+class Asked(NamedTuple):
+    """What can be made of a request that was refused.
+
+    Attributes:
+        turns: What its user may have said.
+        country: The one it names, or None.
+        card: Whether its client shows the guard's message by itself.
+    """
+
+    turns: list[str]
+    country: str | None
+    card: bool
+
+
+async def refusal(error: ApiError, body: bytes, country: str | None) -> JSONResponse:
+    """The response to a request that cannot be served; where it speaks of a risk, with the guard's message.
+
+    That stands under `warmline.risk`, as with a reply, and unless the client shows it by itself also before the error's own words, which is
+    what most clients show.
+
+    Args:
+        error: Why it cannot be served.
+        body: As far as it came.
+        country: Whose hotlines are shown where the request names none.
+    """
+    asked = understand(body)
+    country = asked.country or country
+    turns = ["\n".join(asked.turns)[-ON_THE_SPOT:]] if error.status in _REFUSED_UNSEEN else asked.turns
+    heard = await listen(turns, country)
+    content = error.body
+    if heard.message is not None:
+        content["warmline"] = {"risk": risk_field(heard, country)}
+        if not asked.card:
+            content["error"]["message"] = f"{heard.message} (The request itself was refused: {content['error']['message']})"
+    headers = {"retry-after": str(error.retry_after)} if error.retry_after is not None else None
+    return JSONResponse(content, error.status, headers)
+
+
+def understand(body: bytes) -> Asked:
+    """What a request may say, of whatever shape and however broken.
+
+    Args:
+        body: As it came.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        content = parse_json(text)
+    except ValueError:
+        return Asked([_unquoted(found) for found in _JSON_STRING.findall(text)[-MOST_TURNS:]] or [text], None, False)
+    if not isinstance(content, dict):
+        return Asked(["\n".join(_texts(content))], None, False)
+    messages = content.get("messages")
+    each = messages[-MOST_TURNS:] if isinstance(messages, list) else [messages]
+    turns = ["\n".join(_texts(one)) for one in each if not _by_another(one)]
+    turns += ["\n".join(_texts(content[name])) for name in ("prompt", "input") if name in content]
+    ours = content.get("warmline")
+    country, shown = (ours.get("country"), ours.get("crisis_message")) if isinstance(ours, dict) else (None, None)
+    return Asked(turns, country if isinstance(country, str) else None, shown == "card")
+
+
+def _by_another(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") in _NOT_THE_USER
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Every string in a JSON value, in order, its keys left out."""
+    left = [content]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, (list, dict)):
+            left += reversed(list(one.values() if isinstance(one, dict) else one))
+
+
+def _unquoted(found: str) -> str:
+    """A string literal of JSON that may be broken."""
+    inside = found[1:].removesuffix('"')
+    try:
+        return str(json.loads(f'"{inside}"', strict=False))
+    except ValueError:
+        return inside

@@ -12,52 +12,28 @@ from warmline.serving.engine import Generation
 MOST_MESSAGES = 500
 MOST_STOPS = 16
 LONGEST_STOP = 200
-_NO_TOOLS = "this model calls no tools"
-_PLAIN = "replies are plain text of any form"
-_NO_LOGPROBS = "probabilities of tokens are not given"
-_ONE = "one reply a request"
-_NO_PENALTIES = "there are no penalties"
-_SAMPLERS = "tokens are drawn by temperature, top_p and min_p alone"
-_ENDS = "a reply ends where the model ends it"
-UNSUPPORTED: dict[str, tuple[str, list[Any]]] = {
-    "tools": (_NO_TOOLS, [[]]),
-    "tool_choice": (_NO_TOOLS, ["none", "auto"]),
-    "functions": (_NO_TOOLS, [[]]),
-    "function_call": (_NO_TOOLS, ["none", "auto"]),
-    "web_search_options": ("this model searches nothing", []),
-    "audio": ("text only", []),
-    "modalities": ("text only", [["text"]]),
-    "response_format": (_PLAIN, [{"type": "text"}]),
-    "structured_outputs": (_PLAIN, []),
-    "guided_json": (_PLAIN, []),
-    "guided_regex": (_PLAIN, []),
-    "guided_choice": (_PLAIN, []),
-    "guided_grammar": (_PLAIN, []),
-    "grammar": (_PLAIN, [""]),
-    "json_schema": (_PLAIN, []),
-    "format": (_PLAIN, [""]),
-    "logprobs": (_NO_LOGPROBS, [False]),
-    "top_logprobs": (_NO_LOGPROBS, [0]),
-    "logit_bias": ("tokens cannot be weighted", [{}, []]),
-    "n": (_ONE, [1]),
-    "best_of": (_ONE, [1]),
-    "use_beam_search": (_ONE, [False]),
-    "frequency_penalty": (_NO_PENALTIES, [0]),
-    "presence_penalty": (_NO_PENALTIES, [0]),
-    "repetition_penalty": (_NO_PENALTIES, [1]),
-    "repeat_penalty": (_NO_PENALTIES, [1]),
-    "dry_multiplier": (_NO_PENALTIES, [0]),
-    "top_k": (_SAMPLERS, [0, -1]),
-    "top_a": (_SAMPLERS, [0]),
-    "typical_p": (_SAMPLERS, [1]),
-    "tfs_z": (_SAMPLERS, [1]),
-    "xtc_probability": (_SAMPLERS, [0]),
-    "dynatemp_range": (_SAMPLERS, [0]),
-    "mirostat": (_SAMPLERS, [0]),
-    "min_tokens": (_ENDS, [0]),
-    "ignore_eos": (_ENDS, [False]),
-    "echo": (_ENDS, [False]),
-}
+_NO_EFFECT: dict[str, dict[str, list[Any]]] = {
+    "this model calls no tools": {
+        "tools": [[]], "tool_choice": ["none", "auto"], "functions": [[]], "function_call": ["none", "auto"],
+    },
+    "this model searches nothing": {"web_search_options": []},
+    "text only": {"audio": [], "modalities": [["text"]]},
+    "replies are plain text of any form": {
+        "response_format": [{"type": "text"}], "structured_outputs": [], "guided_json": [], "guided_regex": [], "guided_choice": [],
+        "guided_grammar": [], "grammar": [""], "json_schema": [], "format": [""],
+    },
+    "probabilities of tokens are not given": {"logprobs": [False], "top_logprobs": [0]},
+    "tokens cannot be weighted": {"logit_bias": [{}, []]},
+    "one reply a request": {"n": [1], "best_of": [1], "use_beam_search": [False]},
+    "there are no penalties": {
+        "frequency_penalty": [0], "presence_penalty": [0], "repetition_penalty": [1], "repeat_penalty": [1], "dry_multiplier": [0],
+    },
+    "tokens are drawn by temperature, top_p and min_p alone": {
+        "top_k": [0, -1], "top_a": [0], "typical_p": [1], "tfs_z": [1], "xtc_probability": [0], "dynatemp_range": [0], "mirostat": [0],
+    },
+    "a reply ends where the model ends it": {"min_tokens": [0], "ignore_eos": [False], "echo": [False]},
+}  # fmt: skip
+UNSUPPORTED = {name: (reason, neutral) for reason, fields in _NO_EFFECT.items() for name, neutral in fields.items()}
 """Fields of OpenAI's API, vLLM's and llama.cpp's that would change the reply: why they cannot, and what, beside null, asks for nothing."""
 
 
@@ -146,7 +122,7 @@ def _publish(schema: dict[str, Any]) -> None:
         schema["properties"][name] = {"enum": [None, *neutral], "description": f"Of no effect: {reason}."}
 
 
-class ChatRequest(_Read):
+class CompletionRequest(_Read):
     """OpenAI's chat completion request, as far as it means something here."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_publish)

@@ -14,18 +14,18 @@ from warmline.errors import WarmlineError
 from warmline.safety.crisis import COUNTRIES
 from warmline.safety.guard import hear
 from warmline.serving.api import create_app
-from warmline.serving.connections import Connection, one_line_a_minute, places
+from warmline.serving.connections import Connection, most_connections, one_line_a_minute
 from warmline.serving.engine import Engine
 from warmline.serving.http import is_loopback
 from warmline.serving.listening import long_listener
-from warmline.serving.relay import Relay, Remote
+from warmline.serving.proxy import ProxyEngine, Upstream
 
 _SWITCH_SECONDS = 0.0005
 """After which a thread of Python's has to let another go on. The usual 5 ms, at each of the dozen turns that a request needs of the event
 loop, make a tenth of a second beside a model's thread that always has something to do."""
 
 
-class Options(NamedTuple):
+class ServeOptions(NamedTuple):
     """Of `warmline serve`.
 
     Attributes:
@@ -36,7 +36,7 @@ class Options(NamedTuple):
         slots: Replies made at a time.
         queue: Requests that may wait.
         grace: Seconds that replies have to end after SIGTERM or Ctrl-C.
-        remote: Who generates; None for this process.
+        upstream: Who generates; None for this process.
         base: As of `Engine.open`.
     """
 
@@ -47,11 +47,11 @@ class Options(NamedTuple):
     slots: int = 16
     queue: int = 256
     grace: float = 20.0
-    remote: Remote | None = None
+    upstream: Upstream | None = None
     base: str | None = None
 
 
-def serve(path: Path, options: Options) -> None:
+def serve(path: Path, options: ServeOptions) -> None:
     """Serve a run, or a base alone, until SIGTERM or Ctrl-C.
 
     Raises:
@@ -61,12 +61,12 @@ def serve(path: Path, options: Options) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     listener = _listen(options)
     long_listener().submit(hear, [""])  # so that it is there when somebody needs it
-    if options.remote is None:
+    if options.upstream is None:
         engine = Engine.open(path, options.slots, options.queue, options.base)
     else:
-        engine = Relay.connect(path, options.remote, options.slots, options.queue, options.base)
+        engine = ProxyEngine.connect(path, options.upstream, options.slots, options.queue, options.base)
     app = create_app(engine, options.api_key, options.country)
-    most = places(options.slots + options.queue)
+    most = most_connections(options.slots + options.queue)
     listener.listen(most)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -120,7 +120,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _check(options: Options) -> None:
+def _check(options: ServeOptions) -> None:
     if not is_loopback(options.host) and not options.api_key:
         raise WarmlineError(
             f"--host {options.host}: others can reach it, so it needs --api-key or WARMLINE_API_KEY; or leave --host at 127.0.0.1"
@@ -129,7 +129,7 @@ def _check(options: Options) -> None:
         raise WarmlineError(f"--country {options.country}: no hotlines for it; there are {', '.join(sorted(COUNTRIES))}")
 
 
-def _listen(options: Options) -> socket.socket:
+def _listen(options: ServeOptions) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)

@@ -1,27 +1,15 @@
-"""A reply on its way: filled by the engine's thread, read by anyone."""
+"""A reply on its way to who asked: the model's words between those of the guard. Filled by the engine's thread, read by anyone."""
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from warmline.companion import Reading
-from warmline.safety.guard import Heard, Risk
+from warmline.safety.guard import Heard
 
 FinishReason = Literal["stop", "length"]
-
-
-class Usage(NamedTuple):
-    """Tokens of one request.
-
-    Attributes:
-        prompt: Of the rendered conversation.
-        completion: Of the reply, its end of turn left out.
-    """
-
-    prompt: int
-    completion: int
 
 
 class Stream:
@@ -34,6 +22,8 @@ class Stream:
         on_cancel: How the engine hears of a cancellation.
 
     Attributes:
+        prompt_tokens: As given.
+        completion_tokens: Of the reply so far, its end of turn left out.
         heard: As given.
         opening: What of the text stands before the model's words, and waits for none of them: the guard's message where it comes first.
         closing: What stands after them.
@@ -42,17 +32,15 @@ class Stream:
     """
 
     def __init__(self, prompt_tokens: int, heard: Heard, inline: bool, on_cancel: Callable[[], None]) -> None:
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, 0
         self.heard = heard
         said = (inline and heard.message) or ""
         self.opening, self.closing = (said, "") if heard.risk.level == "red" else ("", said)
         self.finish_reason: FinishReason | None = None
         self.cancelled = False
-        self._prompt_tokens = prompt_tokens
-        self._completion_tokens = 0
         self._reading: Reading | None = None
         self._error: Exception | None = None
-        self._read = False
-        self._done = False
+        self._read = self._done = self._spoken = False
         self._pieces: deque[str] = deque([self.opening] if self.opening else [])
         self._changed = threading.Condition()
         self._wake: Callable[[], None] = lambda: None
@@ -71,16 +59,6 @@ class Stream:
         return stream
 
     @property
-    def risk(self) -> Risk:
-        """What the guard heard."""
-        return self.heard.risk
-
-    @property
-    def message(self) -> str | None:
-        """The guard's fixed message; None where no risk was heard."""
-        return self.heard.message
-
-    @property
     def reading(self) -> Reading | None:
         """What the heads say; waits for the prompt's forward pass. None from a base, and from a reply cancelled before it began.
 
@@ -88,14 +66,26 @@ class Stream:
             RuntimeError: the model failed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._read or self._done)
+            self._changed.wait_for(lambda: self.begun)
             self._raise_error()
             return self._reading
 
     @property
-    def usage(self) -> Usage:
-        """Tokens so far."""
-        return Usage(self._prompt_tokens, self._completion_tokens)
+    def begun(self) -> bool:
+        """Whether `reading` is there, or never will be."""
+        return self._read or self._done
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return self._done
+
+    def arrived(self) -> str:
+        """What has come since the last look, without waiting."""
+        with self._changed:
+            pieces = "".join(self._pieces)
+            self._pieces.clear()
+            return pieces
 
     def cancel(self) -> None:
         """Stop it and free its place; does no harm when it has ended."""
@@ -119,7 +109,7 @@ class Stream:
 
     async def ready(self) -> Reading | None:
         """`reading`, for asyncio."""
-        await self._until(lambda: self._read or self._done)
+        await self._until(lambda: self.begun)
         return self.reading
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -162,49 +152,22 @@ class Stream:
             self._notify()
 
     def put(self, piece: str, completion_tokens: int) -> None:
-        """More text, possibly none, and the tokens so far."""
+        """More of the model's words, possibly none, and its tokens so far."""
         with self._changed:
-            self._completion_tokens = completion_tokens
+            self.completion_tokens = completion_tokens
             if piece:
-                self._pieces.append(piece)
+                self._pieces.append(f"\n\n{piece}" if self.opening and not self._spoken else piece)
+                self._spoken = True
                 self._notify()
 
     def finish(self, reason: FinishReason | None, error: Exception | None = None) -> None:
-        """The end; a reason is absent when it was cancelled or failed."""
+        """The end, and what the guard says there, however the reply came out; a reason is absent when it was cancelled or failed."""
         with self._changed:
+            if self.closing:
+                self._pieces.append(f"\n\n{self.closing}" if self._spoken else self.closing)
             self.finish_reason, self._error, self._done = reason, error, True
             self._notify()
 
     def _notify(self) -> None:
         self._changed.notify_all()
         self._wake()
-
-
-class Speaker:
-    """Puts a model's reply into its stream, between what the guard says.
-
-    Args:
-        stream: Where to.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._said = False
-
-    def more(self, piece: str, completion_tokens: int) -> None:
-        """A piece of the reply, possibly empty, and its tokens so far."""
-        if piece and not self._said:
-            self._said = True
-            piece = f"\n\n{piece}" if self._stream.opening else piece
-        self._stream.put(piece, completion_tokens)
-
-    def end(self, piece: str, completion_tokens: int) -> None:
-        """The last piece, and what stands after the reply."""
-        self.more(piece, completion_tokens)
-        self.close(completion_tokens)
-
-    def close(self, completion_tokens: int) -> None:
-        """What stands after the reply, also where that broke off."""
-        closing = self._stream.closing
-        if closing:
-            self._stream.put(f"\n\n{closing}" if self._said else closing, completion_tokens)

@@ -3,9 +3,8 @@
 import io
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -20,14 +19,12 @@ from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from warmline import __version__
-from warmline.companion import Reading
 from warmline.errors import WarmlineError
 from warmline.safety.crisis import ANYWHERE, COUNTRIES, fill_slots, resources
 from warmline.safety.guard import Heard, hear
 from warmline.serving.engine import LONGEST_REPLY, Engine, Generation, TooLongError
-from warmline.serving.keyboard import keyboard, piped
 from warmline.serving.stream import Stream
-from warmline.serving.transcript import Conversation, Turn, in_words
+from warmline.serving.transcript import Talk, TalkTurn, in_words
 
 _TICK = 0.03
 """Seconds between two looks at a growing reply."""
@@ -61,7 +58,7 @@ class Terminal:
         self._engine, self._console, self._ask = engine, console, ask
         longest = settings.max_tokens or LONGEST_REPLY
         self._settings = settings._replace(max_tokens=max(1, min(longest, engine.context // 2)))
-        self.conversation = Conversation()
+        self.conversation = Talk()
         self.country = country
         self.beside_base = False
         self._shown: tuple[tuple[str, ...], str | None] | None = None
@@ -87,7 +84,7 @@ class Terminal:
     # replies
 
     def _answer(self, said: str, ctrl_c: "_CtrlC") -> None:
-        turn = Turn(said)
+        turn = TalkTurn(said)
         self.conversation.turns.append(turn)
         before, heard = self.conversation.left_out, hear(self.conversation.said, self.country)
         if heard.risk.level == "red":  # before anything that takes time or may fail
@@ -106,10 +103,8 @@ class Terminal:
             return
         if self.conversation.left_out > before:
             self._say(f"(Longer than the model's context: turns left out from here on, oldest first: {self.conversation.left_out}.)", "dim")
-        growing = [_Growing(stream) for stream in streams]
         try:
-            self._watch(turn, growing, heard, ctrl_c)
-            self._finish(turn, growing)
+            self._finish(turn, streams, self._watch(turn, streams, heard, ctrl_c))
         except RuntimeError as error:
             self.conversation.undo()
             self._say(f"Not answered: {error}.", "red")
@@ -124,28 +119,27 @@ class Terminal:
                 if not self.conversation.leave_out_oldest():
                     raise
 
-    def _watch(self, turn: Turn, growing: list["_Growing"], heard: Heard, ctrl_c: "_CtrlC") -> None:
-        """Show what was heard, then the replies as they grow, until all have ended or Ctrl-C ends them."""
-        while not (growing[0].begun or ctrl_c.pressed):
+    def _watch(self, turn: TalkTurn, streams: list[Stream], heard: Heard, ctrl_c: "_CtrlC") -> list[str]:
+        """Show what was heard, then the replies as they grow, until all have ended or Ctrl-C ends them; gives their texts."""
+        while not (streams[0].begun or ctrl_c.pressed):
             time.sleep(_TICK)
-        turn.reading = growing[0].reading
+        turn.reading = streams[0].reading if streams[0].begun else None
         if turn.reading is not None and heard.risk.level != "red":  # no guess at a mood beside a panel of hotlines
             self._say(f"  {in_words(turn.reading)}", "dim italic")
+        texts = [""] * len(streams)
         with Live(console=self._console, transient=True, refresh_per_second=15) if self._console.is_terminal else nullcontext() as live:
-            while any(reply.alive for reply in growing) and not ctrl_c.pressed:
+            while not (all(stream.done for stream in streams) or ctrl_c.pressed):
+                texts = [text + stream.arrived() for text, stream in zip(texts, streams, strict=True)]
                 if live is not None:
-                    live.update(self._side_by_side([reply.text for reply in growing]))
+                    live.update(self._side_by_side([_printable(text) for text in texts]))
                 time.sleep(_TICK)
         if ctrl_c.pressed:
             turn.stopped = True
-            for reply in growing:
-                reply.stream.cancel()
-        for reply in growing:
-            if reply.error is not None:
-                raise reply.error
+            for stream in streams:
+                stream.cancel()
+        return [_printable(text + "".join(stream)) for text, stream in zip(texts, streams, strict=True)]
 
-    def _finish(self, turn: Turn, growing: list["_Growing"]) -> None:
-        texts = [reply.end() for reply in growing]
+    def _finish(self, turn: TalkTurn, streams: list[Stream], texts: list[str]) -> None:
         turn.reply, turn.base_reply = texts[0].strip(), texts[1].strip() if len(texts) > 1 else None
         shown = [text.strip() or "(it said nothing)" for text in texts]
         if self._console.is_terminal:
@@ -155,7 +149,7 @@ class Terminal:
                 self._say(f"  {name}{text}")
         if turn.stopped:
             self._say("  (stopped)", "dim italic")
-        elif any(reply.stream.finish_reason == "length" for reply in growing):
+        elif any(stream.finish_reason == "length" for stream in streams):
             self._say("  (the longest reply was reached)", "dim italic")
 
     def _side_by_side(self, texts: list[str]) -> RenderableType:
@@ -193,8 +187,7 @@ class Terminal:
             return
         COMMANDS[name].act(self, rest.strip())
 
-    def toggle_base(self, _: str) -> None:
-        """Let the untuned model answer the same prompts beside the tuned one, or no longer."""
+    def _toggle_base(self, _: str) -> None:
         if self._engine.tuned_id is None:
             self._say("This is the untuned model, alone.", "yellow")
             return
@@ -202,8 +195,7 @@ class Terminal:
         self._say("From the next turn on, the untuned model answers too; only the tuned replies are remembered."
                   if self.beside_base else "The tuned model answers alone.")  # fmt: skip
 
-    def save(self, name: str) -> None:
-        """Write the conversation into a file."""
+    def _save(self, name: str) -> None:
         about: dict[str, Any] = {
             "warmline": __version__,
             "run": self._engine.name,
@@ -219,8 +211,7 @@ class Terminal:
             return
         self._say(f"Saved to {path}.")
 
-    def change_country(self, code: str) -> None:
-        """Show another country's hotlines."""
+    def _change_country(self, code: str) -> None:
         row = resources(code)
         if row is ANYWHERE:
             self._say(
@@ -230,24 +221,20 @@ class Terminal:
         self.country = row.country
         self._say(f"{row.country}: {row.emergency_number} in an emergency; {row.crisis_line}.")
 
-    def undo(self, _: str) -> None:
-        """Take back the last thing said and its reply."""
+    def _undo(self, _: str) -> None:
         turn = self.conversation.undo()
         self._say("There is nothing to take back." if turn is None else f"Taken back: {' '.join(turn.user.split())[:60]}")
 
-    def begin_anew(self, _: str) -> None:
-        """Forget the conversation."""
-        self.conversation, self._shown = Conversation(), None
+    def _begin_anew(self, _: str) -> None:
+        self.conversation, self._shown = Talk(), None
         self._say("A new conversation; the old one is forgotten.")
 
-    def help(self, _: str) -> None:
-        """List the commands."""
+    def _help(self, _: str) -> None:
         for command in COMMANDS.values():
             self._say(f"  {command.usage:<15} {command.what}")
         self._say("  Ctrl-C          stops a reply; at the prompt it leaves, as Ctrl-D does")
 
-    def leave(self, _: str) -> None:
-        """End the conversation."""
+    def _leave(self, _: str) -> None:
         raise EOFError
 
     def _say(self, text: str, style: str | None = None) -> None:
@@ -255,13 +242,13 @@ class Terminal:
 
 
 COMMANDS: dict[str, Command] = {
-    "/base": Command("/base", "the untuned model answers too, side by side; again to end it", Terminal.toggle_base),
-    "/save": Command("/save FILE", "write the conversation, as .json or .txt", Terminal.save),
-    "/country": Command("/country GB", "whose hotlines are shown", Terminal.change_country),
-    "/undo": Command("/undo", "take back your last message and its reply", Terminal.undo),
-    "/new": Command("/new", "forget the conversation and begin anew", Terminal.begin_anew),
-    "/help": Command("/help", "this list", Terminal.help),
-    "/quit": Command("/quit", "leave", Terminal.leave),
+    "/base": Command("/base", "the untuned model answers too, side by side; again to end it", Terminal._toggle_base),
+    "/save": Command("/save FILE", "write the conversation, as .json or .txt", Terminal._save),
+    "/country": Command("/country GB", "whose hotlines are shown", Terminal._change_country),
+    "/undo": Command("/undo", "take back your last message and its reply", Terminal._undo),
+    "/new": Command("/new", "forget the conversation and begin anew", Terminal._begin_anew),
+    "/help": Command("/help", "this list", Terminal._help),
+    "/quit": Command("/quit", "leave", Terminal._leave),
 }
 
 
@@ -282,43 +269,30 @@ class _CtrlC:
         signal.signal(signal.SIGINT, self._before)
 
 
-class _Growing:
-    """A reply that a thread collects while the main one shows it.
+def _keyboard(commands: Iterable[str]) -> Callable[[], str]:
+    """Asks at a prompt: editing, history, Tab for the commands; what is pasted is one message, whatever its lines.
 
-    Attributes:
-        begun: The prompt is read; `reading` is what the heads say of it.
-        text: So far.
-        error: Why it ended, when the model failed.
+    Ctrl-C is a key here and no signal, so it cannot come too early or too late; it raises KeyboardInterrupt.
     """
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
 
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.begun = False
-        self.reading: Reading | None = None
-        self.text = ""
-        self.error: RuntimeError | None = None
-        self._thread = threading.Thread(target=self._collect, daemon=True)
-        self._thread.start()
+    session: PromptSession[str] = PromptSession("> ", completer=WordCompleter(list(commands), sentence=True), complete_while_typing=False)
+    return session.prompt
 
-    def _collect(self) -> None:
-        try:
-            self.reading = self.stream.reading
-            self.begun = True
-            for piece in self.stream:
-                self.text += "".join(mark for mark in piece if mark.isprintable() or mark in "\n\t")  # no codes for the terminal
-        except RuntimeError as error:
-            self.error = error
-            self.begun = True
 
-    @property
-    def alive(self) -> bool:
-        """Whether more may come."""
-        return self._thread.is_alive()
+def _piped() -> str:
+    """The next line of a pipe or file, shown as if it had been typed."""
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    print(f"> {line.rstrip()}")
+    return line
 
-    def end(self) -> str:
-        """All that came."""
-        self._thread.join()
-        return self.text
+
+def _printable(text: str) -> str:
+    """Without codes for the terminal."""
+    return "".join(mark for mark in text if mark.isprintable() or mark in "\n\t")
 
 
 def chat(path: Path, settings: Generation, country: str | None = None, base: str | None = None) -> None:
@@ -346,7 +320,7 @@ def chat(path: Path, settings: Generation, country: str | None = None, base: str
     with console.status("loading"):
         engine = Engine.open(path, slots=2, queue=2, base=base)
     try:
-        ask = keyboard(COMMANDS) if sys.stdin.isatty() else piped
+        ask = _keyboard(COMMANDS) if sys.stdin.isatty() else _piped
         Terminal(engine, console, ask, settings, country and resources(country).country).run()
     finally:
         engine.close()

@@ -10,17 +10,18 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.runs import write_text
 from warmline.safety.guard import assess
+from warmline.tasks import TASKS
 
 
 @dataclass
-class Turn:
+class TalkTurn:
     """What the user said and what came back.
 
     Attributes:
         user: The user's words.
         reply: The tuned model's, or the base's where it is alone; empty when it said nothing.
         base_reply: The untuned model's to the same prompt; None when it was not asked.
-        reading: What the heads said of the user's turn.
+        reading: What the heads said of the conversation up to it.
         stopped: The user cut the reply short.
     """
 
@@ -30,22 +31,32 @@ class Turn:
     reading: Reading | None = None
     stopped: bool = False
 
+    def read(self, reads: str) -> dict[str, dict[str, float] | None]:
+        """What each head says that reads the `message`, or the `reply`; None where nothing was read."""
+        said = self.reading or {}
+        return {name: said.get(name) for name, task in TASKS.items() if task.reads == reads}
+
 
 @dataclass
-class Conversation:
-    """Turns, oldest first.
+class Talk:
+    """A conversation: its turns, oldest first.
 
     Attributes:
         turns: All of them.
         left_out: How many of the oldest no longer fit the model's context.
     """
 
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[TalkTurn] = field(default_factory=list)
     left_out: int = 0
 
     def messages(self) -> list[Message]:
         """What the model sees."""
-        return _messages(self.turns[self.left_out :])
+        messages = []
+        for turn in self.turns[self.left_out :]:
+            messages.append(Message(role="user", content=turn.user))
+            if turn.reply:
+                messages.append(Message(role="assistant", content=turn.reply))
+        return messages
 
     def leave_out_oldest(self) -> bool:
         """Leave one more turn out of `messages`; False when only the newest is left."""
@@ -54,7 +65,7 @@ class Conversation:
         self.left_out += 1
         return True
 
-    def undo(self) -> Turn | None:
+    def undo(self) -> TalkTurn | None:
         """Take the newest turn back; None when there is none."""
         if not self.turns:
             return None
@@ -87,11 +98,11 @@ class Conversation:
         messages: list[dict[str, Any]] = []
         for turn in self.turns:
             risk = assess(turn.user)
-            emotion, strategy = (turn.reading or {}).get("emotion"), (turn.reading or {}).get("strategy")
-            messages.append({"role": "user", "content": turn.user, "emotion": emotion, "risk": risk.level, "heard": risk.categories})
+            heard = {**turn.read("user"), "risk": risk.level, "heard": risk.categories}
+            messages.append({"role": "user", "content": turn.user, **heard})
             if turn.reply:
-                extra = {"strategy": strategy, "stopped": turn.stopped, "base_reply": turn.base_reply}
-                messages.append({"role": "assistant", "content": turn.reply, **extra})
+                made = {**turn.read("assistant"), "stopped": turn.stopped, "base_reply": turn.base_reply}
+                messages.append({"role": "assistant", "content": turn.reply, **made})
         return json.dumps({**about, "messages": messages}, indent=2, ensure_ascii=False) + "\n"
 
     def _text(self, about: dict[str, Any]) -> str:
@@ -107,15 +118,5 @@ class Conversation:
 
 
 def in_words(reading: Reading) -> str:
-    """The likeliest emotion and strategy: `heard sadness 62 %, leans to Question 41 %`."""
-    (emotion, heard), (strategy, leans) = (max(one.items(), key=lambda pair: pair[1]) for one in reading.values())
-    return f"heard {emotion} {heard:.0%}, leans to {strategy} {leans:.0%}".replace("%", " %")
-
-
-def _messages(turns: list[Turn]) -> list[Message]:
-    messages = []
-    for turn in turns:
-        messages.append(Message(role="user", content=turn.user))
-        if turn.reply:
-            messages.append(Message(role="assistant", content=turn.reply))
-    return messages
+    """The likeliest label of each head: `heard sadness 62 %, leans to Question 41 %`."""
+    return ", ".join(TASKS[name].told(probabilities) for name, probabilities in reading.items())

@@ -58,6 +58,16 @@ IN_CONTEXT = "the same rows as when serving: each the user's last turn behind tu
 NO_CONTEXT = "neither empathetic_dialogues nor esconv is enabled, so there are no earlier turns to stand before a comment"
 NO_CALIBRATION = "a head of 28 sigmoids gives no distribution over the 27; its calibration stands under multi_label_28"
 
+_FAMILIES = {
+    "tender": ("love", "caring", "admiration", "gratitude", "approval"),
+    "bright": ("joy", "amusement", "excitement", "pride", "optimism", "relief"),
+    "low": ("sadness", "grief", "disappointment", "remorse"),
+    "uneasy": ("fear", "nervousness", "embarrassment"),
+    "heated": ("anger", "annoyance", "disapproval", "disgust"),
+    "stirred": ("surprise", "curiosity", "confusion", "realization", "desire"),
+    "still": ("neutral",),
+}
+
 
 class EmotionTask(HeadTask):
     """What a user feels, read at the end of the turn that says so."""
@@ -68,6 +78,9 @@ class EmotionTask(HeadTask):
     labels = EMOTIONS_AND_NEUTRAL
     reads = "user"
     alone = True
+    lead = "heard"
+    explanation = "What it heard in your words. It is often wrong."
+    families = {label: family for family, labels in _FAMILIES.items() for label in labels}
 
     @property
     def classes(self) -> int:

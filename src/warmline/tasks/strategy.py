@@ -85,6 +85,8 @@ class StrategyTask(HeadTask):
     plural = "strategies"
     labels = STRATEGIES
     reads = "assistant"
+    lead = "leans to"
+    explanation = "How it meant to answer, settled before its first word."
     settings = StrategySettings
 
     def sees_earlier(self, settings: HeadSettings) -> bool:

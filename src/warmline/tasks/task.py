@@ -94,7 +94,10 @@ class HeadTask:
         alone: Whether its training turns stand alone, so that it is served the user's turn alone, behind the system prompt.
         weight: Of its loss where a configuration names none.
         settings: Its section under `heads`.
-        words: For people: what a label is called where its name will not do.
+        lead: For people: what stands before a label in a sentence, as in `heard joy`.
+        explanation: What its probabilities say, in a sentence or two.
+        words: What a label is called where its name will not do.
+        families: Of labels, each with one hue on the page (`serving/web/style.css`); empty for a head without colours.
     """
 
     name: str
@@ -105,7 +108,10 @@ class HeadTask:
     alone: bool = False
     weight: float = 0.2
     settings: type[HeadSettings] = HeadSettings
+    lead: str = "reads"
+    explanation: str = ""
     words: Mapping[str, str] = {}
+    families: Mapping[str, str] = {}
 
     @property
     def classes(self) -> int:
@@ -149,6 +155,11 @@ class HeadTask:
         """A label as people are told it."""
         return self.words.get(label, label)
 
+    def told(self, probabilities: Mapping[str, float]) -> str:
+        """The likeliest label in words: `heard sadness 62 %`."""
+        label = likeliest(probabilities)
+        return f"{self.lead} {self.word(label)} {f'{probabilities[label]:.0%}'.removesuffix('%')} %"
+
     # scores
 
     def score(self, evidence: Evidence) -> dict[str, Any]:
@@ -188,6 +199,11 @@ class HeadTask:
     def warnings(self, scores: dict[str, Any]) -> list[str]:
         """Lines for people who read the scores."""
         return []
+
+
+def likeliest(probabilities: Mapping[str, float]) -> str:
+    """The label with the highest probability."""
+    return max(probabilities, key=lambda label: probabilities[label])
 
 
 class LabelRows(NamedTuple):

@@ -1,14 +1,14 @@
 // What a screen reader is told while a reply is written: whole sentences, not tokens.
 
-const place = document.getElementById("announcer");
+import { at, make } from "./dom.js";
+
+const announcer = at("announcer");
 let held = "";
 
 /** Say this now. */
 export function announce(text) {
-  const line = document.createElement("p");
-  line.textContent = text;
-  place.append(line);
-  while (place.childElementCount > 12) place.firstElementChild.remove();
+  announcer.append(make("p", {}, text));
+  while (announcer.childElementCount > 12) announcer.firstElementChild.remove();
 }
 
 /** A piece of a reply; it is said when its sentence is whole. */

@@ -3,14 +3,14 @@
 import { announce, hear, hush } from "./announce.js";
 import { about, keepKey, stream } from "./api.js";
 import { ask } from "./dialogs.js";
+import { at } from "./dom.js";
 import { exchangeView } from "./exchange.js";
-import { family, mood, strength } from "./feelings.js";
+import { feeling, learn } from "./heads.js";
 import { menu } from "./menu.js";
 import { toEnd } from "./scroll.js";
 import * as store from "./store.js";
 import { explain } from "./trouble.js";
 
-const at = (id) => document.getElementById(id);
 const message = at("message");
 const root = document.documentElement;
 
@@ -130,7 +130,7 @@ async function listen(name, exchange, view, signal) {
     written(false);
   } catch (error) {
     if (error.name === "AbortError") return written(true);
-    if (error.risk && name === "reply") take({ emotion: null, strategy: null, risk: error.risk }, exchange, view);
+    if (error.risk && name === "reply") take({ risk: error.risk }, exchange, view);
     exchange[name] = text.trim() ? { text: text.trim(), unfinished: true } : null;
     view.end(name, exchange[name], name === "base" ? explain(error).what : "");
     throw error;
@@ -211,10 +211,10 @@ function busy(control) {
 
 /** The page takes on a little of the last feeling's colour. */
 function glow(reading) {
-  const emotion = reading && mood(reading);
-  if (!emotion) return delete root.dataset.feeling;
-  root.dataset.feeling = family(emotion.label);
-  root.style.setProperty("--sure", strength(emotion.probability));
+  const felt = feeling(reading);
+  if (!felt) return delete root.dataset.feeling;
+  root.dataset.feeling = felt.family;
+  root.style.setProperty("--sure", felt.strength);
 }
 
 // ---- the controls
@@ -279,6 +279,9 @@ menu({ current: () => conversation, about: () => server, open, forget });
 async function meet() {
   server = await about().catch(() => null);
   if (!server) return;
+  learn(server);
+  for (const [number, { reading }] of conversation.exchanges.entries()) if (reading) views[number].heard(reading, true);
+  glow(conversation.exchanges.at(-1)?.reading);
   at("compare").hidden = !server.models.tuned;
   at("compare").setAttribute("aria-pressed", String(Boolean(store.preferences().compare)));
   for (const { code, name } of server.countries) {

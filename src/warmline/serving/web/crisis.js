@@ -1,6 +1,6 @@
 // The card with people to call. Its words and numbers come from the server's fixed table, never from the model.
 
-import { copy } from "./template.js";
+import { copy, make } from "./dom.js";
 
 const NUMBER = /\d[\d -]*\d|\d/g;
 const SITE = "findahelpline.com";
@@ -47,13 +47,8 @@ function calls(risk) {
 }
 
 function item(anchor, action, who) {
-  const line = document.createElement("li");
-  const [what, whom] = [document.createElement("strong"), document.createElement("span")];
-  what.textContent = action;
-  whom.textContent = who;
-  anchor.replaceChildren(what, " ", whom);
-  line.append(anchor);
-  return line;
+  anchor.replaceChildren(make("strong", {}, action), " ", make("span", {}, who));
+  return make("li", {}, anchor);
 }
 
 /** The message with its numbers and the directory as links: text nodes and anchors. */
@@ -70,17 +65,11 @@ function linked(text) {
 }
 
 function link(href, text = "") {
-  const anchor = document.createElement("a");
-  anchor.href = href;
-  anchor.textContent = text;
-  return anchor;
+  return make("a", { href }, text);
 }
 
 function site() {
-  const anchor = link(`https://${SITE}`, SITE);
-  anchor.target = "_blank";
-  anchor.rel = "noopener noreferrer";
-  return anchor;
+  return make("a", { href: `https://${SITE}`, target: "_blank", rel: "noopener noreferrer" }, SITE);
 }
 
 function digits(number) {

@@ -1,19 +1,18 @@
 // Questions that wait for an answer.
 
-const confirming = document.getElementById("confirm");
-const asking = document.getElementById("ask-key");
+import { at } from "./dom.js";
 
 /** Resolves to true when the person says yes; Escape says no. */
 function confirm(question) {
-  document.getElementById("confirm-text").textContent = question;
-  return answered(confirming).then((answer) => answer === "yes");
+  at("confirm-text").textContent = question;
+  return answered(at("confirm")).then((answer) => answer === "yes");
 }
 
 /** Resolves to the key that was typed, or null. */
 async function key() {
-  const field = document.getElementById("key");
+  const field = at("key");
   field.value = "";
-  const answer = await answered(asking);
+  const answer = await answered(at("ask-key"));
   const typed = field.value.trim();
   field.value = "";
   return answer === "yes" && typed ? typed : null;

@@ -1,8 +1,8 @@
 // One exchange on the page: what was said, what was heard in it, what came back. All text enters as textContent.
 
 import { crisisCard } from "./crisis.js";
-import { family, hedge, likeliest, mood, percent, strength } from "./feelings.js";
-import { copy } from "./template.js";
+import { copy, make } from "./dom.js";
+import { family, feeling, hedge, likeliest, percent, shown, words } from "./heads.js";
 
 const NAMES = { reply: "warmline", base: "The base, untuned" };
 
@@ -15,30 +15,25 @@ const NAMES = { reply: "warmline", base: "The base, untuned" };
  * @returns {{element, heard, begin, add, end, withdraw, settle, trouble}} ways to show more of it as it comes.
  */
 export function exchangeView(exchange, previous, actions) {
-  const element = document.createElement("div");
-  element.className = "exchange";
   const user = copy("user-turn");
   user.querySelector(".said").textContent = exchange.said;
   user.querySelector(".beside").append(action("Edit", "Edit what you said", actions.edit));
   const reply = copy("reply-turn");
   reply.hidden = true;
-  element.append(user, reply);
+  const element = make("div", { className: "exchange" }, user, reply);
   const voices = {};
 
   /** The reading is here, before the reply's first word. */
   function heard(reading, restored = false) {
-    for (const shown of element.querySelectorAll(".reading")) shown.remove();
-    const { strategy, risk } = reading;
-    const emotion = mood(reading);
-    if (emotion) {
-      user.dataset.feeling = family(emotion.label);
-      user.style.setProperty("--sure", strength(emotion.probability));
-      user.querySelector(".beside").prepend(scores(emotion, "heard", "What it heard in your words. It is often wrong."));
+    for (const earlier of element.querySelectorAll(".reading")) earlier.remove();
+    const felt = feeling(reading);
+    if (felt) {
+      user.dataset.feeling = felt.family;
+      user.style.setProperty("--sure", felt.strength);
     }
-    if (strategy) {
-      reply.querySelector(".beside").prepend(scores(strategy, "chosen", "How it meant to answer, settled before its first word."));
-    }
-    warn(risk, restored);
+    user.querySelector(".beside").prepend(...shown(reading, "message").map(scores));
+    reply.querySelector(".beside").prepend(...shown(reading, "reply").map(scores));
+    warn(reading.risk, restored);
   }
 
   /** The card of the guard, which is there before anything else, and is not put there a second time. */
@@ -77,11 +72,7 @@ export function exchangeView(exchange, previous, actions) {
     voice.removeAttribute("aria-busy");
     voice.querySelector(".said").textContent = said?.text ?? "";
     const note = why || (said?.unfinished ? "Stopped here." : said ? "" : "No words came.");
-    if (!note) return;
-    const line = document.createElement("p");
-    line.className = "quiet note";
-    line.textContent = note;
-    voice.append(line);
+    if (note) voice.append(make("p", { className: "quiet note" }, note));
   }
 
   /** It says nothing, since the guard answers alone. */
@@ -121,39 +112,38 @@ export function exchangeView(exchange, previous, actions) {
 }
 
 /** A word that opens into the likeliest labels with their probabilities. */
-function scores(reading, kind, explanation) {
-  const shown = copy("reading");
-  shown.dataset.kind = kind;
-  const button = shown.querySelector("button");
-  const list = shown.querySelector(".scores");
-  const words = hedge(reading.probability) + reading.label;
-  button.querySelector(".word").textContent = words;
-  button.setAttribute("aria-label", `${kind === "heard" ? "Heard" : "Way of answering"}: ${words}. Show probabilities`);
-  list.querySelector("p").textContent = explanation;
-  list.querySelector("ol").append(...likeliest(reading.scores).map(([label, probability]) => bar(label, probability, kind)));
+function scores({ head, label, probability, scores }) {
+  const reading = copy("reading");
+  reading.dataset.head = head.name;
+  const hue = family(head, label);
+  if (hue) reading.dataset.feeling = hue;
+  const button = reading.querySelector("button");
+  const list = reading.querySelector(".scores");
+  const said = hedge(probability) + words(head, label);
+  button.querySelector(".word").textContent = said;
+  button.ariaLabel = `${head.title}: ${said}. Show probabilities`;
+  list.querySelector("p").textContent = head.explanation;
+  list.querySelector("ol").append(...likeliest(scores).map(([one, share]) => bar(head, one, share)));
   button.addEventListener("click", () => {
     list.hidden = !list.hidden;
-    button.setAttribute("aria-expanded", String(!list.hidden));
+    button.ariaExpanded = String(!list.hidden);
   });
-  return shown;
+  return reading;
 }
 
-function bar(label, probability, kind) {
+function bar(head, label, probability) {
   const line = copy("score");
-  line.querySelector(".name").textContent = label;
+  line.querySelector(".name").textContent = words(head, label);
   line.querySelector(".bar span").style.width = `${100 * probability}%`;
   line.querySelector("data").value = String(probability);
   line.querySelector("data").textContent = percent(probability);
-  if (kind === "heard") line.dataset.feeling = family(label);
+  const hue = family(head, label);
+  if (hue) line.dataset.feeling = hue;
   return line;
 }
 
-function action(text, label, run) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "action";
-  button.textContent = text;
-  button.setAttribute("aria-label", label);
+function action(text, ariaLabel, run) {
+  const button = make("button", { type: "button", className: "action", ariaLabel }, text);
   button.addEventListener("click", run);
   return button;
 }

@@ -1,10 +1,10 @@
 // The menu: conversations, export and erasure, light and dark, what one is talking to.
 
 import { ask } from "./dialogs.js";
-import { asJson, asText, download, when } from "./save.js";
+import { at, make } from "./dom.js";
+import { heard, words } from "./heads.js";
 import * as store from "./store.js";
 
-const at = (id) => document.getElementById(id);
 const dialog = at("menu");
 
 /**
@@ -41,36 +41,20 @@ function list(page) {
   const kept = store.all();
   at("kept").replaceChildren(...kept.map((conversation) => entry(page, conversation)));
   if (kept.length) return;
-  const none = document.createElement("li");
-  none.className = "quiet";
-  none.textContent = "None yet.";
-  at("kept").append(none);
+  at("kept").append(make("li", { className: "quiet" }, "None yet."));
 }
 
 function entry(page, conversation) {
-  const line = document.createElement("li");
-  const open = document.createElement("button");
   const title = store.title(conversation);
-  open.type = "button";
-  open.className = "open";
-  const words = document.createElement("span");
-  words.textContent = title;
-  const date = document.createElement("small");
-  date.textContent = when(conversation.changed);
-  open.append(words, " ", date);
+  const open = make("button", { type: "button", className: "open" }, make("span", {}, title), " ", make("small", {}, when(conversation.changed)));
   if (conversation.id === page.current().id) open.setAttribute("aria-current", "true");
   open.addEventListener("click", () => {
     page.open(conversation.id === page.current().id ? page.current() : conversation);
     dialog.close();
   });
-  const erase = document.createElement("button");
-  erase.type = "button";
-  erase.className = "plain danger small";
-  erase.textContent = "Erase";
-  erase.setAttribute("aria-label", `Erase “${title}”`);
+  const erase = make("button", { type: "button", className: "plain danger small", ariaLabel: `Erase “${title}”` }, "Erase");
   erase.addEventListener("click", () => eraseOne(page, conversation));
-  line.append(open, erase);
-  return line;
+  return make("li", {}, open, erase);
 }
 
 async function eraseOne(page, conversation) {
@@ -82,13 +66,8 @@ async function eraseOne(page, conversation) {
 
 function describe(about) {
   const facts = about ? [["Model", about.models.tuned ?? about.models.base], ["Made from", about.base_model], ["Run", about.run]] : [["Server", "not reached"]];
-  const parts = facts.filter(([, fact]) => fact).flatMap(([term, fact]) => {
-    const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
-    dt.textContent = term;
-    dd.textContent = fact;
-    return [dt, dd];
-  });
-  at("about").replaceChildren(...parts);
+  const known = facts.filter(([, fact]) => fact);
+  at("about").replaceChildren(...known.flatMap(([term, fact]) => [make("dt", {}, term), make("dd", {}, fact)]));
   at("about-notice").textContent = about?.notice ?? "";
 }
 
@@ -106,4 +85,43 @@ function theme() {
 
 function name(page, ending) {
   return `warmline-${page.current().begun.slice(0, 10)}.${ending}`;
+}
+
+// ---- a conversation as a file on the reader's own disk
+
+/** Everything the page knows of a conversation, to be read by a program. */
+function asJson(conversation, about) {
+  const { run, base_model, models } = about ?? {};
+  return JSON.stringify({ saved: new Date().toISOString(), answered_by: { run, base_model, models }, ...conversation }, null, 2);
+}
+
+/** A conversation to be read by a person. */
+function asText(conversation) {
+  const parts = ["A conversation with warmline, a computer program.", `Begun ${when(conversation.begun)}.`];
+  for (const { said, reading, reply, base } of conversation.exchanges) {
+    parts.push(`You${aside(reading, "message")}:\n${said}`);
+    const { level, message } = reading?.risk ?? {};
+    if (level === "red" && message) parts.push(`[Help: ${message}]`);
+    if (reply) parts.push(`warmline${aside(reading, "reply")}:\n${reply.text}`);
+    if (base) parts.push(`The base, untuned:\n${base.text}`);
+    if (level === "yellow" && message) parts.push(`[Help: ${message}]`);
+  }
+  return `${parts.join("\n\n")}\n`;
+}
+
+/** Hand a text to the browser as a download. */
+function download(name, type, text) {
+  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** A moment in the reader's own way of writing dates. */
+function when(iso) {
+  return new Date(iso).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+function aside(reading, reads) {
+  const said = heard(reading, reads).map(({ head, label }) => words(head, label));
+  return said.length ? ` (${said.join(", ")})` : "";
 }

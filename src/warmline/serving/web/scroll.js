@@ -1,8 +1,9 @@
 // The page follows a reply as it is written, unless somebody reads further up or a red card would leave the screen.
 
+import { at } from "./dom.js";
+
 const root = document.documentElement;
-const newest = document.getElementById("newest");
-const conversation = document.getElementById("conversation");
+const [newest, conversation] = [at("newest"), at("conversation")];
 let following = true;
 let height = window.scrollY;
 
@@ -33,5 +34,5 @@ window.addEventListener("scroll", () => {
 new ResizeObserver(() => document.body.classList.contains("busy") && toEnd()).observe(conversation);
 newest.addEventListener("click", () => {
   window.scrollTo({ top: root.scrollHeight });
-  document.getElementById("message").focus({ preventScroll: true });
+  at("message").focus({ preventScroll: true });
 });

@@ -81,7 +81,9 @@ function exchange({ said, reading, reply, base }) {
 }
 
 function heard(kept) {
-  return kept && typeof kept === "object" ? { emotion: guess(kept.emotion), strategy: guess(kept.strategy), risk: risk(kept.risk) } : null;
+  if (!kept || typeof kept !== "object") return null;
+  const heads = Object.entries(kept).map(([name, one]) => [name, guess(one)]);
+  return { ...Object.fromEntries(heads.filter(([, one]) => one)), risk: risk(kept.risk) };
 }
 
 function guess(kept) {

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from warmline.companion import Reading
-from warmline.safety.crisis import resources
-from warmline.safety.guard import Heard
 from warmline.serving.http import ApiError
+from warmline.serving.listening import risk_field
 from warmline.serving.stream import Stream
+from warmline.tasks import TASKS
+from warmline.tasks.task import likeliest
 
 
-class Exchange:
+class Completion:
     """A reply on its way to a client.
 
     Args:
@@ -85,10 +86,8 @@ class Exchange:
             raise _failed(error) from None
 
     def _extra(self, reading: Reading | None) -> dict[str, Any]:
-        return {
-            **{head: _scores(reading[head]) if reading else None for head in ("emotion", "strategy")},
-            "risk": risk_field(self._stream.heard, self._country),
-        }
+        read = {name: _scores(probabilities) for name, probabilities in (reading or {}).items()}
+        return {**dict.fromkeys(TASKS), **read, "risk": risk_field(self._stream.heard, self._country)}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
@@ -99,31 +98,12 @@ class Exchange:
         return {**chunk, "usage": None} if self._with_usage else chunk
 
     def _usage(self) -> dict[str, int]:
-        used = self._stream.usage
-        return {"prompt_tokens": used.prompt, "completion_tokens": used.completion, "total_tokens": used.prompt + used.completion}
-
-
-def risk_field(heard: Heard, country: str | None) -> dict[str, Any]:
-    """What the API says of a risk, with every reply and with every error.
-
-    Args:
-        heard: By the guard.
-        country: Whose hotlines are shown; None for the row that names no number.
-    """
-    row = resources(country)
-    return {
-        "level": heard.risk.level,
-        "categories": list(heard.risk.categories),
-        "message": heard.message,
-        "alone": heard.alone,
-        "country": row.country,
-        "crisis_line": row.crisis_line,
-        "emergency_number": row.emergency_number,
-    }
+        prompt, completion = self._stream.prompt_tokens, self._stream.completion_tokens
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def _scores(probabilities: dict[str, float]) -> dict[str, Any]:
-    label = max(probabilities, key=lambda name: probabilities[name])
+    label = likeliest(probabilities)
     return {"label": label, "probability": probabilities[label], "scores": probabilities}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmline.safety.crisis import fill_slots, resources
-from warmline.serving.text import ReplyText
+from warmline.serving.reply import ReplyText
 
 WORDS = [
     "{",

@@ -20,12 +20,12 @@ from warmline.errors import WarmlineError
 from warmline.runs import RunFolder
 from warmline.safety.crisis import resources
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, TooLongError
-from warmline.serving.relay import Relay, Remote
+from warmline.serving.proxy import ProxyEngine, Upstream
 
 SAD = [Message(role="user", content="My cat ran away.")]
 RISK = [Message(role="user", content="I want to kill myself tonight.")]
 WORRY = [Message(role="user", content="I keep thinking everyone would be better off without me.")]
-Connect = Callable[..., Relay]
+Connect = Callable[..., ProxyEngine]
 
 
 class Stub:
@@ -77,11 +77,11 @@ def stub() -> Stub:
 
 @pytest.fixture
 def connect(finished: RunFolder, stub: Stub) -> Iterator[Connect]:
-    made: list[Relay] = []
+    made: list[ProxyEngine] = []
     with serving(stub.app) as url:
 
-        def one(**options: Any) -> Relay:
-            made.append(Relay.connect(finished.path, Remote(f"{url}/v1", "friend", **options.pop("remote", {})), **options))
+        def one(**options: Any) -> ProxyEngine:
+            made.append(ProxyEngine.connect(finished.path, Upstream(f"{url}/v1", "friend", **options.pop("remote", {})), **options))
             return made[-1]
 
         yield one
@@ -97,7 +97,7 @@ def soon(met: Callable[[], bool], seconds: float = 5) -> bool:
 
 
 def test_behind_another_server_it_says_what_that_would(finished: RunFolder, engine: Engine, url: str, serve: Serve) -> None:
-    relay = Relay.connect(finished.path, Remote(f"{url}/v1", "tiny", "tiny-base"), slots=2)
+    relay = ProxyEngine.connect(finished.path, Upstream(f"{url}/v1", "tiny", "tiny-base"), slots=2)
     try:
         client = OpenAI(base_url=f"{serve(relay)}/v1", api_key="none", max_retries=0)
         for model, base in (("tiny", False), ("tiny-base", True)):
@@ -108,7 +108,7 @@ def test_behind_another_server_it_says_what_that_would(finished: RunFolder, engi
                 assert answer.choices[0].message.content == "".join(here)
                 assert answer.choices[0].finish_reason == here.finish_reason
                 assert answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"}) == {
-                    "prompt_tokens": here.usage.prompt, "completion_tokens": here.usage.completion,
+                    "prompt_tokens": here.prompt_tokens, "completion_tokens": here.completion_tokens,
                 }  # fmt: skip
                 reading = here.reading
                 assert answer.warmline["emotion"] == (None if base else _scores(reading.emotion if reading else {}))
@@ -126,14 +126,14 @@ def test_hotlines_guard_and_counts_are_ours(connect: Connect, stub: Stub, engine
     words = f"Oh no. Call {line} or {{emerg}}"
     stream = relay.start(SAD, country="GB")
     assert "".join(stream) == words
-    assert (stream.finish_reason, stream.usage.completion, stream.reading) == ("length", 42, engine.start(SAD, Generation(1)).reading)
+    assert (stream.finish_reason, stream.completion_tokens, stream.reading) == ("length", 42, engine.start(SAD, Generation(1)).reading)
     red, card, yellow = relay.start(RISK, country="GB"), relay.start(RISK, country="GB", crisis_message="card"), relay.start(WORRY)
-    assert ("".join(red), "".join(card)) == (red.message, "")
-    assert card.message == red.message
+    assert ("".join(red), "".join(card)) == (red.heard.message, "")
+    assert card.heard.message == red.heard.message
     later = relay.start([*RISK, *SAD], country="GB")
-    assert "".join(later) == f"{red.message}\n\n{words}"
-    assert yellow.risk.level == "yellow"
-    assert "".join(yellow).endswith(f"\n\n{yellow.message}")
+    assert "".join(later) == f"{red.heard.message}\n\n{words}"
+    assert yellow.heard.risk.level == "yellow"
+    assert "".join(yellow).endswith(f"\n\n{yellow.heard.message}")
     assert soon(lambda: relay.active == 0)
 
 
@@ -164,7 +164,7 @@ def test_its_failure_is_one_line(status: int, connect: Connect, stub: Stub) -> N
     worried, said = relay.start(WORRY), []
     with pytest.raises(RuntimeError, match=str(status)):
         said.extend(worried)
-    assert said == [worried.message]
+    assert said == [worried.heard.message]
     assert soon(lambda: relay.active == 0)
 
 
@@ -192,7 +192,7 @@ def test_an_incomplete_chunk_is_read_as_far_as_it_goes(
 ) -> None:
     relay, stub.lines = connect(), lines
     stream = relay.start(SAD)
-    assert ("".join(stream), stream.finish_reason, stream.usage.completion) == (words, reason, tokens)
+    assert ("".join(stream), stream.finish_reason, stream.completion_tokens) == (words, reason, tokens)
 
 
 @pytest.mark.parametrize(
@@ -260,15 +260,15 @@ def test_limits_are_the_engines(connect: Connect, stub: Stub) -> None:
 
 def test_an_unknown_model_or_server(finished: RunFolder, stub: Stub) -> None:
     with serving(stub.app) as url, pytest.raises(WarmlineError, match="knows no model `nobody`; it has friend, plain"):
-        Relay.connect(finished.path, Remote(f"{url}/v1", "nobody"))
+        ProxyEngine.connect(finished.path, Upstream(f"{url}/v1", "nobody"))
     with pytest.raises(WarmlineError, match="no OpenAI-compatible server answers there"):
-        Relay.connect(finished.path, Remote("http://127.0.0.1:9/v1", "friend"))
+        ProxyEngine.connect(finished.path, Upstream("http://127.0.0.1:9/v1", "friend"))
     with pytest.raises(WarmlineError, match="not an address"):
-        Relay.connect(finished.path, Remote("http://127.0.0.1:port/v1", "friend"))
+        ProxyEngine.connect(finished.path, Upstream("http://127.0.0.1:port/v1", "friend"))
 
 
 def test_a_base_alone_has_nothing_to_read(stub: Stub, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     path = tmp_path / "base.yaml"
     path.write_text(dump_config(tiny_config(tmp_path)))
     with serving(stub.app) as url, pytest.raises(WarmlineError, match="holds no heads"):
-        Relay.connect(path, Remote(f"{url}/v1", "friend"))
+        ProxyEngine.connect(path, Upstream(f"{url}/v1", "friend"))

@@ -1,6 +1,6 @@
 """Behind `--generate-at`, whatever the server there sends: the client's stream ends, in bounded time and memory.
 
-`WARMLINE_FUZZ_EXAMPLES=5000 pytest tests/hostile/test_relay.py` looks longer.
+`WARMLINE_FUZZ_EXAMPLES=5000 pytest tests/hostile/test_proxy.py` looks longer.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from tests.serving.conftest import serving
 from warmline.runs import RunFolder
-from warmline.serving import relay as relay_module
+from warmline.serving import proxy as proxy_module
 from warmline.serving.api import create_app
-from warmline.serving.relay import Relay, Remote
+from warmline.serving.proxy import ProxyEngine, Upstream
 
 EXAMPLES = int(os.environ.get("WARMLINE_FUZZ_EXAMPLES", "150"))
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "My cat ran away."}], "max_tokens": 40}
@@ -31,7 +31,7 @@ SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 SECONDS = 10
 
 
-class Upstream:
+class Server:
     """An HTTP server that knows one model, and answers every chat with the bytes it was told to.
 
     Attributes:
@@ -65,29 +65,29 @@ class Upstream:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Upstream:
-    return Upstream()
+def upstream() -> Server:
+    return Server()
 
 
 @pytest.fixture(scope="module")
-def relay(finished: RunFolder, upstream: Upstream) -> Iterator[Relay]:
+def relay(finished: RunFolder, upstream: Server) -> Iterator[ProxyEngine]:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     server = asyncio.run_coroutine_threadsafe(asyncio.start_server(upstream.handle, "127.0.0.1", 0), loop).result()
     port = server.sockets[0].getsockname()[1]
-    relay = Relay.connect(finished.path, Remote(f"http://127.0.0.1:{port}/v1", "friend", timeout=1.0))
+    relay = ProxyEngine.connect(finished.path, Upstream(f"http://127.0.0.1:{port}/v1", "friend", timeout=1.0))
     yield relay
     relay.close()
     loop.call_soon_threadsafe(loop.stop)
 
 
 @pytest.fixture(scope="module")
-def client(relay: Relay) -> Iterator[httpx.Client]:
+def client(relay: ProxyEngine) -> Iterator[httpx.Client]:
     with serving(create_app(relay)) as url, httpx.Client(base_url=url, timeout=SECONDS) as client:
         yield client
 
 
-def ended(client: httpx.Client, relay: Relay) -> tuple[str, str]:
+def ended(client: httpx.Client, relay: ProxyEngine) -> tuple[str, str]:
     """The words and how they ended: a finish reason, or the error's one line. Fails on a stream that does not end as it should."""
     begun = time.monotonic()
     response = client.post("/v1/chat/completions", json={**ASK, "stream": True})
@@ -158,7 +158,7 @@ HEADS = st.sampled_from(
 
 
 @pytest.mark.slow(8)
-def test_every_stream_ends(client: httpx.Client, relay: Relay, upstream: Upstream) -> None:
+def test_every_stream_ends(client: httpx.Client, relay: ProxyEngine, upstream: Server) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
     @given(head=HEADS, lines=st.lists(LINES, max_size=6))
     def one(head: bytes, lines: list[bytes]) -> None:
@@ -186,7 +186,7 @@ MIB = 2**20
     ],
     ids=["a line", "comments", "words", "long words", "an error", "gzip"],
 )
-def test_what_is_endless_is_cut(answer: Any, how: str, client: httpx.Client, relay: Relay, upstream: Upstream) -> None:
+def test_what_is_endless_is_cut(answer: Any, how: str, client: httpx.Client, relay: ProxyEngine, upstream: Server) -> None:
     upstream.answer = answer()
     words, reason = ended(client, relay)
     assert how in reason
@@ -196,9 +196,9 @@ def test_what_is_endless_is_cut(answer: Any, how: str, client: httpx.Client, rel
 
 @pytest.mark.parametrize("part", [b": ping\n\n", chunk(None), b"data: {}\n\n", b"d"])
 def test_what_trickles_is_not_waited_for(
-    part: bytes, client: httpx.Client, relay: Relay, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    part: bytes, client: httpx.Client, relay: ProxyEngine, upstream: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_SECONDS_OF_REPLY", 0.3)
+    monkeypatch.setattr(proxy_module, "_SECONDS_OF_REPLY", 0.3)
     monkeypatch.setattr(upstream, "pause", 0.05)
     upstream.answer = (one for head in [plain()] for one in [*head, *repeat(part, 1000)])
     assert "TimeoutError" in ended(client, relay)[1]
