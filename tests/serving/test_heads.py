@@ -71,5 +71,5 @@ def test_to_a_page(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_emotion_has_a_hue_that_the_page_knows() -> None:
     style = next(path for path in sources() if path.name == "style.css").read_text(encoding="utf-8")
-    assert set(HEADS["emotion"].families) == set(EMOTIONS_AND_NEUTRAL)
-    assert all(f'[data-feeling="{family}"]' in style for family in HEADS["emotion"].families.values())
+    assert set(TASKS["emotion"].families) == set(EMOTIONS_AND_NEUTRAL)
+    assert all(f'[data-feeling="{family}"]' in style for family in TASKS["emotion"].families.values())

@@ -32,7 +32,7 @@ class TalkTurn:
     stopped: bool = False
 
     def read(self, reads: str) -> dict[str, dict[str, float] | None]:
-        """What each head says that reads the `message`, or the `reply`; None where nothing was read."""
+        """What each head says that reads the `user`, or the `assistant`; None where nothing was read."""
         said = self.reading or {}
         return {name: said.get(name) for name, task in TASKS.items() if task.reads == reads}
 

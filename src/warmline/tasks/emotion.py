@@ -58,7 +58,7 @@ IN_CONTEXT = "the same rows as when serving: each the user's last turn behind tu
 NO_CONTEXT = "neither empathetic_dialogues nor esconv is enabled, so there are no earlier turns to stand before a comment"
 NO_CALIBRATION = "a head of 28 sigmoids gives no distribution over the 27; its calibration stands under multi_label_28"
 
-_FAMILIES = {
+_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "tender": ("love", "caring", "admiration", "gratitude", "approval"),
     "bright": ("joy", "amusement", "excitement", "pride", "optimism", "relief"),
     "low": ("sadness", "grief", "disappointment", "remorse"),
@@ -80,7 +80,7 @@ class EmotionTask(HeadTask):
     alone = True
     lead = "heard"
     explanation = "What it heard in your words. It is often wrong."
-    families = {label: family for family, labels in _FAMILIES.items() for label in labels}
+    families: Mapping[str, str] = {label: family for family, labels in _FAMILIES.items() for label in labels}
 
     @property
     def classes(self) -> int:
