@@ -77,7 +77,7 @@ def _start(job: Job, slot: int, logs: Path) -> "subprocess.Popen[bytes]":
     chosen = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), "TOKENIZERS_PARALLELISM": "false", **chosen}
     with (logs / f"{job.name}.log").open("wb") as log:
-        return subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603 - our own command
+        return subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _all_gpus() -> str:

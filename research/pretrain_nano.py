@@ -1,10 +1,10 @@
 """Make warmline-nano, the base model inside the package, from scratch on one GPU in under 20 minutes.
 
-    python scripts/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # five minutes
-    python scripts/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 50 seconds on 20 cores, CPU
-    python scripts/pretrain_nano.py train  --corpus work/corpus --out work/model      # three minutes
-    python scripts/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano    # 15 minutes on two cores
-    python scripts/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
+    python research/pretrain_nano.py sample --gemma GEMMA --data DATA --out work/sampled      # five minutes
+    python research/pretrain_nano.py build  --sampled work/sampled --data DATA --out work/corpus      # 50 seconds on 20 cores, CPU
+    python research/pretrain_nano.py train  --corpus work/corpus --out work/model      # three minutes
+    python research/pretrain_nano.py listen --model work/model --data DATA --out src/warmline/assets/nano    # 15 minutes on two cores
+    python research/pretrain_nano.py card   --model src/warmline/assets/nano --gemma GEMMA --data DATA      # five minutes, CPU
 
 GEMMA is Gemma 3 270M, the base model, as a Hugging Face folder; DATA holds the official files of EmpatheticDialogues, ESConv and GoEmotions
 (`warmline data fetch`). The settings of the model that ships are in its `corpus.json` and `pretraining.json`. Sampling and training stop by

@@ -1,14 +1,17 @@
 """The whole study on real data: tuning on validation, every run at every seed, and what is published of it.
 
-    python scripts/study.py prepare  configs/gemma3-270m.yaml --data-dir DATA      # encode the data and fit the text baselines, once
-    python scripts/study.py tune     configs/gemma3-270m.yaml --data-dir DATA      # trials of TRIALS, scored on validation
-    python scripts/study.py teach    configs/gemma3-270m.yaml --data-dir DATA      # runs that `distill.teachers` can name
-    python scripts/study.py runs     configs/gemma3-270m.yaml --data-dir DATA      # seeds x variants, 28 labels, alpha, then their scores
-    python scripts/study.py pack     configs/gemma3-270m.yaml --out PARTS          # what collect needs, to take home from a borrowed GPU
-    python scripts/study.py collect  configs/gemma3-270m.yaml --data-dir DATA --out .      # report.md, results/, safety/, data_cards/
+    python research/study.py prepare  CONFIG --data-dir DATA      # encode the data and fit the text baselines, once
+    python research/study.py tune     CONFIG --data-dir DATA      # trials of TRIALS, scored on validation
+    python research/study.py runs     CONFIG --data-dir DATA      # seeds x variants, 28 labels, alpha, then their scores
+    python research/study.py pack     CONFIG --out PARTS          # what collect needs, to take home from a borrowed GPU
+    python research/study.py collect  CONFIG --data-dir DATA --out results/STUDY      # a run folder of small files
 
 Each job is a process of its own, `--jobs` at a time, dealt over the GPUs there are. What is done is skipped, what was interrupted goes on,
 so that the same command can be given again; `--minutes` stops in time. Logs lie in <output_dir>/logs. A short table comes last.
+`--only TEXT,TEXT` takes the jobs whose names hold one of them.
+
+`pack` works at any time, also while runs go on: a gzipped tar in parts, small files first, then the weights of the main run and of those
+whose names hold `--weights`. `cat PARTS/study.tar.gz.* | tar -xzf - -C runs` opens it; of parts that break off, what came still opens.
 """
 
 import shutil
@@ -24,7 +27,7 @@ from rich.table import Table
 
 from jobs import Job, run_jobs
 from parts import NAME, write_parts
-from trials import START, TEACHERS, TRIALS
+from trials import START, TRIALS
 from warmline.ablation.variants import FULL, VARIANTS
 from warmline.config import RunConfig, load_config
 from warmline.errors import WarmlineError
@@ -92,22 +95,6 @@ def tune(
     _bring_trials_together(found, folder)
 
 
-@app.command()
-def teach(
-    config: ConfigFile,
-    data_dir: DataDir = None,
-    overrides: Overrides = None,
-    seeds: Seeds = "13,14,15,16,17",
-    jobs: Jobs = 6,
-    minutes: Minutes = 9.0,
-) -> None:
-    """Train runs that `distill.teachers` can name, in <output_dir>/teachers, and ask them about the training rows."""
-    folder = _config(config, data_dir, overrides).output_dir / "teachers"
-    found = list(_trials(TEACHERS, seeds, folder, config, data_dir, overrides, "--ask"))
-    run_jobs(found, jobs, minutes, folder / "logs")
-    _bring_trials_together(found, folder)
-
-
 @app.command(hidden=True)
 def trial(
     config: ConfigFile,
@@ -116,7 +103,6 @@ def trial(
     folder: Annotated[Path, typer.Option()],
     data_dir: DataDir = None,
     overrides: Overrides = None,
-    ask: Annotated[bool, typer.Option("--ask", help="It will teach: have the cache keep its opinions.")] = False,
 ) -> None:
     """One trial."""
     from warmline.evaluation.validation import score_validation
@@ -126,24 +112,7 @@ def trial(
     resolved = _config(config, data_dir, [*(overrides or ()), *own])
     run = train(resolved, resume=(folder / name / "config.yaml").is_file())
     shutil.rmtree(run.checkpoints, ignore_errors=True)
-    if ask:
-        _ask(run, config, data_dir, [*(overrides or ()), *own])
     score_validation(run.path, list(overrides or ()))
-
-
-def _ask(teacher: RunFolder, path: Path, data_dir: str | None, overrides: Sequence[str]) -> None:
-    """Let the cache have a teacher's opinions, so that many runs at a time need not ask at once. Runs of 27 emotions ask one of 28 too."""
-    from warmline.data.encoding import encode_split
-    from warmline.data.template import ChatTemplate
-    from warmline.model.transformers_backbone import load_tokenizer
-    from warmline.training.device import choose_place
-    from warmline.training.teachers import Teachers
-
-    for labels in sorted({27, load_config(teacher.config).data.sources.goemotions.labels}):
-        of_study = [f"data.sources.goemotions.labels={labels}", f"distill.teachers=[{teacher.path}]"]
-        config = _config(path, data_dir, [*overrides, *of_study])
-        template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
-        Teachers(config, encode_split("train", config.data, template), choose_place(config.training), print)
 
 
 @app.command()
@@ -202,7 +171,7 @@ def pack(
 @app.command()
 def collect(
     config: ConfigFile,
-    out: Annotated[Path, typer.Option(help="Folder to publish in, such as the repository: report.md, results/, safety/, data_cards/.")],
+    out: Annotated[Path, typer.Option(help="Folder to publish in: report.md, config.yaml, results/, safety/, ...")],
     data_dir: DataDir = None,
     overrides: Overrides = None,
     seeds: Seeds = "13,14,15",
@@ -219,7 +188,7 @@ def collect(
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / name)
     if study.main.heads.is_file():  # the weights may have stayed where they were trained
-        export(study.main.path, out / "results" / "adapter", Options(base=base, tokenizer=False, overwrite=True), print)
+        export(study.main.path, out / "export", Options(base=base, tokenizer=False, overwrite=True), print)
     summary = write_summary(out / "results")
     table = Table("figure", "mean", "low", "high", "seeds", title="summary.json", title_justify="left", box=None)
     for name, one in summary.items():
@@ -272,14 +241,11 @@ class Study:
         yield Job("ablate", command, self.main.ablation_picture, every)
 
     def published(self) -> list[tuple[Path, str]]:
-        """Each small file that is there, and its place in the publication, which is laid out as the main run's folder.
-
-        The run's own records, without which `warmline report` has nothing to say, go to results/run/.
-        """
+        """Each small file that is there, and its place in the publication: the main run's folder, others' scores in results/."""
         main = self.main
         found = [(path, f"results/{path.name}") for path in sorted(main.results.glob("*.*"))]
         records = (main.config, main.manifest, main.plan, main.metrics, main.heads_description, main.pipeline)
-        found += [(path, f"results/run/{path.name}") for path in records]
+        found += [(path, path.name) for path in records]
         found += [(path, f"data_cards/{path.name}") for path in sorted(main.data_cards.glob("*.*"))]
         found += [(main.report, "report.md"), (main.red_team_sheet, f"safety/{main.red_team_sheet.name}")]
         found += [(main.eq_bench_folder / "transcripts.jsonl", "eqbench/transcripts.jsonl")]
@@ -287,13 +253,13 @@ class Study:
         for label, _ in self._others():
             kind, _, seed_text = label.rpartition("-seed")
             found.append((self._other(label).evaluation, f"results/{kind}/seed-{seed_text}.json"))
-        found += [(main.path.parent / name / f"{name}.json", f"results/{name}.json") for name in ("tuning", "teachers")]
+        found.append((main.path.parent / "tuning" / "tuning.json", "results/tuning.json"))
         return [(path, name) for path, name in found if path.is_file()]
 
     def packed(self, weights: str) -> list[Path]:
         """Files from which `collect` can go on elsewhere: the small ones first, then weights of the main run and of those asked for."""
         top, name = self._config.output_dir, self._config.name
-        ours = (name, f"{name}-*", "teachers", "tuning", "logs")
+        ours = (name, f"{name}-*", "tuning", "logs")
         found = sorted(path for pattern in ours for path in top.glob(f"{pattern}/**/*") if path.is_file())
         kept = [path for path in found if "checkpoints" not in path.parts and not path.name.startswith(".")]
         small = [path for path in kept if path.suffix != ".safetensors"]
@@ -324,12 +290,8 @@ class Study:
         yield Job("errors", _warmline("errors", run), self.main.error_picture, (main,))
 
     def _others(self) -> Iterator[tuple[str, list[str]]]:
-        teachers = [str(path) for path in self._config.distill.teachers if not path.name.startswith("emotion-") or "-28-" in path.name]
         for seed in self._seeds:
-            yield f"labels-28-seed{seed}", [
-                f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0",
-                "heads.emotion.thresholds=null", f"distill.teachers=[{', '.join(teachers)}]",
-            ]  # fmt: skip
+            yield f"labels-28-seed{seed}", [f"seed={seed}", "data.sources.goemotions.labels=28", "heads.emotion.class_weights=0"]
         for alpha in ALPHAS:
             if alpha != self._config.data.alpha:
                 yield f"alpha-{alpha}-seed{self._config.seed}", [f"data.alpha={alpha}", f"training.max_steps={self._steps}"]
@@ -360,13 +322,13 @@ def _wanted(name: str, only: str) -> bool:
 
 
 def _trials(
-    names: Sequence[str], seeds: str, folder: Path, config: Path, data_dir: str | None, overrides: Sequence[str] | None, *more: str
+    names: Sequence[str], seeds: str, folder: Path, config: Path, data_dir: str | None, overrides: Sequence[str] | None
 ) -> Iterator[Job]:
     for name, seed in ((name, seed) for name in names for seed in seeds.split(",")):
         options = _options(data_dir, [*START, *(overrides or ()), *TRIALS[name]])
         own = ("--name", f"{name}-seed{seed}", "--seed", seed, "--folder", str(folder))
         done = folder / f"{name}-seed{seed}" / "results" / "validation.json"
-        yield Job(f"{name}-seed{seed}", _self("trial", str(config), *options, *own, *more), done)
+        yield Job(f"{name}-seed{seed}", _self("trial", str(config), *options, *own), done)
 
 
 def _bring_trials_together(asked: Sequence[Job], folder: Path) -> None:

@@ -147,7 +147,7 @@ def card_stage(folder: Path, gemma: Path, data: Path, limit: int, seed: int) -> 
 def write_card(folder: Path) -> None:
     """`README.md` from the folder's own records alone, so that its words can change without measuring again."""
     records = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("corpus", "pretraining", "evaluation")}
-    environment = jinja2.Environment(  # noqa: S701 - Markdown of our own records
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = lambda text: text.replace("|", "\\|").replace("\n", " ")

@@ -6,12 +6,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from scripts.study import ALPHAS, Study, _trials, _wanted, collect, pack
+from tests.reporting import results
 
 import warmline
+from study import ALPHAS, Study, _wanted, collect, pack
 from tests.conftest import ConfigFactory
-from tests.reporting import results
-from trials import START, TEACHERS, TRIALS
+from trials import START, TRIALS
 from warmline.ablation.variants import VARIANTS
 from warmline.config import load_config
 from warmline.data.template import Message
@@ -20,8 +20,8 @@ from warmline.reporting.report import write_report
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.plan import plan_run
 
-REPOSITORY = Path(__file__).parents[1]
-STUDY = REPOSITORY / "configs" / "gemma3-270m.yaml"
+REPOSITORY = Path(__file__).parents[2]
+STUDY = REPOSITORY / "configs" / "training_config.yaml"
 TALK = [Message(role="user", content="My cat ran away.")]
 
 
@@ -51,16 +51,6 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
             assert f"name=tiny-{one.name.removeprefix('train-')}" in one.command
 
 
-def test_runs_of_28_labels_have_teachers_of_28(tiny_config: ConfigFactory, tmp_path: Path) -> None:
-    folder = tmp_path / "teachers"
-    teachers = {name: [str(folder / f"{name}-seed{seed}") for seed in (13, 14)] for name in TEACHERS}
-    jobs = _trials(TEACHERS, "13,14", folder, STUDY, None, None)
-    assert [one.name for one in jobs] == [Path(one).name for of in teachers.values() for one in of]
-    config = tiny_config(tmp_path, distill={"teachers": [one for of in teachers.values() for one in of]})
-    [job] = [one for one in Study(STUDY, config, None, [], [13]).jobs(0, 4, None) if one.name == "train-labels-28-seed13"]
-    assert f"distill.teachers=[{', '.join(teachers['strategy-replies'] + teachers['emotion-28'])}]" in job.command
-
-
 def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolder, tmp_path: Path) -> None:
     run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "runs" / "tiny")))
     context = FinishedRun.open(run.path).context()
@@ -72,14 +62,12 @@ def test_what_is_published_is_enough_to_make_the_report_again(finished: RunFolde
     out, overrides = tmp_path / "published", [f"output_dir={run.path.parent}"]
     collect(run.config, out, overrides=overrides, seeds=f"{first},{second}", base=None)
     assert sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) < 2**21
-    assert warmline.load(out / "results" / "adapter", base=context["base_model"]).read(TALK) == warmline.load(run.path).read(TALK)
+    assert warmline.load(out / "export", base=context["base_model"]).read(TALK) == warmline.load(run.path).read(TALK)
     assert not list(out.rglob("tokenizer.json"))
     summary = read_json(out / "results" / "summary.json")
     assert summary["emotion_27_accuracy"]["source"] == ["evaluation.json", f"full/seed-{second}.json"]
     assert all((out / "results" / name).is_file() for name in summary["emotion_27_accuracy"]["source"])
-    again = tmp_path / "again"
-    shutil.copytree(out, again)
-    shutil.copytree(again / "results" / "run", again, dirs_exist_ok=True)
+    again = Path(shutil.copytree(out, tmp_path / "again"))
     assert write_report(again).read_bytes() == (out / "report.md").read_bytes()
 
 
@@ -93,7 +81,7 @@ def test_what_is_packed_is_enough_to_collect_elsewhere(finished: RunFolder, tmp_
     unfinished = Path(shutil.copytree(finished.path, here.path.parent / "tiny-full-again"))
     RunFolder(unfinished).heads_description.unlink()
     shutil.copytree(finished.path, here.path.parent / "someone-elses")
-    write_json(here.path.parent / "teachers" / "teachers.json", [])
+    write_json(here.path.parent / "tuning" / "tuning.json", [])
     pack(here.config, tmp_path / "parts", overrides=[f"output_dir={here.path.parent}"], part_mib=0.1)
     parts = sorted((tmp_path / "parts").iterdir())
     assert len(parts) > 1
@@ -111,4 +99,4 @@ def test_what_is_packed_is_enough_to_collect_elsewhere(finished: RunFolder, tmp_
         collect(here.config, out, overrides=[f"output_dir={folder}"], seeds="13,14", base=None)
         published.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
     assert published[0] == published[1]
-    assert Path("results/teachers.json") in published[0]
+    assert Path("results/tuning.json") in published[0]
