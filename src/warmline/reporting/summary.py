@@ -122,7 +122,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     """
     if not (folder / MAIN).is_file():
         raise WarmlineError(
-            f"{folder / MAIN}: file not found; name the results/ of a run or of a study (`python scripts/study.py collect`)"
+            f"{folder / MAIN}: file not found; name the results/ of a run or of a study (`python research/study.py collect`)"
         )
     evaluations = {FULL: _by_seed(folder, [folder / MAIN, *sorted((folder / FULL).glob("seed-*.json"))])}
     evaluations[LABELS_28] = _by_seed(folder, sorted((folder / LABELS_28).glob("seed-*.json")))
