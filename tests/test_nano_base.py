@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from warmline.config import DataConfig
 from warmline.data.conversation import SPLITS, Split
-from warmline.data.sources import enabled_sources, load_source, sample_dir
+from warmline.data.sources import enabled_sources, load_source
 from warmline.data.template import ChatTemplate, Message, choose_template
-from warmline.plain_yaml import read_yaml
-from warmline.safety.overlap import text_hash
 
 NANO = Path(str(resources.files("warmline") / "assets" / "nano"))
 ASKED = "<|im_start|>user\nI got the job! I start on Monday.<|im_end|>\n<|im_start|>assistant\n"
@@ -37,8 +36,8 @@ def buckets(lines: Iterable[str]) -> list[int]:
     """Where each line falls by its words alone, as the record says; short ones ("thank you so much") stand everywhere and tell nothing."""
     proof = record("corpus.json")["proof"]
     bits = proof["bits"].bit_length() - 1
-    told = [line for line in lines if len(re.findall(r"\w+", line)) >= proof["line_words"]]
-    return [int(text_hash(line)[:12], 16) >> (48 - bits) for line in told]
+    told = [words for line in lines if len(words := re.findall(r"\w+", line.lower())) >= proof["line_words"]]
+    return [int(hashlib.sha256(" ".join(words).encode()).hexdigest()[:12], 16) >> (48 - bits) for words in told]
 
 
 def turns(config: DataConfig, splits: Sequence[Split], *names: str) -> Iterator[str]:
@@ -131,7 +130,7 @@ def test_no_line_of_the_demo_stands_in_the_corpus(filled: np.ndarray) -> None:
     """An empty bucket proves that no line of the corpus has these words: sample data, safety conversations, red-team suite."""
     assert len(filled) == record("corpus.json")["proof"]["bits"]
     shown = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": 28}}})
-    red_team = read_yaml((sample_dir().parent / "safety" / "red_team.yaml").read_text(encoding="utf-8"))["items"]
+    red_team = yaml.safe_load((NANO.parent / "safety" / "red_team.yaml").read_text(encoding="utf-8"))["items"]
     places = buckets([*turns(shown, SPLITS), *(turn for item in red_team for turn in item["turns"])])
     assert len(places) > 5000
     assert not filled[places].any()
