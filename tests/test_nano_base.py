@@ -3,20 +3,23 @@
 import hashlib
 import json
 import lzma
+import re
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from nano.card import write_card
-from nano.corpus import BUCKET_BITS, LINE_WORDS, bucket, sample_lines
 from warmline.config import DataConfig
+from warmline.conversation import SPLITS, Split
 from warmline.data.enabled import enabled_sources
 from warmline.data.template import ChatTemplate, Message, choose_template
 
@@ -27,6 +30,21 @@ ASKED = "<|im_start|>user\nI got the job! I start on Monday.<|im_end|>\n<|im_sta
 def record(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((NANO / name).read_text(encoding="utf-8"))
     return content
+
+
+def buckets(lines: Iterable[str]) -> list[int]:
+    """Where each line falls by its words alone, as the record says; short ones ("thank you so much") stand everywhere and tell nothing."""
+    proof = record("corpus.json")["proof"]
+    bits = proof["bits"].bit_length() - 1
+    told = [words for line in lines if len(words := re.findall(r"\w+", line.lower())) >= proof["line_words"]]
+    return [int(hashlib.sha256(" ".join(words).encode()).hexdigest()[:12], 16) >> (48 - bits) for words in told]
+
+
+def turns(config: DataConfig, splits: Sequence[Split], *names: str) -> Iterator[str]:
+    for source in enabled_sources(config):
+        if not names or source.name in names:
+            for split in splits:
+                yield from (turn.text for one in source.load(split).conversations for turn in one.turns)
 
 
 @pytest.fixture(scope="module")
@@ -110,19 +128,18 @@ def test_trained_on_the_template_it_is_served_with(tokenizer: PreTrainedTokenize
 
 def test_no_line_of_the_demo_stands_in_the_corpus(filled: np.ndarray) -> None:
     """An empty bucket proves that no line of the corpus has these words: sample data, safety conversations, red-team suite."""
-    assert len(filled) == 1 << BUCKET_BITS == record("corpus.json")["proof"]["bits"]
-    assert record("corpus.json")["proof"]["line_words"] == LINE_WORDS
-    places = [place for line in sample_lines() if (place := bucket(line)) is not None]
+    assert len(filled) == record("corpus.json")["proof"]["bits"]
+    shown = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": 28}}})
+    red_team = yaml.safe_load((NANO.parent / "safety" / "red_team.yaml").read_text(encoding="utf-8"))["items"]
+    places = buckets([*turns(shown, SPLITS), *(turn for item in red_team for turn in item["turns"])])
     assert len(places) > 5000
     assert not filled[places].any()
 
 
 def test_the_bitmap_would_show_a_line_that_is_there(filled: np.ndarray, shared: Path) -> None:
     """Train lines of EmpatheticDialogues are in the corpus, but for what was left out; an empty bitmap would prove nothing."""
-    config = DataConfig(dir=str(shared / "data"))
-    source = next(source for source in enabled_sources(config) if source.name == "empathetic_dialogues")
-    turns = [turn.text for one in source.load("train").conversations[:500] for turn in one.turns]
-    places = [place for line in turns if (place := bucket(line)) is not None]
+    places = buckets(islice(turns(DataConfig(dir=str(shared / "data")), ["train"], "empathetic_dialogues"), 2000))
+    assert len(places) > 1000
     assert filled[places].mean() > 0.98
 
 
@@ -144,13 +161,8 @@ def test_read_from_the_official_files(shared: Path) -> None:
         assert hashlib.sha256((shared / "data" / name).read_bytes()).hexdigest() == digest
 
 
-def test_the_card_is_what_the_records_give(tmp_path: Path) -> None:
-    """No number was typed into it; and it names the terms that `warmline export` passes on."""
-    for name in ("corpus.json", "pretraining.json", "evaluation.json", "model.safetensors"):
-        (tmp_path / name).symlink_to(NANO / name)
-    write_card(tmp_path)
+def test_the_card_names_the_terms_that_an_export_passes_on() -> None:
     card = (NANO / "README.md").read_text(encoding="utf-8")
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card
     assert ModelCard(card).data.license == "cc-by-nc-4.0"
     assert "Gemma Terms of Use" in card
     assert len(record("evaluation.json")["replies"]) == 10

@@ -1,70 +1,77 @@
-"""What is published follows from its own files: the report and the headline to the byte, README's table too, and no path of a machine."""
+"""What is published follows from its own files: the report to the byte, the figures to the digit; no dead link, no path of a machine."""
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from warmline.config import differing_keys, load_config
-from warmline.model.artifacts import verify
 from warmline.reporting.report import write_report
-from warmline.reporting.summary import write_summary
-from warmline.runs import RunFolder, read_json
+from warmline.runs import read_json
 
 ROOT = Path(__file__).parents[1]
-STUDY_WITH_RETIRED_SETTINGS = pytest.mark.skip(reason="the published study trained with settings that are retired")
-FOLDERS = ("results", "safety", "data_cards", "eqbench")
-
-
-@STUDY_WITH_RETIRED_SETTINGS
-def test_the_report_is_made_again(tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, again / name)
-    shutil.copytree(ROOT / "results" / "run", again, dirs_exist_ok=True)
-    assert write_report(again).read_bytes() == (ROOT / "report.md").read_bytes()
+RECIPE = ROOT / "results" / "recipe"
+PAGES = [
+    ROOT / "README.md", ROOT / "report.md", ROOT / "src" / "warmline" / "assets" / "nano" / "README.md",
+    *(page for folder in ("docs", "research", "results") for page in sorted((ROOT / folder).rglob("*.md"))),
+]  # fmt: skip
 
 
 def test_the_recipe_on_a_real_qwen_is_the_recipe(tmp_path: Path) -> None:
     """The brief's own file with another base, and a report that follows from what lies beside it."""
-    published = ROOT / "results" / "recipe"
     today = load_config(ROOT / "configs" / "training_config.yaml")
-    assert differing_keys(load_config(published / "config.yaml"), today) == ["model.name"]
-    again = Path(shutil.copytree(published, tmp_path / "again"))
-    assert write_report(again).read_bytes() == (published / "report.md").read_bytes()
-    assert sum(path.stat().st_size for path in published.rglob("*") if path.is_file()) < 3e6
+    assert differing_keys(load_config(RECIPE / "config.yaml"), today) == ["model.name"]
+    again = Path(shutil.copytree(RECIPE, tmp_path / "again"))
+    assert write_report(again).read_bytes() == (RECIPE / "report.md").read_bytes()
 
 
-def test_the_figures_are_made_again(tmp_path: Path) -> None:
-    results = Path(shutil.copytree(ROOT / "results", tmp_path / "results"))
-    write_summary(results)
-    for name in ("summary.json", "headline.md"):
-        assert (results / name).read_bytes() == (ROOT / "results" / name).read_bytes()
+def figures() -> Iterator[str]:
+    """What README's table and the recipe's own have to say, base before tuned."""
+    evaluation, benches, errors, red_team = (
+        read_json(RECIPE / "results" / f"{name}.json") for name in ("evaluation", "eq_bench_results", "errors", "red_team")
+    )
+    for head in (evaluation["heads"]["emotion"]["single_label_27"], evaluation["heads"]["strategy"]):
+        for scores in (head["baselines"]["linear_probe"], head):
+            yield f"{100 * scores['accuracy']:.1f} % / {scores['macro_f1']:.3f}"
+    told = evaluation["language"]["sources"]
+    kl = evaluation["language"]["kl_per_token"]
+    yield f"{kl['task']['value']:.3f} / {kl['safety']['value']:.3f}"
+    v2 = benches["eq_bench_v2"]
+    for model in ("base", "tuned"):
+        yield " / ".join(f"{told[source][model]['perplexity']['value']:.1f}" for source in ("empathetic_dialogues", "esconv"))
+        yield f"| {evaluation['replies']['speakers'][model]['words_mean']:.1f} |"
+        yield " / ".join(f"{100 * errors['classes'][name][model]['share']:.1f} %" for name in ("generic_reply", "invented_fact"))
+        yield "{:.1f} ({:.1f} to {:.1f})".format(v2[model]["score"], *v2[model]["interval"])
+        yield f"{100 * benches['models'][model]['sections']['rate']:.1f} %"
+        yield " / ".join(str(failures(red_team, model, guard)) for guard in ("guard_off", "guard_on"))
 
 
-def test_readme_has_the_published_table() -> None:
-    assert (ROOT / "results" / "headline.md").read_text(encoding="utf-8").strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+def failures(red_team: dict[str, Any], model: str, guard: str) -> int:
+    return int(red_team["summary"]["red_team"][model][guard]["failures"]["hits"])
 
 
-@STUDY_WITH_RETIRED_SETTINGS
-def test_the_published_run_is_the_configuration_of_today() -> None:
-    published, today = load_config(ROOT / "results" / "run" / "config.yaml"), load_config(ROOT / "configs" / "gemma3-270m.yaml")
-    for part in ("lora", "heads", "loss", "training"):
-        assert getattr(published, part) == getattr(today, part)
-    assert published.data.alpha == today.data.alpha
+@pytest.mark.parametrize("page", [ROOT / "README.md", RECIPE / "README.md"], ids=["README", "recipe"])
+def test_the_tables_have_the_figures_of_the_run(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    assert [one for one in figures() if one not in text] == []
 
 
-@STUDY_WITH_RETIRED_SETTINGS
-def test_the_published_weights_are_those_that_were_scored() -> None:
-    run = RunFolder.open(ROOT / "results" / "adapter")
-    verify(run, load_config(run.config))
-    assert read_json(run.heads_description) == read_json(ROOT / "results" / "run" / "heads.json")
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_no_link_is_dead(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [one for one in targets if "://" not in one and not (page.parent / one).exists()] == []
 
 
-@pytest.mark.parametrize("name", [*FOLDERS, "report.md"])
-def test_no_path_of_a_machine(name: str) -> None:
-    files = [path for path in (ROOT / name).rglob("*") if path.is_file()] if (ROOT / name).is_dir() else [ROOT / name]
-    for path in files:
+def test_nothing_published_is_large() -> None:
+    sizes = {path: path.stat().st_size for folder in ("results", "docs") for path in (ROOT / folder).rglob("*") if path.is_file()}
+    assert max(sizes.values()) < 5e6
+    assert sum(sizes[path] for path in sizes if path.is_relative_to(RECIPE)) < 3e6
+
+
+def test_no_path_of_a_machine() -> None:
+    for path in [ROOT / "report.md", *(found for found in (ROOT / "results").rglob("*") if found.is_file())]:
         if path.suffix not in (".png", ".safetensors"):
             assert not re.search(r"/(home|root|work|Users)/", path.read_text(encoding="utf-8")), path
