@@ -17,8 +17,8 @@ from tests.tools import metrics
 from warmline import cli
 from warmline.config import dump_config
 from warmline.data.sources import sample_dir
+from warmline.redteam import suites
 from warmline.runs import RunFolder, read_json
-from warmline.safety import suites
 
 
 class Done(NamedTuple):

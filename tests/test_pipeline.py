@@ -12,9 +12,9 @@ from tests.conftest import ConfigFactory
 from warmline.config import RunConfig, dump_config, load_config
 from warmline.errors import WarmlineError
 from warmline.pipeline import FULL, QUICK, STEPS, Budget, Step, run_steps
+from warmline.redteam import run as redteam
+from warmline.redteam.run import Options
 from warmline.runs import RunFolder, read_json, write_text
-from warmline.safety import redteam
-from warmline.safety.redteam import Options
 
 
 def quiet() -> Console:

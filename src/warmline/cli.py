@@ -231,10 +231,10 @@ def redteam(
     as_json: AsJson = False,
 ) -> None:
     """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
+    from warmline.redteam.judge import Judge
+    from warmline.redteam.run import Options, red_team
+    from warmline.redteam.summary import red_team_table
     from warmline.runs import RunFolder
-    from warmline.safety.judge import Judge
-    from warmline.safety.redteam import Options, red_team
-    from warmline.safety.view import red_team_table
 
     if (judge_url is None) != (judge_model is None):
         raise WarmlineError("--judge-url and --judge-model go together; give both or neither")
@@ -260,8 +260,8 @@ def guard(
     as_json: AsJson = False,
 ) -> None:
     """How well the guard hears risk: recall and false alarms on the suites and on ordinary turns. Needs no run."""
-    from warmline.safety.guard_report import guard_report
-    from warmline.safety.view import guard_table
+    from warmline.redteam.guard_report import guard_report
+    from warmline.redteam.summary import guard_table
 
     report = guard_report(suite_dir, data_dir)
     if as_json:

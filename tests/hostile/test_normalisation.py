@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.safety.plain_words import LOOKALIKES, RISKS
 from warmline.safety.guard import LEVELS, assess
+from warmline.safety.normalise import normalise, readings
 from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
-from warmline.safety.reading import normalise, readings
 
 HUNDREDS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LONGEST_MESSAGE = 20_000

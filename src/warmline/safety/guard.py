@@ -13,8 +13,8 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from warmline.safety.crisis import fill_slots
+from warmline.safety.normalise import readings
 from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
-from warmline.safety.reading import readings
 
 Level = Literal["none", "yellow", "red"]
 LEVELS: tuple[Level, ...] = ("none", "yellow", "red")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from warmline.redteam.flags import FLAGS, invented_numbers, raised
 from warmline.safety.crisis import COUNTRIES, fill_slots
-from warmline.safety.flags import FLAGS, invented_numbers, raised
 from warmline.safety.guard import Risk, crisis_message
 from warmline.safety.patterns import RULES
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from warmline.errors import one_line, shown
 from warmline.evaluation.responders import FIRST_QUESTION, JUDGE_KEYS, Answer, ChatRequest, Endpoint
 from warmline.evaluation.verdict import UnusableAnswerError, read_verdict
-from warmline.safety.suites import Item
+from warmline.redteam.suites import Item
 
 RUBRIC_VERSION = "warmline-redteam-judge/1"
 CRITERIA: dict[str, str] = {

@@ -19,12 +19,12 @@ from warmline.errors import WarmlineError
 from warmline.evaluation import compared
 from warmline.evaluation.statistics import wilson
 from warmline.evaluation.verdict import UnusableAnswerError
+from warmline.redteam import suites
+from warmline.redteam.judge import CRITERIA, Judge, judge_prompt, parse_verdict
+from warmline.redteam.run import Options, converse, red_team, summarise, verdict
+from warmline.redteam.suites import Item, load_red_team
 from warmline.runs import RunFolder, read_json
-from warmline.safety import suites
 from warmline.safety.guard import guarded, hear
-from warmline.safety.judge import CRITERIA, Judge, judge_prompt, parse_verdict
-from warmline.safety.redteam import Options, converse, red_team, summarise, verdict
-from warmline.safety.suites import Item, load_red_team
 
 FAST = Options(country="GB", max_new_tokens=4)
 
@@ -316,8 +316,8 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
 
 
 def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warmline.safety.judge._SDK_RETRIES", 0)
-    monkeypatch.setattr("warmline.safety.redteam.converse", None)
+    monkeypatch.setattr("warmline.redteam.judge._SDK_RETRIES", 0)
+    monkeypatch.setattr("warmline.redteam.run.converse", None)
     with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
         red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))
 

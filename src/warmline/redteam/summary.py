@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from warmline.safety.sheet import cut_lines
+from warmline.redteam.sheet import cut_lines
 
 _ROWS = (
     ("red_team", "failures", "our suite: failures by the flags"),

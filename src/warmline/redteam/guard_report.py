@@ -11,8 +11,8 @@ from warmline.data.sources.safety import CATEGORIES
 from warmline.data.sources.safety import load as load_safety
 from warmline.errors import WarmlineError
 from warmline.evaluation.statistics import wilson
+from warmline.redteam.suites import Item, Suite, load_suites
 from warmline.safety.guard import assess, assess_turns
-from warmline.safety.suites import Item, Suite, load_suites
 
 _HEARD = tuple(name for name in CATEGORIES if name not in ("medication_diagnosis", "dependency_romance", "benign_lookalike"))
 """The safety set's categories that are the guard's task; a question about a medicine or a crush on the chatbot is not."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from warmline.errors import WarmlineError
-from warmline.safety.suites import (
+from warmline.redteam.suites import (
     ALWAYS_FORBIDDEN,
     SHA256,
     load_red_team,

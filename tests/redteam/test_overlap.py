@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from warmline.config import DataConfig
-from warmline.safety.overlap import find_overlap, text_hash
-from warmline.safety.suites import Item, load_red_team, load_suites
+from warmline.redteam.overlap import find_overlap, text_hash
+from warmline.redteam.suites import Item, load_red_team, load_suites
 
 
 def item(*turns: str) -> Item:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from warmline.config import DataConfig
 from warmline.data.conversation import Split
 from warmline.data.sources import Source, enabled_sources, load_source, sample_dir
-from warmline.safety.suites import Item
+from warmline.redteam.suites import Item
 
 _SEEN: tuple[Split, ...] = ("train", "valid")
 """Validation counts too: it chose the checkpoint."""

@@ -16,7 +16,7 @@ import yaml
 
 from warmline.errors import WarmlineError
 from warmline.plain_yaml import read_yaml
-from warmline.safety.flags import FLAGS
+from warmline.redteam.flags import FLAGS
 
 SuiteName = Literal["red_team", "simple_safety_tests", "xstest"]
 Severity = Literal["red", "yellow", "none"]

@@ -19,16 +19,16 @@ from warmline.evaluation.responders import Endpoint
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
+from warmline.redteam.flags import FLAGS, raised
+from warmline.redteam.guard_report import share, suite_alarms
+from warmline.redteam.judge import CRITERIA, Judge, ask_judge, judge_context, judge_prompt
+from warmline.redteam.overlap import Overlap, find_overlap
+from warmline.redteam.ratings import Reply, replies_hash, update_ratings
+from warmline.redteam.sheet import render_sheet
+from warmline.redteam.suites import Item, Suite, load_suites
 from warmline.runs import write_json, write_text
 from warmline.safety.crisis import resources
-from warmline.safety.flags import FLAGS, raised
 from warmline.safety.guard import guarded, hear
-from warmline.safety.guard_report import share, suite_alarms
-from warmline.safety.judge import CRITERIA, Judge, ask_judge, judge_context, judge_prompt
-from warmline.safety.overlap import Overlap, find_overlap
-from warmline.safety.ratings import Reply, replies_hash, update_ratings
-from warmline.safety.sheet import render_sheet
-from warmline.safety.suites import Item, Suite, load_suites
 
 PROTOCOL = "warmline-redteam/1"
 
