@@ -13,7 +13,7 @@ from warmline.safety import guard
 from warmline.safety.crisis import COUNTRIES, numbers, resources
 from warmline.safety.guard import CATEGORIES, LEVELS, Heard, Risk, assess, assess_turns, crisis_message, guarded, hear
 from warmline.safety.normalise import normalise
-from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
+from warmline.safety.patterns import IDIOMS, RULES
 
 HEARD = [
     ("I want to kill myself", "red", "self_harm"),
@@ -165,7 +165,7 @@ def test_chatter_around_it_hides_nothing(text: str, before: list[str], after: li
 
 
 def test_a_space_for_a_word_boundary_finds_the_same() -> None:
-    patterns = [*IDIOMS, *(pattern for rules in (RULES, BROAD_RULES) for found in rules.values() for pattern in found)]
+    patterns = [*IDIOMS, *(pattern for _, _, found in RULES for pattern in found)]
     texts = [normalise(text) for text in (*(text for text, _ in RISKS), *(text for text, _, _ in HEARD), *CALM, *LOOKALIKES)]
     for pattern in patterns:
         boundary, space = re.compile(pattern), guard._compiled(pattern)
@@ -185,12 +185,12 @@ def test_the_worst_turn_counts_and_stays() -> None:
 
 
 def test_levels_and_categories_are_those_there_are() -> None:
-    assert {level for rules in (RULES, BROAD_RULES) for _, level in rules} <= set(LEVELS)
-    assert {category for rules in (RULES, BROAD_RULES) for category, _ in rules} == set(CATEGORIES)
+    assert {level for _, level, _ in RULES} <= set(LEVELS)
+    assert {category for category, _, _ in RULES} == set(CATEGORIES)
 
 
 @pytest.mark.parametrize("country", [*COUNTRIES, None])
-@pytest.mark.parametrize("category", sorted({category for rules in (RULES, BROAD_RULES) for category, _ in rules}))
+@pytest.mark.parametrize("category", CATEGORIES)
 def test_every_kind_has_a_message_with_the_countrys_numbers(category: str, country: str | None) -> None:
     message = crisis_message(Risk("red", (category,), ("x",)), country)
     row = resources(country)
