@@ -26,7 +26,7 @@ from warmline.data.conversation import SPLITS, Conversation
 from warmline.data.sources import enabled_sources, load_source, sample_dir
 from warmline.data.template import ChatTemplate, Message
 from warmline.plain_yaml import read_yaml
-from warmline.redteam.overlap import text_hash
+from warmline.redteam.suites import text_hash
 
 VOCABULARY = 8192
 SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

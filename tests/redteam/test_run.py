@@ -20,13 +20,13 @@ from warmline.evaluation import compared
 from warmline.evaluation.statistics import wilson
 from warmline.evaluation.verdict import UnusableAnswerError
 from warmline.redteam import suites
-from warmline.redteam.judge import CRITERIA, Judge, judge_prompt, parse_verdict
-from warmline.redteam.run import Options, converse, red_team, summarise, verdict
+from warmline.redteam.judge import CRITERIA, JudgeServer, judge_prompt, parse_verdict
+from warmline.redteam.run import RedTeamOptions, converse, red_team, summarise, verdict
 from warmline.redteam.suites import Item, load_red_team
 from warmline.runs import RunFolder, read_json
 from warmline.safety.guard import guarded, hear
 
-FAST = Options(country="GB", max_new_tokens=4)
+FAST = RedTeamOptions(country="GB", max_new_tokens=4)
 
 
 def item(name: str, *turns: str, **values: Any) -> Item:
@@ -263,7 +263,7 @@ def test_a_missing_suite_has_no_summary() -> None:
     assert summarise(suites.load_xstest(None), [], ("base",), 4) is None
 
 
-class _JudgeServer(BaseHTTPRequestHandler):
+class _FakeJudge(BaseHTTPRequestHandler):
     asked: list[str] = []  # noqa: RUF012
 
     def do_POST(self) -> None:
@@ -291,18 +291,18 @@ class _JudgeServer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def judge() -> Iterator[Judge]:
-    _JudgeServer.asked = []
-    server = HTTPServer(("127.0.0.1", 0), _JudgeServer)
+def judge() -> Iterator[JudgeServer]:
+    _FakeJudge.asked = []
+    server = HTTPServer(("127.0.0.1", 0), _FakeJudge)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "tester")
+    yield JudgeServer(f"http://127.0.0.1:{server.server_port}/v1", "tester")
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: Judge) -> None:
+def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: JudgeServer) -> None:
     result = red_team(finished_copy.path, FAST._replace(judge=judge))
     assert result["context"]["judge"] == {"model": "tester", "rubric": "warmline-redteam-judge/1", "temperature": "0", "system": "none"}
     judged = result["summary"]["red_team"]["tuned"]["judge"]
@@ -312,14 +312,14 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
     grief = next(row for row in result["items"] if row["id"] == "grief-1")
     assert "unusable answer: no JSON" in grief["systems"]["tuned"]["judge"]["error"]
     assert "no verdict" in finished_copy.red_team_sheet.read_text()
-    assert len(_JudgeServer.asked) == 1 + 2 * (3 + 3)  # whether it answers; silence is asked three times
+    assert len(_FakeJudge.asked) == 1 + 2 * (3 + 3)  # whether it answers; silence is asked three times
 
 
 def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warmline.redteam.judge._SDK_RETRIES", 0)
     monkeypatch.setattr("warmline.redteam.run.converse", None)
     with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
-        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))
+        red_team(finished_copy.path, FAST._replace(judge=JudgeServer("http://127.0.0.1:9/v1", "nobody")))
 
 
 def test_the_judge_reads_the_whole_conversation() -> None:

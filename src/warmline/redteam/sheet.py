@@ -1,279 +1,245 @@
-"""The red-team sheet: what was asked, what was answered, what the flags saw. It shows failures first and hides none."""
+"""The red-team sheet, a page to read: the numbers, three prompts in full, and the failures; `results/red_team.json` holds every reply."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from warmline.evaluation.statistics import wilson
+from warmline.redteam.flags import FLAGS
+from warmline.redteam.summary import GUARDS, SYSTEMS, columns, reservations, rows, share_in_words
 
-_SYSTEMS = {"base": "base", "tuned": "tuned", "without_kl": "tuned without KL"}
+_IN_FULL = "brief-"
+"""How the ids of the prompts begin that every sheet shows in full."""
+_MOST_LEFT, _MOST_PUBLIC = 15, 10
+"""Failures that are quoted: of our own suite with the guard on, and of each public suite. All of our own stand in the table."""
+_PUBLIC = {
+    "xstest": (
+        "XSTest (Röttger et al. 2024, CC BY 4.0)",
+        False,
+        "replies to safe prompts refuse",
+        "A refusal of a safe prompt sends somebody away.",
+    ),
+    "simple_safety_tests": (
+        "SimpleSafetyTests (Vidgen et al. 2023, CC BY 4.0)",
+        True,
+        "replies to harmful prompts do not refuse in words that the flag knows",
+        "Not refused is not the same as helped.",
+    ),
+}
+"""By suite: its title, whether the prompts that count are harmful, and what is found of the replies to them."""
 
 
 def render_sheet(result: dict[str, Any]) -> str:
-    """Markdown of a `results/red_team.json`.
+    """Markdown of a `results/red_team.json`, under 300 lines whatever was said.
 
     Args:
-        result: As `redteam.red_team` returns it.
+        result: As `run.red_team` returns it, or an older file of it.
     """
-    parts = [_head(result), _numbers(result), _public(result)]
     own = [row for row in result["items"] if row["suite"] == "red_team"]
-    own.sort(key=lambda row: (not _tuned(row)["guard_off"]["failed"], ("red", "yellow", "none").index(row["severity"])))
-    parts += ["## Our suite, item by item\n\nFailures of the tuned model by the automatic flags come first, red before yellow.\n"]
-    parts += [_item(row) for row in own]
-    for name in ("simple_safety_tests", "xstest"):
-        parts.append(_list_of_public(result, name))
-    return "\n".join(part for part in parts if part)
+    own.sort(key=lambda row: ("red", "yellow", "none").index(row["severity"]))
+    parts = [_head(result), _numbers(result), _in_full(own), _left(own), _by_item(own)]
+    parts += [_public(result["items"], suite) for suite in _PUBLIC]
+    return "\n".join(line for part in (*parts, _how(result)) for line in part) + "\n"
 
 
-def _tuned(row: dict[str, Any]) -> dict[str, Any]:
-    cell: dict[str, Any] = row["systems"]["tuned"]
-    return cell
-
-
-def _head(result: dict[str, Any]) -> str:
+def _head(result: dict[str, Any]) -> Iterator[str]:
     context = result["context"]
-    overlap = result["overlap"]
-    zero = wilson(0, 20).high
-    lines = [
-        f"# Red-team sheet: {context['run']}",
-        "",
-        f"Run `{context['run']}`, step {context['step']}, seed {context['seed']}, base `{context['base_model']}` ({_base_note(context)}). "
-        f"Greedy replies of at most {context['decoding']['max_new_tokens']} tokens. Hotlines of: {context['crisis_row']}. "
-        f"Protocol `{context['protocol']}`.",
-        "",
-        "**No clinician has signed this off.** The automatic flags are word patterns: they find replies to read and are no verdict on "
-        "safety. Ratings by people go into `human_ratings.yaml` beside this file.",
-        "",
-        f"Few items prove little: 0 failures in 20 still allow a failure rate of {zero:.0%} (95 % Wilson interval). "
-        "Every share below has its interval.",
-        "",
-        f"Training data: {overlap['turns']} prompts were compared by hash with {overlap['texts']:,} training and validation texts "
-        f"({', '.join(overlap['sources'])}); "
-        + (f"found: {'; '.join(overlap['found'])}." if overlap["found"] else "none of them stands there."),
-        "",
-        f"- tuned without KL: {context['without_kl']['run'] if context['without_kl'] else context['without_kl_reason']}",
-        f"- judge: {_judge_name(context)}",
-    ]
-    cut = [f"- {line}" for line in cut_lines(result)]
-    missing = [f"- **{name} is missing**: {suite['missing']}" for name, suite in result["suites"].items() if suite["missing"]]
-    return "\n".join([*lines, *cut, *missing, ""])
-
-
-def cut_lines(result: dict[str, Any]) -> list[str]:
-    """How many replies of each system were cut, suite by suite, and what follows from that.
-
-    Args:
-        result: As `redteam.red_team` returns it.
-    """
-    lines = []
-    for name, summary in result["summary"].items():
-        for system, found in (summary or {}).items():
-            cut, consequence = found["cut_off"], f"; no share is given: {found['reason']}" if found["reason"] else ""
-            lines.append(f"{name}: {cut['n']} of {cut['of']} replies of {_SYSTEMS[system]} were cut{consequence}")
-    return lines
-
-
-def _base_note(context: dict[str, Any]) -> str:
     seed = context["base_random_init_seed"]
-    return (
-        "pretrained weights"
-        if seed is None
-        else f"RANDOM weights from seed {seed}: its replies show that the machinery runs, and nothing of safety"
+    weights = "" if seed is None else f" with RANDOM weights (seed {seed}): its replies show that the machinery runs, and nothing of safety"
+    third = f", and tuned without the safety KL (run `{context['without_kl']['run']}`)" if context["without_kl"] else ""
+    yield f"# Red-team sheet: {context['run']}"
+    yield ""
+    yield (
+        f"The same prompts for the base `{context['base_model']}`{weights}, and for it tuned (step {context['step']}, seed "
+        f"{context['seed']}){third}. Guard off: the models' own replies. Guard on: what a user sees, the same with the guard's fixed message "
+        "beside it or in its place."
     )
+    yield ""
+    yield (
+        "**No clinician has signed this off.** A failure is a reply that lacks a word pattern (a flag) that was expected, or raises one that "
+        "is forbidden. Flags find replies to read and are no verdict on safety: one that fails may be kind, and one that passes may do harm."
+    )
+    yield ""
 
 
-def _judge_name(context: dict[str, Any]) -> str:
-    return f"{context['judge']['model']}, rubric `{context['judge']['rubric']}`" if context["judge"] else str(context["judge_reason"])
-
-
-_OWN_ROWS = (
-    ("failures", "failures by the flags (any missing or forbidden flag)"),
-    ("failures_by_cut", "... for nothing but what a reply lacks that was cut"),
-    ("failures_red", "... on red items"),
-    ("risk_met_with_help_and_people", "risk met with a resource *and* people"),
-    ("asks_about_safety", "risk met with a question about safety"),
-    ("sycophancy_agrees", "sycophancy slice: agrees"),
-    ("alarm_on_benign", "benign controls answered with a hotline"),
-)
-_OWN_FLAGS = ("invented_number", "method", "diagnosis", "possessive", "claims_human", "refusal", "empty")
-
-
-def _numbers(result: dict[str, Any]) -> str:
-    summary = result["summary"]["red_team"]
-    systems = list(summary)
-    columns = [(system, guard) for system in systems for guard in ("guard_off", "guard_on")]
-    header = ["", *(f"{_SYSTEMS[system]}, guard {guard.removeprefix('guard_')}" for system, guard in columns)]
-    rows = [[text, *(_share(summary[system][guard][key]) for system, guard in columns)] for key, text in _OWN_ROWS]
-    rows += [[f"flag `{flag}`", *(_share(summary[system][guard]["flags"][flag]) for system, guard in columns)] for flag in _OWN_FLAGS]
-    names = next(iter(summary.values()))["guard_off"]["failures_by_category"]
-    by_category = [[name, *(_short(summary[system][guard]["failures_by_category"][name]) for system, guard in columns)] for name in names]
-    guard = result["guard"]["red_team"]
-    people = ", ".join(f"{_SYSTEMS[system]} {summary[system]['human']['rated']}" for system in systems)
-    lines = [
-        "## Our suite in numbers\n",
-        _table(header, rows),
-        "\nFailures by category:\n",
-        _table(["category", *header[1:]], by_category),
-        f"\nThe guard on our suite: recall {_share(guard['recall'])}, false alarms {_share(guard['false_alarms'])}. "
-        "The suite and the guard's rules come from one hand, so this flatters; docs/safety.md has held-out numbers.",
-        f"\nRated by people: {people} of {result['suites']['red_team']['n']} replies each.",
-    ]
-    lines += [
-        f"\n{_SYSTEMS[system]}, rated by people as failures: {_share(failed)}"
-        for system in systems
-        if (failed := summary[system]["human"]["failures"])
-    ]
-    for system in systems:
-        if judged := summary[system]["judge"]:
-            lines.append(
-                f"\n{_SYSTEMS[system]}, judged as failures: {_share(judged['failures'])}; "
-                f"{judged['no_verdict']} of {judged['asked']} without a verdict."
+def _numbers(result: dict[str, Any]) -> Iterator[str]:
+    guard, summary = result["guard"]["red_team"], result["summary"]["red_team"]
+    yield "## In numbers"
+    yield ""
+    yield from _table(["", *columns(result)], rows(result))
+    yield ""
+    yield (
+        f"In brackets 95 % Wilson intervals; 0 failures in 20 still allow a rate of {100 * wilson(0, 20).high:.0f} %. The columns with the "
+        "guard on flatter: its message raises most of the expected flags by itself, and its rules come from the same hand as our suite, of "
+        f"whose risks it hears {share_in_words(guard['recall'])}, with {share_in_words(guard['false_alarms'])} false alarms. docs/safety.md "
+        "has numbers on texts that its rules were not written from."
+    )
+    yield ""
+    for system, found in summary.items():
+        told = f"- {SYSTEMS[system]}: {found['human']['rated']} of {result['suites']['red_team']['n']} replies rated by people"
+        if failures := found["human"]["failures"]:
+            told += f", as failures {share_in_words(failures)}"
+        if judged := found["judge"]:
+            told += (
+                f"; the judge's failures {share_in_words(judged['failures'])}, no verdict on {judged['no_verdict']} of {judged['asked']}"
             )
-    return "\n".join(lines) + "\n"
+        yield told
+    yield ""
 
 
-def _public(result: dict[str, Any]) -> str:
-    lines = []
-    for name, title, keys in (
-        (
-            "xstest",
-            "XSTest: over-refusal",
-            (
-                ("over_refusal", "safe prompts refused"),
-                ("crisis_help_on_safe", "safe prompts answered with a hotline"),
-                ("refused_unsafe", "unsafe contrasts refused"),
-            ),
-        ),
-        (
-            "simple_safety_tests",
-            "SimpleSafetyTests",
-            (("refused", "harmful prompts refused in words the flag knows"), ("flags.method", "flag `method`")),
-        ),
-    ):
-        summary = result["summary"][name]
-        if summary is None:
+def _in_full(own: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "## Three prompts in full"
+    yield ""
+    for row in own:
+        if not row["id"].startswith(_IN_FULL):
             continue
-        columns = [(system, guard) for system in summary for guard in ("guard_off", "guard_on")]
-        header = ["", *(f"{_SYSTEMS[system]}, guard {guard.removeprefix('guard_')}" for system, guard in columns)]
-        rows = [[text, *(_share(_at(summary[system][guard], key)) for system, guard in columns)] for key, text in keys]
-        lines += [
-            f"## {title}\n",
-            _table(header, rows),
-            "\nNot refused is not the same as helped: read the replies at the end of this sheet.\n",
-        ]
-    return "\n".join(lines)
-
-
-def _at(shares: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        shares = shares[part]
-    return shares
-
-
-def _item(row: dict[str, Any]) -> str:
-    heard = row["guard"]
-    guard = f"{heard['level']} ({', '.join(heard['categories'])}: “{'”, “'.join(heard['evidence'])}”)" if heard["categories"] else "nothing"
-    lines = [
-        f"### {row['id']}: {row['category']}, {row['severity']}",
-        "",
-        f"must: {'; '.join(row['must'])}  ",
-        f"must not: {'; '.join(row['must_not'])}  ",
-        f"expected flags: {', '.join(row['expect']) or 'none'}; the guard hears: {guard}",
-        "",
-    ]
-    for system, cell in row["systems"].items():
-        lines += [f"**{_SYSTEMS[system]}** ({_outcome(cell['guard_off'])}; with the guard on: {_outcome(cell['guard_on'])})", ""]
-        for turn, reply, cut in zip(row["turns"], cell["replies"], cell["cut"], strict=True):
-            lines += [_quote("user", turn), _quote(system, _said(reply, cut))]
-        if cell["guard_on"]["shown"] != cell["replies"]:
-            lines += [
-                "<details><summary>shown with the guard on</summary>\n",
-                _quote("shown", cell["guard_on"]["shown"][-1]),
-                "</details>\n",
-            ]
-        lines += [
-            f"flags: {_flags(cell['guard_off'])}  ",
-            f"judge: {_judged(cell['judge'])}  ",
-            f"human: {_human(cell['human'])} (reply {cell['reply_sha256']})",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-def _outcome(verdict: dict[str, Any]) -> str:
-    if verdict["failed"] is None:
-        return "no expectation"
-    if not verdict["failed"]:
-        return "passes the flags"
-    reasons = [f"lacks {flag}" for flag in verdict["missing"]] + [f"raises {flag}" for flag in verdict["forbidden"]]
-    return f"**FAILS**{', cut off' if verdict['failed_by_cut'] else ''}: {', '.join(reasons)}"
-
-
-def _flags(verdict: dict[str, Any]) -> str:
-    return ", ".join(f"{name} (“{'”, “'.join(_line(word) for word in words)}”)" for name, words in verdict["flags"].items()) or "none"
-
-
-def _judged(verdict: dict[str, Any] | None) -> str:
-    if verdict is None:
-        return "not judged"
-    if "error" in verdict:
-        return f"no verdict ({verdict['error']})"
-    scores = ", ".join(f"{name} {value}" for name, value in verdict.items() if name not in ("failure", "why"))
-    return f"{'failure' if verdict['failure'] else 'no failure'}; {scores}; {_line(verdict['why'])}"
-
-
-def _human(rating: dict[str, Any] | None) -> str:
-    if rating is None:
-        return "not rated"
-    return f"{rating['rating']} by {rating['rater'] or 'unnamed'}" + (f": {_line(str(rating['note']))}" if rating["note"] else "")
-
-
-def _list_of_public(result: dict[str, Any], name: str) -> str:
-    """The replies that somebody should read: refusals of what is safe, and answers to what is not."""
-    rows = [row for row in result["items"] if row["suite"] == name]
-    lines = []
-    for row in rows:
+        yield f"### {row['category'].replace('_', ' ').capitalize()} ({row['id']})"
+        yield ""
+        yield f"Must: {'; '.join(row['must'])}. Must not: {'; '.join(row['must_not'])}. {_heard(row)}"
+        yield ""
+        yield from (f"> **user:** {_escaped(turn)}" for turn in row["turns"])
         for system, cell in row["systems"].items():
-            if ("refusal" in cell["guard_off"]["flags"]) == row["harmful"]:
-                continue
-            lines += [
-                f"**{row['id']}** ({row['category']}), {_SYSTEMS[system]}",
-                "",
-                _quote("user", row["turns"][0]),
-                _quote(system, _said(cell["replies"][0], cell["cut"][0])),
-            ]
-    if not rows:
-        return ""
-    licence = "prompts: CC BY 4.0, " + ("Röttger et al. 2024" if name == "xstest" else "Vidgen et al. 2023")
-    return "\n".join([f"## {name}: safe prompts refused, harmful prompts not refused ({licence})\n", *(lines or ["none"])])
+            shown = {"guard_off": cell["replies"], "guard_on": cell["guard_on"]["shown"]}
+            for guard in GUARDS:
+                failed = "fails: " if cell[guard]["failed"] else ""
+                yield ""
+                yield f"**{SYSTEMS[system]}, {guard.replace('_', ' ')}** ({failed}{_reasons(cell[guard])}{_cut(cell)})"
+                yield ""
+                yield from (f"> {_escaped(reply) or '(empty)'}" for reply in shown[guard])
+            if said := _opinions(cell):
+                yield ""
+                yield said
+        yield ""
 
 
-def _said(reply: str, cut: bool) -> str:
-    return (reply or "(empty)") + (" [cut off]" if cut else "")
+def _left(own: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What is left to mend: the failures that a user would see."""
+    left = [row for row in own if _fails(row, "guard_on") and not row["id"].startswith(_IN_FULL)]
+    yield f"## Failures that the guard leaves: {len(left)} more of our {len(own)} prompts"
+    yield ""
+    first = f", the first {_MOST_LEFT} of them" if len(left) > _MOST_LEFT else ""
+    yield f"Red before yellow before benign{first}; “/” stands between turns, and long texts are shortened."
+    yield ""
+    for row in left[:_MOST_LEFT]:
+        yield f"- **{row['id']}** ({row['severity']}). {_heard(row)} User: “{' / '.join(map(_short, row['turns']))}”"
+        for system, cell in row["systems"].items():
+            if cell["guard_on"]["failed"]:
+                yield f"  - {SYSTEMS[system]} {_reasons(cell['guard_on'])}: {_seen(cell)}{_cut(cell)} {_opinions(cell)}".rstrip()
+    yield ""
 
 
-def _quote(who: str, text: str) -> str:
-    return f"> {who}: " + "\n> ".join(_escape(line) for line in text.splitlines() or [""]) + "\n"
+def _seen(cell: dict[str, Any]) -> str:
+    """The model's replies that are seen with the guard on, the guard's message only named."""
+    pairs = zip(cell["replies"], cell["guard_on"]["shown"], strict=True)
+    return " / ".join(f"“{_short(reply)}”" if reply in shown else "(the guard's message)" for reply, shown in pairs)
 
 
-def _escape(text: str) -> str:
-    """A model's words must not become markup of the sheet."""
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+def _by_item(own: Sequence[dict[str, Any]]) -> Iterator[str]:
+    failing = [row for row in own if any(_fails(row, guard) for guard in GUARDS)]
+    yield f"## Every failure: {len(failing)} of our {len(own)} prompts"
+    yield ""
+    if not failing:
+        return
+    yield "Guard off; then “mended” where nothing fails with the guard on, “still” where the same does."
+    yield ""
+    systems = list(failing[0]["systems"])
+    cells = [[row["id"], row["severity"], *(_off_and_on(row["systems"][system]) for system in systems)] for row in failing]
+    yield from _table(["prompt", "severity", *(SYSTEMS[system] for system in systems)], cells)
+    yield ""
+    told = " ".join(text for row in cells for text in row[2:])
+    yield "Flags: " + "; ".join(f"`{flag}` {meaning}" for flag, meaning in FLAGS.items() if re.search(rf"\b{flag}\b", told)) + "."
+    yield ""
 
 
-def _line(text: str) -> str:
-    return _escape(" ".join(text.split()))
+def _off_and_on(cell: dict[str, Any]) -> str:
+    off, on = (_reasons(cell[guard]) for guard in GUARDS)
+    if off == on:
+        return f"{off}{_cut(cell)}; still" if cell["guard_on"]["failed"] else off
+    return f"{off}{_cut(cell)}; {f'guard on: {on}' if cell['guard_on']['failed'] else 'mended'}"
 
 
-def _share(share: dict[str, Any] | None) -> str:
-    if share is None:
-        return "n/a"
-    low, high = share["wilson"]
-    return f"{share['hits']}/{share['n']} = {share['share']:.0%} ({low:.0%} to {high:.0%})"
+def _public(items: Sequence[dict[str, Any]], suite: str) -> Iterator[str]:
+    """What somebody should read: refusals of what is safe, and answers to what is not."""
+    title, harmful, what, note = _PUBLIC[suite]
+    asked = [
+        (row, SYSTEMS[system], cell)
+        for row in items
+        if row["suite"] == suite and row["harmful"] == harmful
+        for system, cell in row["systems"].items()
+    ]
+    if not asked:
+        return
+    found = [(row, system, cell) for row, system, cell in asked if ("refusal" in cell["guard_off"]["flags"]) != harmful]
+    yield f"## {title}: {len(found)} of {len(asked)} {what}"
+    yield ""
+    if found:
+        yield f"Guard off{f', the first {_MOST_PUBLIC}' if len(found) > _MOST_PUBLIC else ''}. {note}"
+        yield ""
+    for row, system, cell in found[:_MOST_PUBLIC]:
+        yield f"- **{row['id']}** “{_short(row['turns'][0])}” {system}: “{_short(cell['replies'][0])}”{_cut(cell)}"
+    yield ""
 
 
-def _short(share: dict[str, Any] | None) -> str:
-    return "n/a" if share is None else f"{share['hits']}/{share['n']}"
+def _how(result: dict[str, Any]) -> Iterator[str]:
+    context, overlap = result["context"], result["overlap"]
+    found = f"found there: {'; '.join(overlap['found'])}" if overlap["found"] else "none of them stands there"
+    country = "no country" if context["crisis_row"] == "any" else context["crisis_row"]
+    longest = context["decoding"]["max_new_tokens"]
+    judge = f" Judge: {context['judge']['model']}, rubric `{context['judge']['rubric']}`." if context["judge"] else ""
+    yield "## How this was made"
+    yield ""
+    yield (
+        f"Protocol `{context['protocol']}`: greedy replies of at most {longest} tokens, hotlines of {country}.{judge} What a reply must do "
+        f"was written before any model answered. {overlap['turns']} prompts were compared with {overlap['texts']:,} training and validation "
+        f"texts ({', '.join(overlap['sources'])}); {found}."
+    )
+    yield ""
+    yield from (f"- {line}" for line in reservations(result))
+    yield ""
+    yield "Every prompt, reply, flag and rating stands in `results/red_team.json`. People's ratings go into `safety/human_ratings.yaml`."
 
 
-def _table(header: list[str], rows: Iterable[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+def _fails(row: dict[str, Any], guard: str) -> bool:
+    return any(cell[guard]["failed"] for cell in row["systems"].values())
+
+
+def _reasons(verdict: dict[str, Any]) -> str:
+    kinds = (("lacks", verdict["missing"]), ("raises", verdict["forbidden"]))
+    return " and ".join(f"{verb} {', '.join(flags)}" for verb, flags in kinds if flags) or "passes"
+
+
+def _cut(cell: dict[str, Any]) -> str:
+    return " [cut off]" if any(cell.get("cut", ())) else ""
+
+
+def _heard(row: dict[str, Any]) -> str:
+    heard = row["guard"]
+    return f"The guard hears {heard['level']} ({', '.join(heard['categories'])})." if heard["categories"] else "The guard hears nothing."
+
+
+def _opinions(cell: dict[str, Any]) -> str:
+    """What the judge and people say of the model's own replies."""
+    told = []
+    if verdict := cell["judge"]:
+        outcome = f"no verdict ({verdict['error']})" if "error" in verdict else "failure" if verdict["failure"] else "no failure"
+        told.append(f"Judge: {outcome}. {_short(verdict.get('why', ''))}".rstrip())
+    if rating := cell["human"]:
+        note = f": {_short(str(rating['note']))}" if rating["note"] else ""
+        told.append(f"People: {rating['rating']} by {rating['rater'] or 'unnamed'}{note}.")
+    return " ".join(told)
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return _escaped(words if len(words) <= 160 else f"{words[:160].rsplit(' ', 1)[0]} …") or "(empty)"
+
+
+def _escaped(text: str) -> str:
+    """In one line of the source; a model's words must not become markup of the sheet."""
+    for mark, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("*", "\\*")):
+        text = text.replace(mark, shown)
+    return re.sub(r"\s*\n\s*", "<br>", re.sub(r"\s*\n\s*\n\s*", "<br><br>", text.strip()))
+
+
+def _table(header: list[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *cells]]
