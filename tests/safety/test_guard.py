@@ -3,6 +3,7 @@
 import re
 import time
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -243,6 +244,12 @@ def test_red_is_the_reply_an_earlier_red_comes_first_and_yellow_after() -> None:
     assert guarded("My reply.", hear([red, "I don't know."], "GB")) == f"{message}\n\nMy reply."
     assert guarded("", hear([red, "I don't know."], "GB")) == message
     assert guarded("My reply.", hear(["Hi.", yellow], "GB")) == f"My reply.\n\n{crisis_message(assess(yellow), 'GB')}"
+
+
+def test_what_is_measured_does_not_run_beside_a_chat() -> None:
+    package = Path(guard.__file__).parents[1]
+    files = [path for folder in ("safety", "serving") for path in (package / folder).rglob("*.py")]
+    assert [path for path in files if "warmline.redteam" in path.read_text(encoding="utf-8")] == []
 
 
 def test_a_long_text_is_read_in_a_moment() -> None:
