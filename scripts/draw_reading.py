@@ -15,7 +15,7 @@ from warmline.config import DataConfig
 from warmline.conversation import Split
 from warmline.data.enabled import enabled_sources
 from warmline.data.template import as_messages
-from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
+from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, detect_all
 from warmline.evaluation.errors import usual_words
 
 _SOURCES = ("empathetic_dialogues", "esconv")
@@ -30,7 +30,7 @@ class Flagged(NamedTuple):
     split: Split
     conversation: str
     turn: int
-    exchange: Exchange
+    exchange: ReplyInContext
     evidence: str
 
     @property
@@ -52,7 +52,7 @@ def flagged(folder: str, split: Split, seed: int) -> list[Flagged]:
             messages = as_messages(conversation)
             for turn in range(1, len(messages)):
                 if messages[turn]["role"] == "assistant" and messages[turn - 1]["role"] == "user":
-                    exchange = Exchange(messages[:turn], messages[turn]["content"], usual)
+                    exchange = ReplyInContext(messages[:turn], messages[turn]["content"], usual)
                     for error, finding in detect_all(exchange).items():
                         if finding.evidence is not None:
                             place = f"{seed}/{error}/{source.name}/{conversation.id}/{turn}"

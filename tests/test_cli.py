@@ -16,6 +16,7 @@ from tests.conftest import ConfigFactory
 from tests.tools import metrics
 from warmline import cli
 from warmline.config import dump_config
+from warmline.redteam import suites
 from warmline.runs import RunFolder, read_json
 from warmline.safety import suites
 from warmline.sources.files import sample_dir

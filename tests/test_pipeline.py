@@ -12,9 +12,9 @@ from tests.conftest import ConfigFactory
 from warmline.config import RunConfig, dump_config, load_config
 from warmline.errors import WarmlineError
 from warmline.pipeline import FULL, QUICK, STEPS, Budget, Step, run_steps
+from warmline.redteam import run as redteam
+from warmline.redteam.run import RedTeamOptions
 from warmline.runs import RunFolder, read_json, write_text
-from warmline.safety import redteam
-from warmline.safety.redteam import Options
 
 
 def quiet() -> Console:
@@ -113,7 +113,7 @@ NO_SAFETY_SOURCE = {"data": {"sources": {"safety": {"enabled": False}}}}
 def test_the_red_team_goes_without_a_run_that_the_ablation_has_not(
     budget: Budget, settings: dict[str, Any], reason: str, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Options] = []
+    asked: list[RedTeamOptions] = []
     monkeypatch.setattr(redteam, "red_team", lambda _, options: asked.append(options))
     config = tiny_config(tmp_path, **settings)
     (step,) = (step for step in STEPS if step.name == "redteam")
@@ -124,7 +124,7 @@ def test_the_red_team_goes_without_a_run_that_the_ablation_has_not(
 def test_the_red_team_takes_the_ablations_run_without_the_safety_term(
     tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Options] = []
+    asked: list[RedTeamOptions] = []
     monkeypatch.setattr(redteam, "red_team", lambda _, options: asked.append(options))
     run = RunFolder(tmp_path / "tiny" / "ablation" / "tiny-no-safety-seed13")
     write_text(run.heads_description, "{}")

@@ -26,7 +26,7 @@ from warmline.conversation import SPLITS, Conversation
 from warmline.data.enabled import enabled_sources
 from warmline.data.template import ChatTemplate, Message
 from warmline.plain_yaml import read_yaml
-from warmline.safety.overlap import text_hash
+from warmline.redteam.suites import text_hash
 from warmline.sources.files import sample_dir
 
 VOCABULARY = 8192

@@ -231,16 +231,16 @@ def redteam(
     as_json: AsJson = False,
 ) -> None:
     """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
+    from warmline.redteam.judge import JudgeServer
+    from warmline.redteam.run import RedTeamOptions, red_team
+    from warmline.redteam.summary import red_team_table
     from warmline.runs import RunFolder
-    from warmline.safety.judge import Judge
-    from warmline.safety.redteam import Options, red_team
-    from warmline.safety.view import red_team_table
 
     if (judge_url is None) != (judge_model is None):
         raise WarmlineError("--judge-url and --judge-model go together; give both or neither")
-    judge = Judge(judge_url, judge_model) if judge_url and judge_model else None
+    judge = JudgeServer(judge_url, judge_model) if judge_url and judge_model else None
     console = Console(stderr=as_json)
-    result = red_team(run, Options(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens), console)
+    result = red_team(run, RedTeamOptions(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens))
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -260,8 +260,7 @@ def guard(
     as_json: AsJson = False,
 ) -> None:
     """How well the guard hears risk: recall and false alarms on the suites and on ordinary turns. Needs no run."""
-    from warmline.safety.guard_report import guard_report
-    from warmline.safety.view import guard_table
+    from warmline.redteam.guard_report import guard_report, guard_table
 
     report = guard_report(suite_dir, data_dir)
     if as_json:

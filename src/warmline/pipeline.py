@@ -145,9 +145,9 @@ def _ablate(config: RunConfig, _: RunFolder, budget: Budget) -> object:
 
 
 def _redteam(config: RunConfig, folder: RunFolder, budget: Budget) -> object:
-    from warmline.safety.redteam import Options, red_team
+    from warmline.redteam.run import RedTeamOptions, red_team
 
-    options, found = Options(max_new_tokens=budget.reply_tokens), _without_safety(config, budget)
+    options, found = RedTeamOptions(max_new_tokens=budget.reply_tokens), _without_safety(config, budget)
     return red_team(folder.path, options._replace(without_kl=found) if isinstance(found, Path) else options._replace(why_not=found))
 
 

@@ -3,14 +3,14 @@
 import pytest
 
 from warmline.data.template import Message
-from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, at_risk, detect_all, in_distress, missed_risk
+from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, at_risk, detect_all, in_distress, missed_risk
 from warmline.safety.crisis import fill_slots
 
 
-def exchange(reply: str, *turns: str, usual: tuple[int, int] | None = None) -> Exchange:
+def exchange(reply: str, *turns: str, usual: tuple[int, int] | None = None) -> ReplyInContext:
     """A reply after turns that alternate and end with the user's."""
     roles = ["user" if (len(turns) - at) % 2 else "assistant" for at in range(len(turns))]
-    return Exchange([Message(role=role, content=text) for role, text in zip(roles, turns, strict=True)], reply, usual)
+    return ReplyInContext([Message(role=role, content=text) for role, text in zip(roles, turns, strict=True)], reply, usual)
 
 
 def finding(name: str, *arguments: str, usual: tuple[int, int] | None = None) -> str | None:
@@ -184,11 +184,6 @@ def test_missed_risk(reply: str) -> None:
 )
 def test_met_risk(reply: str) -> None:
     assert finding("missed_risk", reply, "I want to die") is None
-
-
-def test_risk_can_be_judged_by_another_rule() -> None:
-    assert missed_risk(exchange("Nice.", "Goodbye"), risky=lambda text: text == "Goodbye").evidence
-    assert not missed_risk(exchange("Nice.", "I want to die"), risky=lambda text: False).applies
 
 
 def test_a_label_tells_of_danger_that_no_word_does() -> None:

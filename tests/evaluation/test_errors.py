@@ -6,7 +6,7 @@ import pytest
 
 from warmline.conversation import Conversation, Turn
 from warmline.evaluation import compared
-from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
+from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, detect_all
 from warmline.evaluation.errors import WORST, Judged, analyse, count, judge, usual_words, worst
 from warmline.evaluation.qualitative import read_replies
 from warmline.metrics.statistics import paired_difference, wilson
@@ -33,7 +33,7 @@ def test_counts_by_hand(analysed: tuple[RunFolder, dict[str, Any]]) -> None:
         for record in stored[1]:
             usual = tuple(result["context"]["usual_words"][record["source"]])
             for side, flags in flagged.items():
-                found = detect_all(Exchange(record["messages"], record[side], usual, record["danger"]))[error.name]  # type: ignore[arg-type]
+                found = detect_all(ReplyInContext(record["messages"], record[side], usual, record["danger"]))[error.name]  # type: ignore[arg-type]
                 if found.applies:
                     flags.append(found.evidence is not None)
         n = len(flagged["base"])

@@ -8,7 +8,7 @@ import pytest
 from warmline.config import DataConfig
 from warmline.data.enabled import enabled_sources
 from warmline.data.template import as_messages
-from warmline.evaluation.detectors import ERROR_CLASSES, Exchange, detect_all
+from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, detect_all
 from warmline.evaluation.errors import usual_words
 from warmline.evaluation.reading import precision, read_verdicts
 from warmline.metrics.statistics import wilson
@@ -43,5 +43,5 @@ def test_the_detectors_are_those_that_were_read(shared: Path) -> None:
                 for verdict in own:
                     messages = as_messages(conversations[verdict["conversation"]])
                     turn = verdict["turn"]
-                    findings = detect_all(Exchange(messages[:turn], messages[turn]["content"], usual))
+                    findings = detect_all(ReplyInContext(messages[:turn], messages[turn]["content"], usual))
                     assert findings[verdict["class"]].evidence is not None, verdict

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from warmline.config import RunConfig, _all_keys, dump_config, load_config
 from warmline.errors import WarmlineError
 from warmline.plain_yaml import read_yaml
-from warmline.safety.ratings import read_ratings
-from warmline.safety.suites import load_red_team
+from warmline.redteam.ratings import read_ratings
+from warmline.redteam.suites import load_red_team
 
 SECONDS = 5
 MINIMAL = "name: trial\nmodel:\n  name: nano\n"

@@ -19,7 +19,7 @@ from warmline.evaluation.eqbench3.judge import parse_pairwise, parse_rubric
 from warmline.evaluation.eqbench3.suites import sample_suite
 from warmline.evaluation.responders import Answer, CompletionRequest, Endpoint
 from warmline.evaluation.verdict import UnusableAnswerError
-from warmline.safety.judge import CRITERIA, parse_verdict
+from warmline.redteam.judge import CRITERIA, parse_verdict
 
 SUITE = sample_suite()
 FORM = SUITE.forms["role_play"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.safety.plain_words import LOOKALIKES, RISKS
 from warmline.safety.guard import LEVELS, assess
-from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
-from warmline.safety.reading import normalise, readings
+from warmline.safety.normalise import normalise, readings
+from warmline.safety.patterns import IDIOMS, RULES
 
 HUNDREDS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LONGEST_MESSAGE = 20_000
@@ -149,13 +149,12 @@ def reference(text: str) -> str:
     worst = "none"
     for words in readings(text):
         idioms = [match.span() for match in re.finditer("|".join(IDIOMS), words)]
-        for rules in (RULES, BROAD_RULES):
-            for (_, level), patterns in rules.items():
-                for pattern, at in product(patterns, range(len(words))):
-                    match = re.compile(pattern).match(words, at)
-                    if match and not any(start <= match.start() and match.end() <= end for start, end in idioms):
-                        worst = max(worst, level, key=LEVELS.index)
-                        break
+        for _, level, patterns in RULES:
+            for pattern, at in product(patterns, range(len(words))):
+                match = re.compile(pattern).match(words, at)
+                if match and not any(start <= match.start() and match.end() <= end for start, end in idioms):
+                    worst = max(worst, level, key=LEVELS.index)
+                    break
     return worst
 
 

@@ -3,6 +3,7 @@
 import re
 import time
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from tests.safety.plain_words import LOOKALIKES, RISKS
 from warmline.safety import guard
 from warmline.safety.crisis import COUNTRIES, numbers, resources
 from warmline.safety.guard import CATEGORIES, LEVELS, Heard, Risk, assess, assess_turns, crisis_message, guarded, hear
-from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
-from warmline.safety.reading import normalise
+from warmline.safety.normalise import normalise
+from warmline.safety.patterns import IDIOMS, RULES
 
 HEARD = [
     ("I want to kill myself", "red", "self_harm"),
@@ -165,7 +166,7 @@ def test_chatter_around_it_hides_nothing(text: str, before: list[str], after: li
 
 
 def test_a_space_for_a_word_boundary_finds_the_same() -> None:
-    patterns = [*IDIOMS, *(pattern for rules in (RULES, BROAD_RULES) for found in rules.values() for pattern in found)]
+    patterns = [*IDIOMS, *(pattern for _, _, found in RULES for pattern in found)]
     texts = [normalise(text) for text in (*(text for text, _ in RISKS), *(text for text, _, _ in HEARD), *CALM, *LOOKALIKES)]
     for pattern in patterns:
         boundary, space = re.compile(pattern), guard._compiled(pattern)
@@ -185,12 +186,12 @@ def test_the_worst_turn_counts_and_stays() -> None:
 
 
 def test_levels_and_categories_are_those_there_are() -> None:
-    assert {level for rules in (RULES, BROAD_RULES) for _, level in rules} <= set(LEVELS)
-    assert {category for rules in (RULES, BROAD_RULES) for category, _ in rules} == set(CATEGORIES)
+    assert {level for _, level, _ in RULES} <= set(LEVELS)
+    assert {category for category, _, _ in RULES} == set(CATEGORIES)
 
 
 @pytest.mark.parametrize("country", [*COUNTRIES, None])
-@pytest.mark.parametrize("category", sorted({category for rules in (RULES, BROAD_RULES) for category, _ in rules}))
+@pytest.mark.parametrize("category", CATEGORIES)
 def test_every_kind_has_a_message_with_the_countrys_numbers(category: str, country: str | None) -> None:
     message = crisis_message(Risk("red", (category,), ("x",)), country)
     row = resources(country)
@@ -243,6 +244,12 @@ def test_red_is_the_reply_an_earlier_red_comes_first_and_yellow_after() -> None:
     assert guarded("My reply.", hear([red, "I don't know."], "GB")) == f"{message}\n\nMy reply."
     assert guarded("", hear([red, "I don't know."], "GB")) == message
     assert guarded("My reply.", hear(["Hi.", yellow], "GB")) == f"My reply.\n\n{crisis_message(assess(yellow), 'GB')}"
+
+
+def test_what_is_measured_does_not_run_beside_a_chat() -> None:
+    package = Path(guard.__file__).parents[1]
+    files = [path for folder in ("safety", "serving") for path in (package / folder).rglob("*.py")]
+    assert [path for path in files if "warmline.redteam" in path.read_text(encoding="utf-8")] == []
 
 
 def test_a_long_text_is_read_in_a_moment() -> None:

@@ -20,9 +20,9 @@ from tests.serving.conftest import Serve
 from warmline.companion import Companion
 from warmline.data.template import Message
 from warmline.model.backbone import Sampling
+from warmline.redteam.flags import invented_numbers
 from warmline.runs import RunFolder
 from warmline.safety.crisis import COUNTRIES, numbers, resources
-from warmline.safety.flags import invented_numbers
 from warmline.safety.guard import assess, crisis_message
 from warmline.serving import engine as serving_engine
 from warmline.serving import reply as reply_module

@@ -15,7 +15,9 @@ difference and no interval is made from them."""
 BATCH = 32
 
 
-def answer_all(companion: Companion, conversations: Sequence[list[Message]], sampling: Sampling, base: bool = False) -> list[Generated]:
+def answer_all(
+    companion: Companion, conversations: Sequence[list[Message]], sampling: Sampling, base: bool = False, country: str | None = None
+) -> list[Generated]:
     """The next reply of each conversation, in their order; those of like length share a batch, so that little is padded.
 
     Args:
@@ -23,12 +25,13 @@ def answer_all(companion: Companion, conversations: Sequence[list[Message]], sam
         conversations: As for `Companion.replies`.
         sampling: How they are drawn.
         base: Let the untuned base answer.
+        country: As for `Companion.replies`.
     """
     order = sorted(range(len(conversations)), key=lambda at: (sum(len(message["content"]) for message in conversations[at]), at))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     found: dict[int, Generated] = {}
     for batch in watched(batches, f"replies of the {'base' if base else 'tuned model'}"):
-        found.update(zip(batch, companion.replies([conversations[at] for at in batch], sampling, base=base), strict=True))
+        found.update(zip(batch, companion.replies([conversations[at] for at in batch], sampling, country, base=base), strict=True))
     return [found[at] for at in range(len(conversations))]
 
 

@@ -11,7 +11,7 @@ from warmline.config import DataConfig
 from warmline.conversation import Conversation
 from warmline.data.enabled import enabled_sources
 from warmline.evaluation.compared import cut_off, too_many_cut
-from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Exchange, Finding, detect_all
+from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Finding, ReplyInContext, detect_all
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies, read_replies, write_examples
 from warmline.evaluation.reading import precision, read_verdicts
@@ -89,8 +89,8 @@ def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE, longest: i
 def judge(record: dict[str, Any], usual: dict[str, tuple[int, int]]) -> Judged:
     """Run every detector over both replies of a record."""
 
-    def exchange(side: str) -> Exchange:
-        return Exchange(record["messages"], record[side], usual[record["source"]], record["danger"])
+    def exchange(side: str) -> ReplyInContext:
+        return ReplyInContext(record["messages"], record[side], usual[record["source"]], record["danger"])
 
     return Judged(record, {side: detect_all(exchange(side)) for side in _SIDES})
 

@@ -7,6 +7,7 @@ import jinja2
 
 from warmline.lock import writes_run
 from warmline.paths import public_name
+from warmline.redteam.summary import ROWS
 from warmline.reporting import phrases
 from warmline.reporting.facts import Absent, Facts, commands_of, gather, loss_names, shape_errors
 from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
@@ -30,17 +31,6 @@ SECTIONS = (
 )
 """Template, the result that it needs, and its title where that result is absent."""
 
-SAFETY_ROWS = (
-    ("red_team", "failures", "our suite: failures by the flags"),
-    ("red_team", "failures_red", "... on items where danger is near"),
-    ("red_team", "risk_met_with_help_and_people", "risk met with help and people"),
-    ("red_team", "asks_about_safety", "risk met with a question about safety"),
-    ("red_team", "sycophancy_agrees", "sycophancy: agrees"),
-    ("red_team", "alarm_on_benign", "benign talk sent to a hotline"),
-    ("xstest", "over_refusal", "XSTest: safe prompts refused"),
-    ("xstest", "refused_unsafe", "XSTest: unsafe prompts refused"),
-    ("simple_safety_tests", "refused", "SimpleSafetyTests: refused"),
-)
 _EXAMPLE_TURNS = 4
 _AGAIN = Path("again")
 _TITLES = {"evaluation": "evaluation", "eqbench": "EQ-Bench scores", "ablation": "ablations", "examples": "examples",
@@ -137,7 +127,7 @@ def _values(facts: Facts) -> dict[str, Any]:
         "has_sheet": facts.folder.red_team_sheet.is_file(),
         "loss_names": loss_names(facts.heads["labels"]),
         "baseline_names": BASELINES,
-        "safety_rows": SAFETY_ROWS,
+        "safety_rows": ROWS,
         "examples_shown": _EXAMPLE_TURNS,
         "glance": glance(facts),
         "tasks": {name: task for name, task in TASKS.items() if name in facts.heads["labels"]},

@@ -13,8 +13,8 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from warmline.safety.crisis import fill_slots
-from warmline.safety.patterns import BROAD_RULES, IDIOMS, RULES
-from warmline.safety.reading import readings
+from warmline.safety.normalise import readings
+from warmline.safety.patterns import IDIOMS, RULES
 
 Level = Literal["none", "yellow", "red"]
 LEVELS: tuple[Level, ...] = ("none", "yellow", "red")
@@ -41,10 +41,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 _RULES: list[tuple[str, Level, re.Pattern[str]]] = [
-    (category, level, _compiled(pattern))
-    for rules in (RULES, BROAD_RULES)
-    for (category, level), patterns in rules.items()
-    for pattern in patterns
+    (category, level, _compiled(pattern)) for category, level, patterns in RULES for pattern in patterns
 ]
 _IDIOMS = _compiled("|".join(IDIOMS))
 

@@ -1,6 +1,6 @@
 """The guard's word lists: what people say when somebody may be hurt, and what only sounds like it.
 
-Patterns are matched against text as `reading.readings` leaves it: lower case, no apostrophes (`don't` is `dont`), commas and dashes as spaces,
+Patterns are matched against text as `normalise.readings` leaves it: lower case, no apostrophes (`don't` is `dont`), commas and dashes as spaces,
 one space between words. They were written from the safety training conversations, from ordinary training turns of the other sources, and from our own
 heads; no item of SimpleSafetyTests or XSTest was read to write or mend one. Our own red-team suite came from the same hand a little earlier, so
 recall on it flatters (docs/safety.md has the numbers, and what is known to slip through). English only.
@@ -8,10 +8,7 @@ recall on it flatters (docs/safety.md has the numbers, and what is known to slip
 
 from typing import Literal
 
-Rules = dict[tuple[str, Literal["yellow", "red"]], tuple[str, ...]]
-"""By category and level."""
-
-PERSON = (
+_PERSON = (
     r"(?:friend|mate|bestie|brother|sister|mum|mom|mam|dad|mother|father|son|daughter|husband|wife|partner|boyfriend|girlfriend|bf|gf|"
     r"roommate|flatmate|housemate|coworker|co worker|colleague|cousin|uncle|aunt|auntie|nan|nana|nani|gran|grandma|grandad|grandpa|"
     r"grandmother|grandfather|neighbou?r|student|teacher|kid|child|boy|girl|guy|man|woman|ex|boss|manager|stepdad|stepmum|stepmom|"
@@ -32,9 +29,14 @@ _MANY = (
     r"(?:\d{2,}|ten|twelve|fifteen|twenty|thirty|forty|fifty|a lot of|lots of|a load of|loads of|a bunch of|a handful of|handfuls of|all|"
     r"all of|too many|a whole (?:box|bottle|pack) of|the whole (?:box|bottle|pack)(?: of)?)"
 )
+_KIN = (
+    r"(?:mum|mom|mam|dad|mother|father|son|daughter|husband|wife|partner|boyfriend|girlfriend|bf|gf|brother|sister|stepdad|stepmum|stepmom|"
+    r"uncle|aunt|cousin|ex|boss|carer|roommate|flatmate|grandad|grandma|nan|kids|baby|little one|toddler|child)"
+)
+_SAYS = r"(?:said|says|saying|told|tells|keeps saying|threatened|threatens|threatening|texted|wrote|posted|joked|jokes)"
 
-RULES: Rules = {
-    ("self_harm", "red"): (
+RULES: tuple[tuple[str, Literal["yellow", "red"], tuple[str, ...]], ...] = (
+    ("self_harm", "red", (
         r"\b(?:(?:kill|killing|unalive|hang|hanging|drown|shoot|shooting) my ?self\b(?! (?:in (?:booze|work|the foot)|laughing|a bit|out))|(?:to|gonna|might|just) off my ?self\b)",
         r"\bkms\b",
         r"\b(?:end|ending|take|taking) my (?:own )?life\b",
@@ -59,8 +61,8 @@ RULES: Rules = {
         r"\b(?:got|have) everything i need to do it\b",
         r"\bnow i have a date\b",
         r"\b(?:bridge|overpass|rope|tracks|roof|ledge)(?: \w+)? keeps? (?:looking at|calling|staring at) me\b",
-    ),
-    ("self_harm", "yellow"): (
+    )),
+    ("self_harm", "yellow", (
         r"\b(?:cut|cutting|hurt|hurting|harm|harming|burn|burning|starve) my ?self\b",
         r"\b(?:cut|hurt|harm(?:ed)?|burn(?:ed|t)?) my ?self\b[^.?!]{0,40}\bon purpose\b",
         r"\bburn(?:ed|t) my ?self (?:again|with (?:a |the |my )?(?:lighter|cigarettes?|matches|iron))\b",
@@ -98,8 +100,8 @@ RULES: Rules = {
         r"\bhurt my ?self\b",
         r"\bready to die\b",
         r"\bshut for a second\b|\beyes (?:shut|closed)\b[^.?!]{0,30}\bdriv|\bdriv\w+\b[^.?!]{0,40}\beyes (?:shut|closed)\b",
-    ),
-    ("method_seeking", "red"): (
+    )),
+    ("method_seeking", "red", (
         r"\b(?:least|most|more|less) (?:painful|painless|peaceful|quick|effective|reliable) (?:way|method|death)\b[^.?!]{0,30}\b(?:die|go|kill|suicide|end)\b",
         r"\b(?:painless|peaceful|quick|easiest|easy|best|fastest|surest|quickest)(?: \w+)? (?:ways?|methods?) (?:to|of|for)\b[^.?!]{0,25}\b(?:die|dying|suicide|kill(?:ing)? my ?self|hurt(?:ing)? my ?self|harm(?:ing)? my ?self|end(?:ing)? (?:it|my life))\b",
         r"\bhow (?:many|much)\b[^.?!]{0,40}\b(?:(?<!have )to die|to kill (?:me|my ?self|you|yourself|someone|a person|an adult)|would kill (?:me|you|someone|her|him|a person)|lethal|fatal|to overdose|to od)\b",
@@ -107,30 +109,30 @@ RULES: Rules = {
         r"\bwhat floor\b|\bhow high (?:do|does|would|should)\b[^.?!]{0,30}\b(?:jump|fall)\b",
         r"\bhow (?:to|do i|can i|would i|should i|do you|does one) (?:\w+ )?(?:hang|cut|kill|overdose|hurt|harm|burn|starve)(?:ing)? (?:my ?self|yourself|oneself)\b",
         r"\b(?:ways|methods) (?:to die|of suicide|to commit suicide)\b",
-    ),
-    ("third_party", "red"): (
-        r"\b" + PERSON + r"\b[^.?!]{0,70}\b(?:kill|killing|hang|hanging|shoot|unalive) " + _THEM,
-        r"\b(?:" + PERSON + r" (?:has |just |has just )|(?:hes|shes) (?:just )?)(?:hanged|hung|shot|killed|stabbed|poisoned) " + _THEM,
-        r"\b" + PERSON + r"\b[^.?!]{0,70}\b(?:end|ending|take|taking) (?:his|her|their) (?:own )?li(?:fe|ves)\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,50}\b(?:took|taken|swallowed|taking)\b[^.?!]{0,20}\b" + _MANY + r"(?: \w+)? " + _PILLS,
+    )),
+    ("third_party", "red", (
+        r"\b" + _PERSON + r"\b[^.?!]{0,70}\b(?:kill|killing|hang|hanging|shoot|unalive) " + _THEM,
+        r"\b(?:" + _PERSON + r" (?:has |just |has just )|(?:hes|shes) (?:just )?)(?:hanged|hung|shot|killed|stabbed|poisoned) " + _THEM,
+        r"\b" + _PERSON + r"\b[^.?!]{0,70}\b(?:end|ending|take|taking) (?:his|her|their) (?:own )?li(?:fe|ves)\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,50}\b(?:took|taken|swallowed|taking)\b[^.?!]{0,20}\b" + _MANY + r"(?: \w+)? " + _PILLS,
         r"\b(?:post|posted|posts|text|texted|texts|sent|wrote|left|messaged)\b[^.?!]{0,30}\b(?:goodbye everyone|goodbye im sorry|love you always|dont be mad|im sorry for everything|suicide note)\b",
         r"\b(?:with|has|got|holding) (?:his|her|their|a|the) gun\b[^.?!]{0,60}\b(?:better|without|end|tired|over)\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\bgone by \w+ and\b[^.?!]{0,20}\bknows how\b",
-    ),
-    ("third_party", "yellow"): (
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\b(?:wants?|wanted|wanting|wishes) to die\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\b(?:is|was|are|seems?|been|feels?|feeling|sounds?|hes|shes) (?:\w+ )?suicidal\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\b(?:attempt(?:ed|s)?|thinking (?:about|of)|talk(?:s|ing)? about|threaten(?:s|ed|ing)?) (?:suicide|killing|dying|ending)\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\b(?:doesnt|dont|didnt) (?:want to|wanna) (?:live|be here|be alive|be around|go on|wake up)\b",
-        r"\b(?:" + PERSON + r")\b[^.?!]{0,60}\b(?:no|any) (?:reason|point) (?:to|in) (?:live|living|go on|going on|be alive)\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\b(?:cut|cuts|cutting|hurt|hurts|hurting|harm|harms|harming|burning) " + _THEM,
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\bgone by \w+ and\b[^.?!]{0,20}\bknows how\b",
+    )),
+    ("third_party", "yellow", (
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\b(?:wants?|wanted|wanting|wishes) to die\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\b(?:is|was|are|seems?|been|feels?|feeling|sounds?|hes|shes) (?:\w+ )?suicidal\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\b(?:attempt(?:ed|s)?|thinking (?:about|of)|talk(?:s|ing)? about|threaten(?:s|ed|ing)?) (?:suicide|killing|dying|ending)\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\b(?:doesnt|dont|didnt) (?:want to|wanna) (?:live|be here|be alive|be around|go on|wake up)\b",
+        r"\b(?:" + _PERSON + r")\b[^.?!]{0,60}\b(?:no|any) (?:reason|point) (?:to|in) (?:live|living|go on|going on|be alive)\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\b(?:cut|cuts|cutting|hurt|hurts|hurting|harm|harms|harming|burning) " + _THEM,
         r"\bcuts? (?:all )?(?:up|on|over|down)\b[^.?!]{0,20}\b(?:his|her|their|my \w+s) (?:arms?|wrists?|legs?|thighs?)\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,60}\bbetter off without (?:him|her|them)\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,60}\bbetter off without (?:him|her|them)\b",
         r"\b(?:searching|searched|googling|googled|search)\b[^?!]{0,30}\bways to die\b",
         r"\blogging off for good\b|\bquick way out\b",
         r"\bsits? in (?:the|his|her) car in the garage\b",
-    ),
-    ("violence", "red"): (
+    )),
+    ("violence", "red", (
         r"(?<!dont )(?<!didnt )(?<!never )(?<!not )\b(?:want to|wanna|going to|gonna|need to|plan to|planning to|ready to|about to|intend to) (?:\w+ )?(?:kill|stab|shoot|strangle|poison|murder|attack|choke|hurt)(?: the \w+ out of)? " + _TARGET + r"(?! (?:feelings|with kindness|if i (?:break|leave|say|tell)))",
         r"\b(?:ill|im|i will) (?:kill|stab|shoot|strangle|murder|poison) " + _TARGET,
         r"\bhow (?:to|do i|can i|could i|would i|should i|do you|can you)\b[^.?!]{0,30}\b(?:kill|poison|stab|murder|strangle|shoot|attack|beat up|hurt|drug|kidnap|torture|stalk) (?:\w+ )?" + _TARGET,
@@ -143,8 +145,8 @@ RULES: Rules = {
         r"\bif (?:he|i|she) cant have \w+,? (?:nobody|no ?one) (?:will|can|else)",
         r"\bwhen he gets out and ill be there\b",
         r"\b(?:should|could) (?:just )?give (?:her|him|the baby) back\b",
-    ),
-    ("violence", "yellow"): (
+    )),
+    ("violence", "yellow", (
         r"\b(?:make|making) (?:him|her|them|my ex) (?:pay for|suffer|regret|bleed)\b",
         r"\b(?:revenge|get back at|getting back at|payback)\b[^.?!]{0,40}\b(?:plan|help|how|ideas?|on|for|him|her|them|my)\b",
         r"\b(?:fantasi[sz]\w*|dream\w*|picturing|thought|thoughts|think(?:ing)?)\b[^.?!]{0,30}\b(?:killing|poisoning|stabbing|shooting|strangling|hurting|shaking|dropping|smothering|hitting|drowning) (?:him|her|them|the|my)\b",
@@ -153,8 +155,8 @@ RULES: Rules = {
         r"\bi (?:just )?(?:slapped|hit|punched|choked|shook|grabbed|kicked|smacked) (?:my )?(?:him|her|mum|mums|mom|dad|son|daughter|wife|husband|partner|girlfriend|boyfriend|kid|child|baby|the (?:baby|kid|kids|child)|\w+ by the (?:arm|neck|throat|hair))\b(?! out)",
         r"\bfollowed (?:him|her|them) (?:all the way )?(?:home|to (?:his|her|their))\b",
         r"\b(?:post|leak|share|send|posting|leaking)\b[^.?!]{0,15}\b(?:pics|pictures|nudes|photos|videos?)\b[^.?!]{0,25}\b(?:sent me|deserves?|ex|revenge|of her|of him)\b",
-    ),
-    ("abuse", "red"): (
+    )),
+    ("abuse", "red", (
         r"\b(?:he|she|they|husband|wife|boyfriend|girlfriend|bf|gf|partner|dad|mum|mom|father|mother|stepdad|stepfather|brother|ex|boss|uncle)(?: \w+)? (?:hit|hits|hitting|punched|punches|chokes?|choked|strangled|kicks|kicked(?! (?:me|us) out)|slaps?|slapped|beats|burnt|burned|raped|rapes|assaulted|stabbed|threatened to kill|pulled a (?:knife|gun) on) (?:me|us|my (?:mum|mom|sister|brother|kids?|son|daughter))\b(?! out| to (?:it|the))",
         r"\bbeat(?:s|ing)? (?:me|us|her|him|my (?:mum|mom)) up\b",
         r"\bhands? (?:round|around|on) my (?:neck|throat)\b",
@@ -164,8 +166,8 @@ RULES: Rules = {
         r"\b(?:he|she|they|patch|husband|wife|partner|boyfriend|girlfriend)\b[^.?!]{0,30}\b(?:broke|fractured|split|blacked) my (?:wrist|arm|nose|lip|ribs?|jaw|eye)\b",
         r"\b(?:stepdad|dad|father|mum|mom|mother|stepmum) (?:split|broke|hit|beat|burnt|punched) (?:his|her|my)\b",
         r"\bkeeps? my (?:passport|papers)\b",
-    ),
-    ("abuse", "yellow"): (
+    )),
+    ("abuse", "yellow", (
         r"\b(?:he|she|they|son|daughter|husband|wife|boyfriend|girlfriend|partner)(?: \w+)? (?:reads?|checks?|tracks?|has|takes?|keeps?|controls?|collects?) (?:all )?my (?:messages|phone|passwords?|wages|money|pension|location|bank)\b",
         r"\b(?:he|she|they)(?: \w+)? (?:throws?|threw) (?:plates?|things|stuff|objects|furniture|a \w+|(?:his|her) \w+) at me\b",
         r"\b(?:he|she|they|husband|boyfriend|partner|madam) (?:wont|doesnt|never|not) (?:let|allow)s? me (?:to )?(?:leave|out|see my|go out|have money)\b",
@@ -174,14 +176,14 @@ RULES: Rules = {
         r"\bmy (?:uncle|stepdad|coach|cousin|grandad|priest|teacher) when i was (?:\w+|\d+)\b",
         r"\bgrab\w* (?:me|my arm|my wrist|my hair)\b[^.?!]{0,30}\b(?:marks|bruis\w+|hurt)\b",
         r"\bmy (?:\w+ )?ribs\b[^.?!]{0,20}\bheal",
-    ),
-    ("child_safety", "red"): (
+    )),
+    ("child_safety", "red", (
         r"\b(?:wants|asked|asks|asking|told|makes|made|making|wanted|keeps asking)(?: me)?(?: to| for)?(?: send)?\b[^.?!]{0,20}\b(?:nudes?|pics without|naked pics?|pictures without|dirty pics?|pics of my (?:body|chest))",
         r"\b(?:im|i am) (?:9|10|11|12|13|14|15|nine|ten|eleven|twelve|thirteen|fourteen|fifteen)\b[^?!]{0,60}\b(?:man|older|adult|hes \d\d|grown)\b",
         r"\bgroom(?:ing)? (?:a |an )?(?:\w+ )?(?:child|kid|girl|boy|minor|teen|children|kids)\b",
         r"\b(?:how|write|show|give|where|describe|tips|find|share|send|want|create)\b[^.?!]{0,30}\b(?:sex|sexual|nude|nudes|naked|porn|erotic|seduce|molest)\w*\b[^.?!]{0,40}\b(?:child|children|minor|minors|underage|kids?|preteen|little (?:girl|boy)|\d{1,2} ?(?:year old|yo))\b",
-    ),
-    ("medical_emergency", "red"): (
+    )),
+    ("medical_emergency", "red", (
         r"\b(?:crushing|tight|tightness|pressure|stabbing|sharp)\b[^.?!]{0,15}\b(?:chest|my heart)\b|\bchest (?:pains?|is tight|feels tight|tightness)\b|\btight chest\b",
         r"\b(?:left )?arms?(?:s)? (?:has |is |feels? |have )?(?:gone )?(?:heavy|numb)\b",
         r"\b(?:face|mouth)(?:s)? (?:has |is )?(?:dropp?(?:ed|ing|s)|droop\w*)\b|\bslurr(?:ed|ing) (?:his|her|my|their|speech|words)\b|\btalks? like drunk\b",
@@ -203,8 +205,8 @@ RULES: Rules = {
         r"\brash\b[^?!]{0,50}\b(?:mouth|sores|lips)\b",
         r"\bsnoring weird\b",
         r"\bcramp and i can hardly stand\b",
-    ),
-    ("eating_disorder", "yellow"): (
+    )),
+    ("eating_disorder", "yellow", (
         r"\b(?:throw|throwing|threw|thrown|puke|puking|chuck) up (?:after|my (?:food|dinner|meals?|lunch)|everything i eat)\b",
         r"\b(?:make|making|made) my ?self (?:sick|throw up|vomit|puke)\b",
         r"\b(?:i (?:\w+ )?purged?|binge and purge|purging (?:after|again|my|every)|starv(?:e|ing|ed) my ?self|anorexi\w+|bulimi\w+)\b",
@@ -214,31 +216,23 @@ RULES: Rules = {
         r"\b(?:make|stop|ignore|kill|suppress)\b[^.?!]{0,8}\bhunger\b",
         r"\b(?:to eat|eating|eat) under\b|\bi want to be the (?:lightest|thinnest|skinniest)\b|\bweigh every gram\b|\bnobody asks why im not eating\b",
         r"\bi know she meant fat\b|\bso fat\b[^.?!]{0,20}\b(?:dont deserve|stop eating|disgusting)\b",
-    ),
-    ("psychosis", "red"): (
+    )),
+    ("psychosis", "red", (
         r"\bvoices?\b[^.?!]{0,30}\b(?:tell|telling|say|saying|told|want)\b[^.?!]{0,40}\b(?:kill|hurt|jump|die|do it|window)\b",
         r"\b(?:they|it) keeps? (?:saying|telling me to) (?:go|jump|do it|kill|hurt)\b|\b(?:isnt|not|aint) mine they changed\b",
         r"\bputs? something in (?:the|my) (?:food|water|tea|drink)\b|\bpoison(?:ing|ed)? my (?:food|water)\b",
         r"\b(?:theyre|they are) (?:going to|gonna) make their move\b",
-    ),
-    ("psychosis", "yellow"): (
+    )),
+    ("psychosis", "yellow", (
         r"\b(?:hear|hearing) (?:the |these )?voices\b|\bvoices in my head\b",
         r"\b(?:reading|hear|hearing|broadcasting|steal\w*|(?:phone|they|people|tv|neighbours) (?:can |could )?read) (?:my|his|her|their) (?:thoughts|mind)\b",
         r"\bsending me (?:secret |hidden )?messages (?:through|via|in|on)\b|\b(?:implanted?|chip) (?:in|into|a chip in) (?:my|me|his|her)\b",
         r"\b(?:see|seeing|saw)\b[^.?!]{0,40}\b(?:who|that|which) (?:arent|isnt|werent|wasnt) there\b|\bchildren in my garden at night\b",
         r"\b(?:say )?i(?:ve| have)? been chosen\b|\bif i pass ill be contacted\b|\bputting my initials\b",
         r"\bsame (?:grey|gray|black|white|blue|red) (?:van|car)\b[^?!]{0,60}\b(?:outside|following)\b",
-    ),
-}  # fmt: skip
-
-_KIN = (
-    r"(?:mum|mom|mam|dad|mother|father|son|daughter|husband|wife|partner|boyfriend|girlfriend|bf|gf|brother|sister|stepdad|stepmum|stepmom|"
-    r"uncle|aunt|cousin|ex|boss|carer|roommate|flatmate|grandad|grandma|nan|kids|baby|little one|toddler|child)"
-)
-_SAYS = r"(?:said|says|saying|told|tells|keeps saying|threatened|threatens|threatening|texted|wrote|posted|joked|jokes)"
-
-BROAD_RULES: Rules = {
-    ("self_harm", "yellow"): (
+    )),
+    # Concepts rather than sentences.
+    ("self_harm", "yellow", (
         r"\bsuicid\w+\b",
         r"\bi (?:should|would rather|d rather|deserve to|tried to|want to|just want to|hope to|need to) (?:just )?(?:die|be dead|end it|not exist|never wake|jump (?:off|from|over|in front))\b",
         r"\b(?:when|once|after|if) (?:im|i am|ive|i) (?:gone|dead|not here|no longer here|die|died)\b(?! (?:to|from|for|home|out|on|back|away))",
@@ -271,20 +265,20 @@ BROAD_RULES: Rules = {
         r"\b(?:wrote|written|updated|finished|made|sorted|redid) my will\b|\bmy affairs\b|\blife insurance\b[^.?!]{0,40}\b(?:dead|die|kids|worth more|pay|cover)\b|\bworth more dead\b",
         r"\b(?:wish|wishing|hoping|praying|hope|dream\w*) (?:that )?(?:a (?:car|truck|bus|lorry)|something|god|the plane|cancer|someone) (?:would|will|could)? ?(?:just )?(?:hit|take|kill|crash\w*|end)s? (?:me|it)\b|\b(?:car|truck|bus|lorry|train) (?:would|could) (?:just )?hit me\b",
         r"\b(?:swerve|crash|steer|drive)(?:d|ing)?\b[^.?!]{0,25}\b(?:into (?:a|the|that|on?coming)|off the (?:road|bridge|cliff))\b[^.?!]{0,30}",
-    ),
-    ("third_party", "yellow"): (
+    )),
+    ("third_party", "yellow", (
         r"\b(?:worried|scared|afraid|terrified|think|thinks?|convinced)\b[^.?!]{0,20}\b(?:he|she|they|hes|shes|theyre|" + _KIN + r"|friend|mate)\b[^.?!]{0,8}\b(?:might|will|ll|going to|gonna|could|may) (?:do something|hurt (?:him|her|them)sel|harm (?:him|her|them)sel|kill (?:him|her|them)sel|end (?:it|his|her|their)|try (?:it|again|something)|take (?:his|her|their) (?:own|life))",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)\b[^.?!]{0,30}\b" + _SAYS + r"\b[^.?!]{0,40}\b(?:wont be (?:here|around)|not be (?:here|around)|be gone|better off (?:dead|without)|end it|wants out|die|dead|jump|miss (?:him|her|them|me)|wake up|done with life|cant go on|goodbye|no point)\b",
         r"\b(?:his|her|their|my \w+s) (?:scars|cuts|wrists|suicide|overdose|goodbye|note)\b",
         r"\b(?:found|saw|seen|noticed|discovered)\b[^.?!]{0,30}\b(?:a note|razors?|blades?|rope|pills|cuts|scars|blood|search history|burns)\b[^.?!]{0,40}\b(?:his|her|their|he|she|they|daughter|son|brother|sister|friend|room|arms?|bag|pillow|drawer|bed)\b",
-        r"\b" + PERSON + r"\b[^.?!]{0,40}\b(?:gave|giving|given|gives) away (?:his|her|their|all)\b",
+        r"\b" + _PERSON + r"\b[^.?!]{0,40}\b(?:gave|giving|given|gives) away (?:his|her|their|all)\b",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)\b[^.?!]{0,40}\b(?:on|off) (?:the|a) (?:bridge|roof|ledge|balcony|tracks|cliff)\b",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)(?:s| is| has| was)?\b[^.?!]{0,25}\b(?:locked (?:himself|herself|themselves|themself)|not (?:answering|picking up|replying)|wont (?:answer|pick up|open)|isnt (?:answering|picking up|replying))\b[^?!]{0,80}\b(?:note|pills|goodbye|sorry|knife|gun|scared|worried|last (?:text|message)|weird)\b",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)\b[^.?!]{0,40}\b(?:has|got|bought|keeps|hid|took) (?:a |his |her |the |dads )?(?:gun|rifle|pistol|rope|shotgun)\b",
         r"\b(?:he|she|they|" + _KIN + r"|friend|mate)\b[^.?!]{0,30}\b(?:stopped|quit|wont|not|refuses?|refusing|doesnt)(?: to)? (?:eat|eating|drink|drinking|taking (?:his|her|their) (?:meds|insulin|pills))\b",
         r"\b(?:tried|trying|attempt\w*) to (?:kill|hang(?! (?:on|out|up|in))|drown|end|overdose)\b",
-    ),
-    ("violence", "yellow"): (
+    )),
+    ("violence", "yellow", (
         r"\b(?:i|id|ill|im|ive)\b[^.?!]{0,25}\b(?:swear|gonna|going to|want to|wanna|could|feel like|urge to|tempted to|ready to|about to|thinking (?:about|of)|plan\w* (?:to|on)|keep imagining|imagine|fantasi\w+|dream\w* of)\b[^.?!]{0,20}\b(?:kill|killing|hurt|hurting|stab|stabbing|shoot|shooting|strangl\w+|smash\w*|punch\w*|poison\w*|attack\w*|beat\w*|burn\w*|hit|hitting|shak\w+|smother\w*|run|running)\b[^.?!]{0,12}\b(?:him|her|them|people|someone|somebody|everyone|over|my " + _KIN + r"|the (?:baby|kids?|dog|cat)|his|their)\b(?! (?:feelings|at (?:chess|the game|tennis)))",
         r"\b(?:know|found out|got|have) (?:where|his address|her address|their address)\b[^.?!]{0,12}\b(?:he|she|they)? ?(?:lives?|works?|parks?|sleeps?|address)\b[^?!]{0,60}\b(?:pay|sorry|wait\w*|tonight|knife|bat|gun|visit|regret|see what|hurt)\b",
         r"\b(?:he|she|they|hes|shes|theyre) (?:deserves?|needs?|ought|has|have) to (?:die|suffer|be (?:dead|killed|hurt|punished)|pay for|bleed|feel (?:pain|it))\b",
@@ -299,8 +293,8 @@ BROAD_RULES: Rules = {
         r"\b(?:slash|cut|loosen)(?:ed|ing)?\b[^.?!]{0,12}\b(?:tyres|tires|brakes)\b|\bset fire to\b[^.?!]{0,15}\b(?:his|her|their|the)\b|\bburn (?:down )?(?:his|her|their) (?:house|car|stuff|place)\b|\brun (?:him|her|them) over\b",
         r"\b(?:guns?|knife|weapons?|machete)\b[^.?!]{0,30}\b(?:school|work|him|her|them|tomorrow|monday|locker|backpack|bag)\b",
         r"\b(?:spread|post|leak|share|send|upload)\w*\b[^.?!]{0,20}\b(?:nudes?|naked|private (?:pics|photos|pictures|videos?)|sex tape|intimate)\b",
-    ),
-    ("abuse", "yellow"): (
+    )),
+    ("abuse", "yellow", (
         r"\b(?:he|she|they|hes|shes|" + _KIN + r")(?: \w+){0,3} (?:hits?|hurts?|shoves?|shoved|pushes|pushed|grabs?|grabbed|kicks?|chokes?|slaps?|punches|threatens?|threatened|spits?|spat|pins?|pinned|drags?|dragged|locks?|locked|follows?|stalks?|stalking|controls?|forces?|forced|beats|burns|bit|bites|shakes|hitting|shaking|choking|hurting|threatening) (?:me|us|the kids|my (?:mum|mom|sister|brother|kids|son|daughter))\b(?! (?:up about|laughing|of (?:the|a|my)|to (?:work|be|do better)|feelings|out of))",
         r"\b(?:forced|forces|made|makes|pressured|pressures|guilts?|tricked) me (?:to |into )?(?:have sex|having sex|sex|sleep with|do (?:things|stuff)|touch|undress|kiss|watch)\b|\bi (?:said|kept saying|told him) (?:no|stop)\b[^?!]{0,30}\b(?:he|she|they|anyway|didnt stop|kept)\b",
         r"\b(?:bruises?|bruised|black eye|marks on (?:my|his|her)|split lip|broken (?:ribs?|wrist|arm|nose|finger)|busted lip)\b[^?!]{0,60}\b(?:he|she|him|her|husband|wife|partner|boyfriend|girlfriend|dad|stepdad|mum|long sleeves|makeup|make up|fell|door|hide|cover)\b|\b(?:he|she|dad|stepdad|husband|boyfriend|partner)\b[^.?!]{0,40}\b(?:bruises?|black eye|split lip|broken rib)\b",
@@ -312,8 +306,8 @@ BROAD_RULES: Rules = {
         r"\b(?:stepdad|step dad|mums boyfriend|moms boyfriend|uncle|coach|teacher|pastor|priest|cousin|boss|landlord)\b[^.?!]{0,40}\b(?:comes into my|came into my|in my (?:room|bed)|touch\w*|secret|alone with|hits|hit|hurt\w*|kissed|pics|pictures|undress\w*|watches me)\b",
         r"\b(?:forced|forcing|force|made|making|make) (?:me |her |him )?(?:to )?(?:marry|get married)\b|\b(?:airtag|gps|tracker|hidden camera)\b[^.?!]{0,30}\b(?:my|me)\b|\blocked (?:me )?(?:in|out|inside|in the) (?:the |my |a )?(?:room|house|bathroom|bedroom|basement|flat)\b",
         r"\b(?:hits|hit|beats|hurts|slaps|hitting|beating) (?:my|the) (?:mum|mom|kids?|sister|brother|baby|dog)\b|\bdad (?:drinks|is drunk|gets drunk|was drunk)\b[^.?!]{0,40}",
-    ),
-    ("eating_disorder", "yellow"): (
+    )),
+    ("eating_disorder", "yellow", (
         r"\b(?:skip|skipped|skipping|skips) (?:all |my |most )?(?:meals?|lunch|dinner|breakfast|food)\b[^?!]{0,60}\b(?:weight|fat|thin|skinny|proud|strong|control|days|again|lose|feel|kg|pounds|calories)\b",
         r"\b(?:fast|fasting|fasted|without food|no food|not eaten|nothing but (?:water|coffee|gum))\b[^.?!]{0,20}\b(?:\d+|two|three|four|five|six|seven) (?:days?|hours|weeks?)\b",
         r"\b\d{2,4} ?(?:calories|cals|kcal|cal)\b[^.?!]{0,40}\b(?:today|a day|per day|max|only|limit|all day|is too|enough|under|too much)\b|\b(?:count|counting|restrict\w*) (?:every )?(?:calories?|intake|food)\b",
@@ -324,8 +318,8 @@ BROAD_RULES: Rules = {
         r"\b(?:periods?) (?:has |have )?(?:stopped|gone|hasnt|havent|disappeared)\b[^?!]{0,60}\b(?:weight|eat\w*|thin|coach|run\w*|diet)\b|\bhair (?:is )?falling out\b[^?!]{0,40}\b(?:eat\w*|weight|diet)\b",
         r"\b(?:disgusting|gross|huge|fat|pig|whale)\b[^.?!]{0,25}\b(?:eat|ate|eating|food|body|mirror|stomach|thighs)\b[^.?!]{0,20}\b(?:stop|never|hate|again|punish|run|gym)\b|\b(?:ana|mia|the eating disorder|my eating disorder|my ed)\b(?= (?:is|says|tells|voice|wins|came|back|again))",
         r"\bpunish\w* (?:myself )?(?:for eating|with (?:exercise|running))\b|\b(?:burn|burned|run|ran|walk|exercise)\b[^.?!]{0,25}\b(?:off (?:everything|what|the|dinner|lunch|every)|every calorie|until i (?:faint|collapse))\b",
-    ),
-    ("psychosis", "yellow"): (
+    )),
+    ("psychosis", "yellow", (
         r"\b(?:the |a |these |those |his |her )?voices? (?:is|are|say|says|said|tell|tells|told|want|wont|keep|keeps|in|get|got|came|come)\b[^.?!]{0,30}\b(?:me|my|stop|back|louder|head|do|again)\b",
         r"\b(?:they|someone|people|neighbou?rs?|government|fbi|cia|police|everyone|he|she)(?: are|re| is|s)? (?:\w+ )?(?:watching|spying on|following|listening to|tracking|after|filming|recording|poisoning|controlling|reading|monitoring|coming for|out to get|plotting against)(?: me| us| my| him| her)\b",
         r"\b(?:cameras?|microphones?|bugs?|chips?|wires?|transmitters?)\b[^.?!]{0,20}\b(?:in (?:the|my|his|her) (?:walls?|house|flat|head|teeth|tooth|room|smoke|ceiling|arm|brain|food|light)|hidden|everywhere)\b",
@@ -335,8 +329,8 @@ BROAD_RULES: Rules = {
         r"\b(?:havent|not|hasnt|without|no) (?:slept|sleep|sleeping|needed sleep)\b[^.?!]{0,20}\b(?:for |in )?(?:\d|two|three|four|five|six|seven|days|nights|a week)\b[^?!]{0,100}\b(?:amazing|brilliant|genius|energy|ideas|special|voices?|seeing|watching|never felt|dont need|power\w*|messages?)\b",
         r"\b(?:see|seeing|saw|sees) (?:things|people|figures?|shadows?|faces?|bugs|insects|a man|a woman|demons?)\b[^.?!]{0,30}\b(?:not there|arent|isnt|corner|nobody else|no one else|walls?|disappear|that others)\b|\bhallucinat\w+\b|\bparanoi[ad]\b[^.?!]{0,40}\b(?:watch\w*|follow\w*|camera|real|food|phone)\b",
         r"\b(?:thoughts?|mind|brain)\b[^.?!]{0,20}\b(?:being (?:read|stolen|controlled|broadcast\w*|put)|arent mine|not my own|inserted|beamed|hear my)\b|\b(?:everyone|people|they) can hear (?:my|what i)\b",
-    ),
-    ("medical_emergency", "red"): (
+    )),
+    ("medical_emergency", "red", (
         r"\bchests?\b[^.?!]{0,25}\b(?:hurts?|hurting|pains?|pressure|squeez\w+|heavy|crush\w*|burn\w*|elephant|tight\w*)\b|\b(?:pains?|pressure|squeez\w+|tightness) (?:in|on|across) (?:my|his|her|the) (?:\w+ )?chest\b",
         r"\b(?:arm|jaw|face|leg|side|hand)s?\b[^.?!]{0,15}\b(?:numb|tingl\w+|weak|paraly[sz]ed|droop\w*|wont move|cant move|cant lift|cant feel)\b|\b(?:cant|cannot|couldnt) (?:lift|move|feel) (?:my|his|her) (?:\w+ )?(?:arm|leg|face|side|hand|legs)\b",
         r"\b(?:short|out) of breath\b|\b(?:struggl\w+|hard|difficult\w*|trouble|gasping|fighting) (?:to |for )?(?:breath\w*|air)\b|\bbreathing (?:is |has )?(?:fast|weird|shallow|hard|noisy|funny|stopped)\b|\bwheez\w+\b[^.?!]{0,30}\b(?:cant|wont|inhaler|worse|lips)\b|\blips (?:are |is |look |went |gone )?(?:blue|grey|gray|purple)\b",
@@ -359,9 +353,10 @@ BROAD_RULES: Rules = {
         r"\b(?:calf|leg)\b[^.?!]{0,30}\b(?:swollen|hot|red|clot)\b[^?!]{0,60}\b(?:pain|breath\w*|flight|chest|hurts)\b|\b(?:testicle|ball)s?\b[^.?!]{0,20}\b(?:pain|swollen|hurts?|agony|twisted)\b|\b(?:stiff neck|rigid (?:belly|stomach)|appendi\w+)\b|\b(?:lower right|right side)\b[^.?!]{0,25}\b(?:pain|agony|hurts)\b",
         r"\bheart(?:s|beat)?\b[^.?!]{0,15}\b(?:racing|pounding|skipping|irregular|fluttery|fluttering|stopp\w+|weird)\b[^?!]{0,50}\b(?:faint\w*|dizzy|pass\w* out|chest|breath\w*|hours|days|eat\w*|vomit\w*|pills|caffeine|grey|sweat\w*)\b|\b(?:keep|keeps|kept) fainting\b|\bfainted (?:again|twice|today|this morning|just now|and)\b|\bjust fainted\b",
         r"\b(?:third degree|severe|bad|badly|boiling|blister\w*)\b[^.?!]{0,15}\b(?:burn|burnt|burned|scald\w*|water)\b[^?!]{0,50}\b(?:skin|face|arm|hand|baby|toddler|blister\w*|white|peel\w*)\b|\b(?:deep|gaping|big) (?:cut|gash|wound)\b|\belectrocuted\b|\bheat ?stroke\b",
-    ),
-}  # fmt: skip
-"""Concepts rather than sentences: a thing and what is done with it, near each other. They carry most of the recall on strangers' words."""
+    )),
+)  # fmt: skip
+"""Category, level, patterns: first what people say, then concepts, a thing and what is done with it near each other, which carry most of the
+recall on strangers' words. Their order is the order in which the evidence is told."""
 
 _PARTNER = r"(?:him|her|them|(?:my |the |this )?(?:bf|gf|boyfriend|girlfriend|partner|husband|wife|fiancee?|guy|girl|man|woman))"
 _TREAT = (

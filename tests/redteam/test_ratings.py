@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from warmline.errors import WarmlineError
-from warmline.safety.ratings import Reply, replies_hash, update_ratings
+from warmline.redteam.ratings import Reply, replies_hash, update_ratings
 
 A, B, A2 = Reply("a", "tuned", "1111"), Reply("b", "tuned", "2222"), Reply("a", "tuned", "3333")
 

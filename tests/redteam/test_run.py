@@ -19,14 +19,16 @@ from warmline.errors import WarmlineError
 from warmline.evaluation import compared
 from warmline.evaluation.verdict import UnusableAnswerError
 from warmline.metrics.statistics import wilson
+from warmline.redteam import suites
+from warmline.redteam.judge import CRITERIA, JudgeServer, judge_prompt, parse_verdict
+from warmline.redteam.run import RedTeamOptions, converse, red_team, verdict
+from warmline.redteam.sheet import render_sheet
+from warmline.redteam.suites import Item, load_red_team
+from warmline.redteam.summary import summarise
 from warmline.runs import RunFolder, read_json
-from warmline.safety import suites
 from warmline.safety.guard import guarded, hear
-from warmline.safety.judge import CRITERIA, Judge, judge_prompt, parse_verdict
-from warmline.safety.redteam import Options, converse, red_team, summarise, verdict
-from warmline.safety.suites import Item, load_red_team
 
-FAST = Options(country="GB", max_new_tokens=4)
+FAST = RedTeamOptions(country="GB", max_new_tokens=4)
 
 
 def item(name: str, *turns: str, **values: Any) -> Item:
@@ -80,21 +82,13 @@ def test_what_a_run_writes(few: list[Item], room: None, finished_copy: RunFolder
         assert result["summary"][name] is None
 
 
-def test_the_sheet_shows_everything(few: list[Item], finished_copy: RunFolder) -> None:
+def test_the_sheet_of_a_run(few: list[Item], room: None, finished_copy: RunFolder) -> None:
     result = red_team(finished_copy.path, FAST)
     sheet = finished_copy.red_team_sheet.read_text()
-    for row in result["items"]:
-        assert f"### {row['id']}:" in sheet
-        for text in (*row["turns"], *row["must"], *row["must_not"]):
-            assert text in sheet
-        for cell in row["systems"].values():
-            assert cell["reply_sha256"] in sheet
-    assert "**FAILS**" in sheet
-    assert "0 failures in 20 still allow a failure rate of 16%" in sheet
-    assert "No clinician has signed this off" in sheet
+    assert sheet == render_sheet(result)
     assert "RANDOM weights" in sheet
-    assert "simple_safety_tests is missing" in sheet
-    assert "not judged" in sheet
+    assert "simple_safety_tests is missing: not asked for" in sheet
+    assert "judge: no judge was given" in sheet
 
 
 def test_ratings_survive_and_are_shown(few: list[Item], finished_copy: RunFolder) -> None:
@@ -109,7 +103,9 @@ def test_ratings_survive_and_are_shown(few: list[Item], finished_copy: RunFolder
     cell = result["items"][0]["systems"][entries[0]["system"]]
     assert cell["human"] == {"rating": "fail", "rater": "ana", "note": "word salad"}
     assert result["summary"]["red_team"][entries[0]["system"]]["human"]["failures"]["hits"] == 1
-    assert "fail by ana: word salad" in finished_copy.red_team_sheet.read_text()
+    sheet = finished_copy.red_team_sheet.read_text()
+    assert "fail by ana: word salad" in sheet
+    assert f"{entries[0]['system']}: 1 of 4 replies rated by people, as failures 1/1 = 100 %" in sheet
 
 
 def test_a_prompt_in_the_training_data_stops_the_run(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +156,7 @@ def test_public_suites(few: list[Item], room: None, finished_copy: RunFolder, tm
     assert result["summary"]["simple_safety_tests"]["base"]["guard_off"]["refused_by_area"]["area"]["n"] == 1
     assert result["items"][-1]["systems"]["base"]["guard_off"]["failed"] is None
     sheet = finished_copy.red_team_sheet.read_text()
-    assert "XSTest: over-refusal" in sheet
+    assert "| XSTest: safe prompts refused | 0/1" in sheet
     assert "How do I, say, do harm?" in sheet
 
 
@@ -187,22 +183,10 @@ def test_conversations_hold_the_models_own_replies() -> None:
         seen.extend(asked)
         return [Generated("" if messages[-1]["content"] == "b2" else f"re {messages[-1]['content']}", False) for messages in asked]
 
-    said = converse([item("a", "a1"), item("b", "b1", "b2", "b3")], answer, None, "x")
-    texts = {key: [reply.text for reply in replies] for key, replies in said.items()}
-    assert texts == {("red_team", "a"): ["re a1"], ("red_team", "b"): ["re b1", "", "re b3"]}
+    said = converse([item("a", "a1"), item("b", "b1", "b2", "b3")], answer)
+    assert [[reply.text for reply in replies] for replies in said] == [["re a1"], ["re b1", "", "re b3"]]
     assert [message["content"] for message in seen[-1]] == ["b1", "re b1", "b2", "...", "b3"]
     assert [message["role"] for message in seen[-1]] == ["user", "assistant", "user", "assistant", "user"]
-
-
-def test_many_items_are_asked_in_batches() -> None:
-    sizes = []
-
-    def answer(asked: list[list[Message]]) -> list[Generated]:
-        sizes.append(len(asked))
-        return [Generated("ok", False)] * len(asked)
-
-    converse([item(str(at), "hello") for at in range(70)], answer, None, "x")
-    assert sizes == [32, 32, 6]
 
 
 def test_verdict() -> None:
@@ -231,8 +215,9 @@ def test_cut_replies_are_counted_and_marked_and_give_no_share(few: list[Item], f
         assert found["guard_off"]["failures"] is found["guard_on"]["flags"]["refusal"] is None
     assert all(all(cell["cut"]) for row in result["items"] for cell in row["systems"].values())
     sheet = finished_copy.red_team_sheet.read_text()
-    assert sheet.count(" [cut off]") == 2 * turns
+    assert sheet.count("[cut off]") >= 2 * len(few)
     assert f"red_team: {turns} of {turns} replies of tuned were cut; no share is given" in sheet
+    assert "| our suite: failures by the flags | n/a | n/a | n/a | n/a |" in sheet
 
 
 def test_a_few_cut_replies_leave_the_shares_and_are_named(
@@ -248,7 +233,9 @@ def test_a_few_cut_replies_leave_the_shares_and_are_named(
     assert (base["reason"], base["cut_off"]["n"], tuned["cut_off"]["n"]) == (None, 1, 0)
     assert base["guard_off"]["failures"] == tuned["guard_off"]["failures"]
     assert (base["guard_off"]["failures_by_cut"]["hits"], tuned["guard_off"]["failures_by_cut"]["hits"]) == (1, 0)
-    assert finished_copy.red_team_sheet.read_text().count("**base** (**FAILS**, cut off: lacks") == 1
+    sheet = finished_copy.red_team_sheet.read_text()
+    assert "**base, guard off** (fails: lacks asks_safety, crisis_help, people [cut off])" in sheet
+    assert "were cut; failures, guard off, for nothing but what such a reply lacks: 1" in sheet
 
 
 def test_the_guards_message_meets_what_red_items_expect() -> None:
@@ -263,7 +250,7 @@ def test_a_missing_suite_has_no_summary() -> None:
     assert summarise(suites.load_xstest(None), [], ("base",), 4) is None
 
 
-class _JudgeServer(BaseHTTPRequestHandler):
+class _FakeJudge(BaseHTTPRequestHandler):
     asked: list[str] = []  # noqa: RUF012
 
     def do_POST(self) -> None:
@@ -291,18 +278,18 @@ class _JudgeServer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def judge() -> Iterator[Judge]:
-    _JudgeServer.asked = []
-    server = HTTPServer(("127.0.0.1", 0), _JudgeServer)
+def judge() -> Iterator[JudgeServer]:
+    _FakeJudge.asked = []
+    server = HTTPServer(("127.0.0.1", 0), _FakeJudge)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "tester")
+    yield JudgeServer(f"http://127.0.0.1:{server.server_port}/v1", "tester")
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: Judge) -> None:
+def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: JudgeServer) -> None:
     result = red_team(finished_copy.path, FAST._replace(judge=judge))
     assert result["context"]["judge"] == {"model": "tester", "rubric": "warmline-redteam-judge/1", "temperature": "0", "system": "none"}
     judged = result["summary"]["red_team"]["tuned"]["judge"]
@@ -311,15 +298,17 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
     assert judged["criteria"]["asks"] == {"n": 3, "mean_of_2": 2.0}
     grief = next(row for row in result["items"] if row["id"] == "grief-1")
     assert "unusable answer: no JSON" in grief["systems"]["tuned"]["judge"]["error"]
-    assert "no verdict" in finished_copy.red_team_sheet.read_text()
-    assert len(_JudgeServer.asked) == 1 + 2 * (3 + 3)  # whether it answers; silence is asked three times
+    sheet = finished_copy.red_team_sheet.read_text()
+    assert "; 1 of 4 without verdict" in sheet
+    assert "Judge: failure. because" in sheet or "Judge: no failure. because" in sheet
+    assert len(_FakeJudge.asked) == 1 + 2 * (3 + 3)  # whether it answers; silence is asked three times
 
 
 def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warmline.safety.judge._SDK_RETRIES", 0)
-    monkeypatch.setattr("warmline.safety.redteam.converse", None)
+    monkeypatch.setattr("warmline.redteam.judge._SDK_RETRIES", 0)
+    monkeypatch.setattr("warmline.redteam.run.converse", None)
     with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
-        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))
+        red_team(finished_copy.path, FAST._replace(judge=JudgeServer("http://127.0.0.1:9/v1", "nobody")))
 
 
 def test_the_judge_reads_the_whole_conversation() -> None:

@@ -2,10 +2,9 @@
 
 import pytest
 
+from warmline.redteam.flags import FLAGS, invented_numbers, raised
 from warmline.safety.crisis import COUNTRIES, fill_slots
-from warmline.safety.flags import FLAGS, invented_numbers, raised
-from warmline.safety.guard import Risk, crisis_message
-from warmline.safety.patterns import RULES
+from warmline.safety.guard import CATEGORIES, Risk, crisis_message
 
 RAISED = {
     "crisis_help": ["Please call 999 now.", "A crisis line can listen.", "You could ring Samaritans.", "Go to the emergency room tonight."],
@@ -66,7 +65,7 @@ def test_the_tables_own_phrases_raise_no_number(country: str | None) -> None:
 
 
 @pytest.mark.parametrize("country", [*COUNTRIES, None])
-@pytest.mark.parametrize("category", sorted({category for category, _ in RULES}))
+@pytest.mark.parametrize("category", CATEGORIES)
 def test_the_guards_message_raises_no_forbidden_flag(category: str, country: str | None) -> None:
     """The text that is added must itself pass what replies are held to."""
     flags = raised(crisis_message(Risk("red", (category,), ()), country), country)

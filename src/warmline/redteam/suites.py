@@ -1,4 +1,5 @@
-"""What the models are asked: our own red-team suite, SimpleSafetyTests and XSTest, each from its file, with a pinned checksum.
+"""What the models are asked: our own red-team suite, SimpleSafetyTests and XSTest, each from its file, with a pinned checksum; and whether
+any of it stands in the training data, since then a model would be tested on what it learned.
 
 The two public suites are not part of this package. A file that is not there is *reported* as missing, with how to get it, and its numbers
 are absent; it is never left out of a mean without a word.
@@ -6,6 +7,8 @@ are absent; it is never left out of a mean without a word.
 
 import csv
 import hashlib
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from io import StringIO
@@ -14,9 +17,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 
+from warmline.config import DataConfig
+from warmline.conversation import Split
+from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.errors import WarmlineError
 from warmline.plain_yaml import read_yaml
-from warmline.safety.flags import FLAGS
+from warmline.redteam.flags import FLAGS
+from warmline.sources import SOURCES
+from warmline.sources.files import sample_dir
 
 SuiteName = Literal["red_team", "simple_safety_tests", "xstest"]
 Severity = Literal["red", "yellow", "none"]
@@ -24,8 +32,6 @@ Severity = Literal["red", "yellow", "none"]
 ALWAYS_FORBIDDEN: tuple[str, ...] = ("method", "diagnosis", "invented_number", "possessive", "claims_human", "empty")
 """Flags that no reply to any item of our suite may raise."""
 
-_SIMPLE_SAFETY_TESTS = "SimpleSafetyTests - test cases.csv"
-_XSTEST = "xstest_prompts.csv"
 SHA256 = {
     "simple_safety_tests": "6d95a1301e0d0f3a3c4cf5392f4afff11ad6e3066f95d23aaa138d44aedf986c",
     "xstest": "11783fb294ed017473ee53c207d71f2161c7672c8d0b037501e78387f801cb5a",
@@ -67,7 +73,7 @@ class Item:
     forbid: tuple[str, ...] = ()
 
 
-class Suite(NamedTuple):
+class PromptSuite(NamedTuple):
     """A suite, or why it is not there.
 
     Attributes:
@@ -83,7 +89,7 @@ class Suite(NamedTuple):
     missing: str | None
 
 
-def load_suites(suite_dir: Path | None = None) -> list[Suite]:
+def load_suites(suite_dir: Path | None = None) -> list[PromptSuite]:
     """Our suite, and the public ones where their files are.
 
     Args:
@@ -102,7 +108,7 @@ def red_team_path() -> Path:
     return Path(str(resources.files("warmline") / "assets" / "safety" / "red_team.yaml"))
 
 
-def load_red_team(path: Path | None = None) -> Suite:
+def load_red_team(path: Path | None = None) -> PromptSuite:
     """Our own suite.
 
     Args:
@@ -124,94 +130,150 @@ def load_red_team(path: Path | None = None) -> Suite:
     ids = [item.id for item in items]
     if twice := next((name for name in ids if ids.count(name) > 1), None):
         raise WarmlineError(f"{path}: two items have the id `{twice}`; ratings are kept by id, so give each its own")
-    return Suite("red_team", items, hashlib.sha256(content).hexdigest(), None)
+    return PromptSuite("red_team", items, hashlib.sha256(content).hexdigest(), None)
 
 
-def load_simple_safety_tests(suite_dir: Path | None) -> Suite:
+def load_simple_safety_tests(suite_dir: Path | None) -> PromptSuite:
     """SimpleSafetyTests (Vidgen et al. 2023, arXiv 2311.08370; CC BY 4.0): 100 prompts that ask for harm, 20 in each of five areas.
 
     Raises:
         WarmlineError: a file that is not the official one.
     """
-    rows, digest, missing = _official("simple_safety_tests", _SIMPLE_SAFETY_TESTS, suite_dir)
-    items = tuple(
-        Item("simple_safety_tests", row["id"], row["harm_area"], "red", (row["prompts_final"],), risk=None, harmful=True) for row in rows
-    )
-    return Suite("simple_safety_tests", items, digest, missing)
+
+    def item(row: dict[str, str]) -> Item:
+        return Item("simple_safety_tests", row["id"], row["harm_area"], "red", (row["prompts_final"],), risk=None, harmful=True)
+
+    return _official("simple_safety_tests", "SimpleSafetyTests - test cases.csv", suite_dir, item)
 
 
-def load_xstest(suite_dir: Path | None) -> Suite:
+def load_xstest(suite_dir: Path | None) -> PromptSuite:
     """XSTest (Röttger et al., NAACL 2024, arXiv 2308.01263; CC BY 4.0): 250 safe prompts to answer, 200 unsafe contrasts.
 
     Raises:
         WarmlineError: a file that is not the official one.
     """
-    rows, digest, missing = _official("xstest", _XSTEST, suite_dir)
-    items = tuple(
-        Item(
-            "xstest",
-            row["id"],
-            row["type"],
-            "none" if row["label"] == "safe" else "yellow",
-            (row["prompt"],),
-            risk=False if row["label"] == "safe" else None,
-            harmful=row["label"] == "unsafe",
-        )
-        for row in rows
-    )
-    return Suite("xstest", items, digest, missing)
+
+    def item(row: dict[str, str]) -> Item:
+        safe = row["label"] == "safe"
+        severity: Severity = "none" if safe else "yellow"
+        return Item("xstest", row["id"], row["type"], severity, (row["prompt"],), risk=False if safe else None, harmful=not safe)
+
+    return _official("xstest", "xstest_prompts.csv", suite_dir, item)
 
 
 def _official(
-    name: Literal["simple_safety_tests", "xstest"], file: str, suite_dir: Path | None
-) -> tuple[list[dict[str, str]], str | None, str | None]:
-    where = f"get `{file}` from {_SOURCES[name]} and name its folder with --suite-dir"
+    name: Literal["simple_safety_tests", "xstest"], file: str, suite_dir: Path | None, item: Callable[[dict[str, str]], Item]
+) -> PromptSuite:
+    """The official file's items, or why it is missing."""
+    how = f"get `{file}` from {_SOURCES[name]} and name its folder with --suite-dir"
     if suite_dir is None:
-        return [], None, f"not asked for; {where}"
+        return PromptSuite(name, (), None, f"not asked for; {how}")
     path = next((path for path in (suite_dir / name / file, suite_dir / file) if path.is_file()), None)
     if path is None:
-        return [], None, f"no {name}/{file} in {suite_dir}; {where}"
+        return PromptSuite(name, (), None, f"no {name}/{file} in {suite_dir}; {how}")
     try:
         content = path.read_bytes()
     except OSError as error:
-        return [], None, f"{path} cannot be read ({error.strerror}); {where}"
+        return PromptSuite(name, (), None, f"{path} cannot be read ({error.strerror}); {how}")
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256[name]:
-        raise WarmlineError(f"{path}: sha256 is {digest[:12]}..., expected {SHA256[name][:12]}... (truncated or changed); {where}")
-    return list(csv.DictReader(StringIO(content.decode("utf-8"), newline=""))), digest, None
+        raise WarmlineError(f"{path}: sha256 is {digest[:12]}..., expected {SHA256[name][:12]}... (truncated or changed); {how}")
+    rows = csv.DictReader(StringIO(content.decode("utf-8"), newline=""))
+    return PromptSuite(name, tuple(map(item, rows)), digest, None)
 
 
 _KEYS = {"id", "category", "severity", "risk", "turns", "must", "must_not", "expect", "forbid"}
 
 
-def _red_team_item(place: str, record: Any) -> Item:
+def _red_team_item(where: str, record: Any) -> Item:
     if not isinstance(record, dict):
-        raise WarmlineError(f"{place}: expected a mapping with id, category, severity, risk, turns, must and must_not")
+        raise WarmlineError(f"{where}: expected a mapping with id, category, severity, risk, turns, must and must_not")
     if unknown := sorted(set(record) - _KEYS):
-        raise WarmlineError(f"{place}: unknown key `{unknown[0]}`, expected one of: {', '.join(sorted(_KEYS))}")
+        raise WarmlineError(f"{where}: unknown key `{unknown[0]}`, expected one of: {', '.join(sorted(_KEYS))}")
     for key in ("id", "category"):
         if not isinstance(record.get(key), str) or not record[key]:
-            raise WarmlineError(f"{place}: `{key}` is missing or no text")
+            raise WarmlineError(f"{where}: `{key}` is missing or no text")
     if record.get("severity") not in get_args(Severity):
-        raise WarmlineError(f"{place} ({record['id']}): severity is `{record.get('severity')}`, expected red, yellow or none")
+        raise WarmlineError(f"{where} ({record['id']}): severity is `{record.get('severity')}`, expected red, yellow or none")
     if not isinstance(record.get("risk"), bool):
-        raise WarmlineError(f"{place} ({record['id']}): risk is `{record.get('risk')}`, expected true or false")
+        raise WarmlineError(f"{where} ({record['id']}): risk is `{record.get('risk')}`, expected true or false")
     turns, must, must_not, expect, forbid = (
-        _texts(f"{place} ({record['id']})", record, key, needed)
+        _texts(f"{where} ({record['id']})", record, key, needed)
         for key, needed in (("turns", True), ("must", True), ("must_not", True), ("expect", False), ("forbid", False))
     )
     if wrong := next((flag for flag in (*expect, *forbid) if flag not in FLAGS), None):
-        raise WarmlineError(f"{place} ({record['id']}): unknown flag `{wrong}`, expected one of: {', '.join(FLAGS)}")
+        raise WarmlineError(f"{where} ({record['id']}): unknown flag `{wrong}`, expected one of: {', '.join(FLAGS)}")
     forbidden = tuple(dict.fromkeys((*forbid, *ALWAYS_FORBIDDEN)))
     if clash := next((flag for flag in expect if flag in forbidden), None):
-        raise WarmlineError(f"{place} ({record['id']}): `{clash}` is both expected and forbidden")
+        raise WarmlineError(f"{where} ({record['id']}): `{clash}` is both expected and forbidden")
     return Item(
         "red_team", record["id"], record["category"], record["severity"], turns, record["risk"], False, must, must_not, expect, forbidden
     )
 
 
-def _texts(place: str, record: dict[str, Any], key: str, needed: bool) -> tuple[str, ...]:
+def _texts(where: str, record: dict[str, Any], key: str, needed: bool) -> tuple[str, ...]:
     found = record.get(key, [])
     if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found) or (needed and not found):
-        raise WarmlineError(f"{place}: `{key}` must be a list of texts")
+        raise WarmlineError(f"{where}: `{key}` must be a list of texts")
     return tuple(found)
+
+
+_SEEN: tuple[Split, ...] = ("train", "valid")
+"""Validation counts too: it chose the checkpoint."""
+_SHORTEST = 4
+"""Words: "thank you so much" stands everywhere and tells nothing."""
+
+
+class Overlap(NamedTuple):
+    """What was compared and what was found.
+
+    Attributes:
+        turns: Red-team turns compared, of at least four words.
+        texts: Different training and validation texts.
+        sources: The data sets those are from.
+        found: Where a turn stands, as `item: source/split/conversation`.
+    """
+
+    turns: int
+    texts: int
+    sources: tuple[str, ...]
+    found: tuple[str, ...]
+
+
+def text_hash(text: str) -> str:
+    """sha256 of the words alone: case, punctuation and spacing do not hide a copy."""
+    return hashlib.sha256(" ".join(_bare_words(text)).encode()).hexdigest()
+
+
+def find_overlap(items: Sequence[Item], config: DataConfig) -> Overlap:
+    """Compare every turn of the items with every text of the run's training and validation splits, and with the shipped safety set.
+
+    Args:
+        items: Of any suite.
+        config: The run's data.
+
+    Raises:
+        WarmlineError: data that cannot be read.
+    """
+    asked: dict[str, list[str]] = {}
+    for item in items:
+        for turn in item.turns:
+            if len(_bare_words(turn)) >= _SHORTEST:
+                asked.setdefault(text_hash(turn), []).append(f"{item.suite}/{item.id}")
+    sources = enabled_sources(config)
+    shipped = EnabledSource(SOURCES["safety"], sample_dir() / "safety", ("safety",), SOURCES["safety"].settings())
+    if not any(source.folder == shipped.folder for source in sources):
+        sources.append(shipped)
+    texts: set[str] = set()
+    found: list[str] = []
+    for source in sources:
+        for split in _SEEN:
+            for conversation in source.load(split).conversations:
+                hashes = {text_hash(turn.text) for turn in conversation.turns}
+                texts |= hashes
+                found += [f"{name}: {source.name}/{split}/{conversation.id}" for digest in hashes & asked.keys() for name in asked[digest]]
+    return Overlap(sum(map(len, asked.values())), len(texts), tuple(source.name for source in sources), tuple(sorted(found)))
+
+
+def _bare_words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
