@@ -185,8 +185,8 @@ def eqbench(
     as_json: AsJson = False,
 ) -> None:
     """EQ-Bench 3 and v2, base beside tuned; without a judge the transcripts are written and no score."""
-    from warmline.evaluation.eqbench3.picture import remarks, summary
-    from warmline.evaluation.eqbench3.run import Options, eq_bench
+    from warmline.eqbench.run import Options, eq_bench
+    from warmline.eqbench.view import remarks, summary
     from warmline.runs import RunFolder
 
     options = Options(
@@ -518,7 +518,7 @@ def data_fetch(
 
     folder = data_dir or fetched_dir()
     if eqbench:
-        from warmline.evaluation.eqbench3.fetch import EQBENCH_FILES
+        from warmline.eqbench.fetch import EQBENCH_FILES
 
         for line in fetch(folder, EQBENCH_FILES):
             print(line)

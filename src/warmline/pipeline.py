@@ -132,7 +132,7 @@ def _errors(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
 
 
 def _eqbench(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
-    from warmline.evaluation.eqbench3.run import Options, eq_bench
+    from warmline.eqbench.run import Options, eq_bench
 
     return eq_bench(folder.path, Options() if budget.eqbench_tokens is None else Options(max_new_tokens=budget.eqbench_tokens))
 

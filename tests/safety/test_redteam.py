@@ -18,7 +18,7 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation import compared
 from warmline.evaluation.statistics import wilson
-from warmline.evaluation.verdict import UnusableAnswerError
+from warmline.judges import UnusableAnswerError
 from warmline.runs import RunFolder, read_json
 from warmline.safety import suites
 from warmline.safety.guard import guarded, hear

@@ -7,9 +7,9 @@ are compared with nothing else. Conversations are sent to the server that --judg
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from warmline.eqbench.responders import FIRST_QUESTION, JUDGE_KEYS, Answer, ChatRequest, Endpoint
 from warmline.errors import one_line, shown
-from warmline.evaluation.responders import FIRST_QUESTION, JUDGE_KEYS, Answer, ChatRequest, Endpoint
-from warmline.evaluation.verdict import UnusableAnswerError, read_verdict
+from warmline.judges import UnusableAnswerError, read_verdict
 from warmline.safety.suites import Item
 
 RUBRIC_VERSION = "warmline-redteam-judge/1"

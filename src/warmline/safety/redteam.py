@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from warmline.companion import Generated
 from warmline.data.template import Message
+from warmline.eqbench.responders import Endpoint
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, cut_off, too_many_cut
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.responders import Endpoint
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling

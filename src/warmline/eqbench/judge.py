@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from warmline.eqbench.answers import Journal, content_key
+from warmline.eqbench.costs import Prices
+from warmline.eqbench.play import Transcript, parse_sections
+from warmline.eqbench.responders import FIRST_QUESTION, Answer, ChatRequest, Endpoint
+from warmline.eqbench.suites import SECTION_LIMITS, Form, Scenario, Suite, fill
 from warmline.errors import WarmlineError, shown
-from warmline.evaluation.eqbench3.costs import Prices
-from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.eqbench3.suites import SECTION_LIMITS, Form, Scenario, Suite, fill
-from warmline.evaluation.eqbench3.transcripts import Transcript, parse_sections
-from warmline.evaluation.responders import FIRST_QUESTION, Answer, ChatRequest, Endpoint
-from warmline.evaluation.verdict import UnusableAnswerError, read_verdict
+from warmline.judges import UnusableAnswerError, read_verdict
 
 Order = Literal["tuned first", "base first"]
 

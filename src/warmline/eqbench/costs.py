@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from warmline.eqbench.suites import Suite
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.suites import Suite
 
 CHARACTERS_A_TOKEN = 4.0
 """Of English prose, roughly."""

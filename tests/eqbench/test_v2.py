@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from warmline.evaluation import eqbench2
-from warmline.evaluation.eqbench2 import (
+from warmline.eqbench import v2 as eqbench2
+from warmline.eqbench.answers import Journal
+from warmline.eqbench.responders import Answer, ChatRequest, Done
+from warmline.eqbench.v2 import (
     Question,
     ask,
     load_questions,
@@ -17,8 +19,6 @@ from warmline.evaluation.eqbench2 import (
     report,
     without_revision,
 )
-from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.responders import Answer, ChatRequest, Done
 
 REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}
 

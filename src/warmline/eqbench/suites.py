@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from warmline.data.sources.files import split_lines
+from warmline.eqbench.fetch import EQBENCH3_COMMIT, EQBENCH3_SHA256, read_pinned
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.fetch import EQBENCH3_COMMIT, EQBENCH3_SHA256, read_pinned
 
 Kind = Literal["role_play", "drafting", "analysis"]
 

@@ -12,21 +12,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from warmline.config import load_config
+from warmline.eqbench import v2 as eqbench2
+from warmline.eqbench.answers import Journal
+from warmline.eqbench.costs import Estimate, Prices, check_cost, estimate_before, estimate_prompts
+from warmline.eqbench.fetch import find_eqbench2, find_eqbench3
+from warmline.eqbench.judge import ATTEMPTS, Job, Judge, Verdict, pairwise_prompt, rubric_prompt
+from warmline.eqbench.judge import MAX_TOKENS as JUDGE_TOKENS
+from warmline.eqbench.judge import TEMPERATURE as JUDGE_TEMPERATURE
+from warmline.eqbench.play import DECODING, MAX_TOKENS, SHORT_REPLY, Transcript, play, section_report
+from warmline.eqbench.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, LocalModel, Responder
+from warmline.eqbench.scores import MODELS, pairwise_report, ratings_report, rubric_report
+from warmline.eqbench.suites import Suite, official_suite, sample_suite
+from warmline.eqbench.view import draw
 from warmline.errors import WarmlineError
-from warmline.evaluation import eqbench2
 from warmline.evaluation.compared import cut_off, too_many_cut
-from warmline.evaluation.eqbench3.costs import Estimate, Prices, check_cost, estimate_before, estimate_prompts
-from warmline.evaluation.eqbench3.fetch import find_eqbench2, find_eqbench3
-from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.eqbench3.judge import ATTEMPTS, Job, Judge, Verdict, pairwise_prompt, rubric_prompt
-from warmline.evaluation.eqbench3.judge import MAX_TOKENS as JUDGE_TOKENS
-from warmline.evaluation.eqbench3.judge import TEMPERATURE as JUDGE_TEMPERATURE
-from warmline.evaluation.eqbench3.picture import draw
-from warmline.evaluation.eqbench3.scores import MODELS, pairwise_report, ratings_report, rubric_report
-from warmline.evaluation.eqbench3.suites import Suite, official_suite, sample_suite
-from warmline.evaluation.eqbench3.transcripts import DECODING, MAX_TOKENS, SHORT_REPLY, Transcript, play, section_report
 from warmline.evaluation.finished import FinishedRun, run_context
-from warmline.evaluation.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, LocalModel, Responder
 from warmline.lock import writes_run
 from warmline.model.description import read_description
 from warmline.runs import RunFolder, write_json, write_text

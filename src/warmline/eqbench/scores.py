@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warmline.evaluation.eqbench3.judge import TOP_SCORE, Verdict
-from warmline.evaluation.eqbench3.ratings import Comparison, rate
-from warmline.evaluation.eqbench3.suites import Suite
+from warmline.eqbench.judge import TOP_SCORE, Verdict
+from warmline.eqbench.ratings import Comparison, rate
+from warmline.eqbench.suites import Suite
 from warmline.evaluation.statistics import Interval, cluster_bootstrap, weighted_mean
 
 MODELS = ("base", "tuned")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from warmline.eqbench.answers import Journal, content_key
+from warmline.eqbench.fetch import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
+from warmline.eqbench.responders import Answer, ChatRequest, Responder, kept
 from warmline.evaluation.compared import cut_off
-from warmline.evaluation.eqbench3.fetch import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
-from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
 from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_ratio
 
 NAME = "EQ-Bench v2"

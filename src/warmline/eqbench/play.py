@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from warmline.data.template import Message
-from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.eqbench3.suites import Form, Scenario, Suite, fill
-from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
+from warmline.eqbench.answers import Journal, content_key
+from warmline.eqbench.responders import Answer, ChatRequest, Responder, kept
+from warmline.eqbench.suites import Form, Scenario, Suite, fill
 
 MAX_TOKENS = 12_000
 DECODING: dict[str, dict[str, float | None]] = {

@@ -17,14 +17,14 @@ import pytest
 from rich.console import Console
 
 import warmline
-from tests.evaluation.eqbench3.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
+from tests.eqbench.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
 from warmline import cli
+from warmline.eqbench.answers import Journal
+from warmline.eqbench.play import Transcript, play
+from warmline.eqbench.responders import Answer, ChatRequest, LocalModel
+from warmline.eqbench.run import NO_JUDGE, Options, eq_bench
+from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.eqbench3.run import NO_JUDGE, Options, eq_bench
-from warmline.evaluation.eqbench3.suites import sample_suite
-from warmline.evaluation.eqbench3.transcripts import Transcript, play
-from warmline.evaluation.responders import Answer, ChatRequest, LocalModel
 from warmline.runs import RunFolder, read_json
 
 QUIET = Console(quiet=True)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trueskill
 
-from warmline.evaluation.eqbench3.judge import parse_pairwise
-from warmline.evaluation.eqbench3.ratings import LAUNCH, PROTOCOL, Comparison, Settings, normalisation, pseudo_wins, rate
-from warmline.evaluation.eqbench3.suites import official_suite
+from warmline.eqbench.judge import parse_pairwise
+from warmline.eqbench.ratings import LAUNCH, PROTOCOL, Comparison, Settings, normalisation, pseudo_wins, rate
+from warmline.eqbench.suites import official_suite
 
 
 @pytest.fixture(scope="module")
