@@ -185,15 +185,21 @@ def eqbench(
     as_json: AsJson = False,
 ) -> None:
     """EQ-Bench 3 and v2, base beside tuned; without a judge the transcripts are written and no score."""
-    from warmline.eqbench.run import Options, eq_bench
+    from warmline.eqbench.judge import Spending
+    from warmline.eqbench.run import Players, Selection, ServedModel, eq_bench
     from warmline.eqbench.view import remarks, summary
+    from warmline.judges import Judge
     from warmline.runs import RunFolder
 
-    options = Options(
-        suite, eqbench_dir, judge_url, judge_model, iterations, concurrency, timeout, price_in, price_out, max_cost, max_new_tokens,
-        batch_size, v2, base_url, tuned_url, base_model, tuned_model,
-    )  # fmt: skip
-    result = eq_bench(run, options)
+    base = ServedModel(base_url, base_model) if base_url is not None else None
+    tuned = ServedModel(tuned_url, tuned_model) if tuned_url is not None else None
+    result = eq_bench(
+        run,
+        Selection(suite, eqbench_dir, iterations, v2),
+        Players(base, tuned, max_new_tokens, batch_size, concurrency, timeout),
+        Judge.named(judge_url, judge_model, concurrency, timeout),
+        Spending(price_in, price_out, max_cost),
+    )
     if as_json:
         print(json.dumps(result, indent=2))
         return
@@ -231,14 +237,12 @@ def redteam(
     as_json: AsJson = False,
 ) -> None:
     """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
+    from warmline.judges import Judge
     from warmline.runs import RunFolder
-    from warmline.safety.judge import Judge
     from warmline.safety.redteam import Options, red_team
     from warmline.safety.view import red_team_table
 
-    if (judge_url is None) != (judge_model is None):
-        raise WarmlineError("--judge-url and --judge-model go together; give both or neither")
-    judge = Judge(judge_url, judge_model) if judge_url and judge_model else None
+    judge = Judge.named(judge_url, judge_model)
     console = Console(stderr=as_json)
     result = red_team(run, Options(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens), console)
     if as_json:
@@ -518,7 +522,7 @@ def data_fetch(
 
     folder = data_dir or fetched_dir()
     if eqbench:
-        from warmline.eqbench.fetch import EQBENCH_FILES
+        from warmline.eqbench.suites import EQBENCH_FILES
 
         for line in fetch(folder, EQBENCH_FILES):
             print(line)

@@ -1,10 +1,15 @@
-"""Finding the verdict in what a judge wrote: JSON, somewhere among thoughts, code fences, examples and afterthoughts."""
+"""Judges: models that are asked for a verdict, and the verdict found in what they wrote: JSON among thoughts, fences and afterthoughts."""
 
 import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from warmline.errors import WarmlineError
+from warmline.responders import Answer, Endpoint, ReplyRequest
+
+ATTEMPTS = 3
+"""Times that a judge is asked the same before an unusable answer is an error."""
 LONGEST = 200_000
 """Characters from the end of an answer that are looked at: 25 for each of the 8,000 tokens that a judge may write."""
 _EFFORT, _PARSED, _TOO_DEEP = 2_000_000_000, 100, 5_000_000
@@ -20,6 +25,83 @@ Read = TypeVar("Read")
 
 class UnusableAnswerError(ValueError):
     """The judge answered, but not what was asked for; the message says what is wrong."""
+
+
+class Judge(NamedTuple):
+    """Which model judges, and where. What it is shown is sent there: choose a server that may see it.
+
+    Attributes:
+        url: Base address of an OpenAI-compatible API, such as http://localhost:8000/v1; a key is taken from WARMLINE_JUDGE_KEY or
+            OPENAI_API_KEY.
+        model: The model's name there.
+        concurrency: Requests at a time.
+        timeout: Seconds for one request.
+        retries: Times that a request is sent again after a timeout, a 429 or a 5xx.
+    """
+
+    url: str
+    model: str
+    concurrency: int = 4
+    timeout: float = 120.0
+    retries: int = 3
+
+    @classmethod
+    def named(cls, url: str | None, model: str | None, concurrency: int = 4, timeout: float = 120.0) -> "Judge | None":
+        """The judge of a command's options; None where neither address nor model is given.
+
+        Raises:
+            WarmlineError: one without the other.
+        """
+        if url is None and model is None:
+            return None
+        if url is None or model is None:
+            raise WarmlineError("--judge-url and --judge-model belong together; give both, or neither to do without a judge")
+        return cls(url, model, concurrency, timeout)
+
+    def endpoint(self) -> Endpoint:
+        """The server, not asked yet.
+
+        Raises:
+            WarmlineError: as of `Endpoint`.
+        """
+        keys = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
+        return Endpoint("--judge-url", self.url, self.model, keys, self.concurrency, self.timeout, self.retries)
+
+
+def ask_for_verdicts(
+    endpoint: Endpoint, requests: Sequence[ReplyRequest], take: Callable[[int, Answer], bool], advance: Callable[[], None] = lambda: None
+) -> None:
+    """Ask until every answer is a verdict, each request at most ATTEMPTS times, and none again after a round without a single answer.
+
+    Args:
+        endpoint: The judge.
+        requests: One a verdict.
+        take: Called with a request's index and each answer to it, possibly from another thread; says whether it is a verdict.
+        advance: Called once for each request, with its verdict or after its last attempt.
+
+    Raises:
+        WarmlineError: the server refuses the key, the model or the settings.
+    """
+    waiting = list(range(len(requests)))
+    settled: set[int] = set()
+    silent = True
+
+    def done(index: int, answer: Answer) -> None:
+        nonlocal silent
+        if answer.text is not None:
+            silent = False
+        if take(waiting[index], answer):
+            settled.add(waiting[index])
+            advance()
+
+    for _ in range(ATTEMPTS):
+        silent = True
+        endpoint.run([requests[at] for at in waiting], done)
+        waiting = [at for at in waiting if at not in settled]
+        if silent:
+            break
+    for _ in waiting:
+        advance()
 
 
 class _Tried(NamedTuple):

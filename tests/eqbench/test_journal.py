@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from warmline.eqbench.answers import Journal, content_key
+from warmline.eqbench.journal import Journal, content_key
 from warmline.errors import WarmlineError
 
 

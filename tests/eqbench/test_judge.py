@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from warmline.data.template import Message
-from warmline.eqbench.judge import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
 from warmline.eqbench.play import Transcript, parse_sections
+from warmline.eqbench.prompts import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
 from warmline.eqbench.suites import Suite, sample_suite
 from warmline.judges import UnusableAnswerError, read_verdict
 

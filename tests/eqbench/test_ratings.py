@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trueskill
 
-from warmline.eqbench.judge import parse_pairwise
-from warmline.eqbench.ratings import LAUNCH, PROTOCOL, Comparison, Settings, normalisation, pseudo_wins, rate
+from warmline.eqbench.prompts import parse_pairwise
+from warmline.eqbench.ratings import LAUNCH, PROTOCOL, Comparison, RatingRules, normalisation, pseudo_wins, rate
 from warmline.eqbench.suites import official_suite
 
 
@@ -111,7 +111,7 @@ def test_the_window_leaves_out_distant_pairs() -> None:
     freak = Comparison(names[-1], names[0], "freak", 1, 1, 0, False)
     without, within = rate(pairs, PROTOCOL), rate([*pairs, freak], PROTOCOL)
     assert within[names[0]].elo == pytest.approx(without[names[0]].elo)
-    assert rate([*pairs, freak], Settings(window=None))[names[0]].elo < within[names[0]].elo
+    assert rate([*pairs, freak], RatingRules(window=None))[names[0]].elo < within[names[0]].elo
 
 
 def test_the_scale_needs_both_anchors() -> None:
@@ -127,7 +127,7 @@ def test_draws_make_ratings_surer() -> None:
     equals = rate(draws)
     assert (equals["a"].elo, equals["b"].elo) == pytest.approx((1200, 1200))
     assert equals["a"].sigma < 85  # 350 / 3 / sqrt(2) = 82.5 stays open: only the difference was seen
-    settings = Settings(wins=1, wins_for_sigma=1)
+    settings = RatingRules(wins=1, wins_for_sigma=1)
     game = trueskill.TrueSkill(mu=1200, sigma=350 / 3, beta=350 / 6, tau=0, draw_probability=0)
     winner, loser = trueskill.rate_1vs1(game.create_rating(), game.create_rating(), env=game)
     winner, loser = trueskill.rate_1vs1(winner, loser, drawn=True, env=game)

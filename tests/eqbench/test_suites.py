@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from warmline.data import fetch as fetching
-from warmline.eqbench.fetch import EQBENCH_FILES, find_eqbench2, find_eqbench3
-from warmline.eqbench.suites import fill, official_suite, parse_notes, parse_scenarios, sample_suite
+from warmline.eqbench.suites import (
+    EQBENCH_FILES,
+    fill,
+    find_eqbench2,
+    find_eqbench3,
+    official_suite,
+    parse_notes,
+    parse_scenarios,
+    sample_suite,
+)
 from warmline.errors import WarmlineError
 
 

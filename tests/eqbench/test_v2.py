@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from warmline.eqbench import v2 as eqbench2
-from warmline.eqbench.answers import Journal
-from warmline.eqbench.responders import Answer, ChatRequest, Done
+from warmline.eqbench import v2
+from warmline.eqbench.journal import Journal
 from warmline.eqbench.v2 import (
     Question,
     ask,
@@ -19,6 +18,7 @@ from warmline.eqbench.v2 import (
     report,
     without_revision,
 )
+from warmline.responders import Answer, Done, ReplyRequest
 
 REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}
 
@@ -55,7 +55,7 @@ def test_the_parser_reads_the_raw_replies_as_published(questions: list[Question]
 
 def test_a_constant_answer_scores_what_the_floor_says(questions: list[Question]) -> None:
     scores = [question_score(dict.fromkeys(question.reference, 3), question.reference) for question in questions]
-    assert eqbench2.benchmark_score(scores) == pytest.approx(eqbench2.CONSTANT_SCORE, abs=0.05)
+    assert v2.benchmark_score(scores) == pytest.approx(v2.CONSTANT_SCORE, abs=0.05)
 
 
 def test_the_prompt_asks_for_one_pass(questions: list[Question]) -> None:
@@ -96,7 +96,7 @@ class Scripted:
         self.texts = texts
         self.asked = 0
 
-    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
         for at, request in enumerate(requests):
             assert (request.temperature, request.max_tokens, request.min_p) == (0.01, 60, None)
             done(at, Answer(self.texts[self.asked]))
@@ -129,7 +129,7 @@ def test_a_shorter_answer_is_another_one(tmp_path: Path) -> None:
     """What was cut at fewer tokens than the protocol's is not found again when there is more room; both say whether they were cut."""
 
     class Local(Scripted):
-        def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
+        def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
             for at, request in enumerate(requests):
                 done(at, Answer(GOOD, cut=request.max_tokens < 60))
 

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.eqbench.stub import Reply, serving
-from warmline.eqbench.answers import Journal
-from warmline.eqbench.judge import parse_pairwise, parse_rubric
-from warmline.eqbench.responders import Answer, ChatRequest, Endpoint
+from warmline.eqbench.journal import Journal
+from warmline.eqbench.prompts import parse_pairwise, parse_rubric
 from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
 from warmline.judges import UnusableAnswerError
+from warmline.responders import Answer, Endpoint, ReplyRequest
 from warmline.safety.judge import CRITERIA, parse_verdict
 
 SUITE = sample_suite()
@@ -133,7 +133,7 @@ HEADERS = st.lists(
     max_size=2,
     unique_by=lambda header: header[0],
 )
-REQUEST = ChatRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
+REQUEST = ReplyRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
 
 
 class Judging:

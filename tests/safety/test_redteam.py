@@ -18,11 +18,11 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation import compared
 from warmline.evaluation.statistics import wilson
-from warmline.judges import UnusableAnswerError
+from warmline.judges import Judge, UnusableAnswerError
 from warmline.runs import RunFolder, read_json
 from warmline.safety import suites
 from warmline.safety.guard import guarded, hear
-from warmline.safety.judge import CRITERIA, Judge, judge_prompt, parse_verdict
+from warmline.safety.judge import CRITERIA, judge_prompt, parse_verdict
 from warmline.safety.redteam import Options, converse, red_team, summarise, verdict
 from warmline.safety.suites import Item, load_red_team
 
@@ -316,10 +316,9 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
 
 
 def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warmline.safety.judge._SDK_RETRIES", 0)
     monkeypatch.setattr("warmline.safety.redteam.converse", None)
     with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
-        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody")))
+        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody", retries=0)))
 
 
 def test_the_judge_reads_the_whole_conversation() -> None:

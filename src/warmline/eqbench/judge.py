@@ -1,27 +1,113 @@
-"""The judge: what it is sent, what counts as an answer, and a client that asks again and never pays twice."""
+"""The judge at work: what it will cost, what there is to judge, and asking so that nothing is paid for twice."""
 
-import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from warmline.eqbench.answers import Journal, content_key
-from warmline.eqbench.costs import Prices
-from warmline.eqbench.play import Transcript, parse_sections
-from warmline.eqbench.responders import FIRST_QUESTION, Answer, ChatRequest, Endpoint
-from warmline.eqbench.suites import SECTION_LIMITS, Form, Scenario, Suite, fill
-from warmline.errors import WarmlineError, shown
-from warmline.judges import UnusableAnswerError, read_verdict
+from warmline.eqbench.journal import Journal, content_key
+from warmline.eqbench.play import MODELS, Transcript
+from warmline.eqbench.prompts import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
+from warmline.eqbench.suites import Scenario, Suite
+from warmline.errors import WarmlineError
+from warmline.judges import Judge, UnusableAnswerError, ask_for_verdicts
+from warmline.responders import FIRST_QUESTION, Answer, ReplyRequest
 
-Order = Literal["tuned first", "base first"]
-
+ORDERS = ("tuned first", "base first")
 TEMPERATURE, MAX_TOKENS = 0.0, 8_000
-ATTEMPTS = 3
-"""Times the judge is asked before an unusable answer is an error."""
-DEBRIEF_LIMIT, ANALYSIS_LIMIT = 4_000, 6_000
-"""Characters that the pairwise judge sees."""
-TOP_SCORE = 20.0
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*20)?\s*")
+CHARACTERS_A_TOKEN = 4.0
+"""Of English prose, roughly."""
+ANSWER_TOKENS = 750
+"""Mean length of the 6,362 pairwise answers in the leaderboard file of 2025-04-28, at four characters a token."""
+TURN_TOKENS, DEBRIEF_TOKENS = 1350, 1080
+"""What the prompts ask the models for: 1,000 and 800 words. A model that writes less costs less."""
+
+
+class Estimate(NamedTuple):
+    """Calls and tokens to come.
+
+    Attributes:
+        model_calls: Replies of the models under test.
+        judge_calls: Answers of the judge, if each is usable at once.
+        prompt_tokens: Sent to the judge.
+        completion_tokens: Back from it.
+    """
+
+    model_calls: int
+    judge_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+    @classmethod
+    def before(cls, suite: Suite, iterations: int, reply_tokens: int) -> "Estimate":
+        """Of the whole run, before a single reply exists.
+
+        Args:
+            suite: What is played.
+            iterations: Times.
+            reply_tokens: Longest reply of the models, if shorter than what the prompts ask for.
+        """
+        tokens = 0.0
+        for scenario in suite.scenarios:
+            form = suite.form(scenario)
+            turns = len(scenario.prompts)
+            reply = min(TURN_TOKENS, reply_tokens) * turns + min(DEBRIEF_TOKENS, reply_tokens) * scenario.debriefed
+            asked = (sum(map(len, scenario.prompts)) + len(form.master) * turns) / CHARACTERS_A_TOKEN
+            tokens += 2 * (len(form.rubric) / CHARACTERS_A_TOKEN + asked + reply)  # base and tuned
+            tokens += 2 * (len(form.pairwise + scenario.notes) / CHARACTERS_A_TOKEN + 2 * (asked + reply))  # both orders
+        calls = 4 * len(suite.scenarios) * iterations
+        return cls(2 * (suite.turns + suite.debriefs) * iterations, calls, round(tokens * iterations), calls * ANSWER_TOKENS)
+
+    @classmethod
+    def of_prompts(cls, prompts: Sequence[str]) -> "Estimate":
+        """Of what is left to judge, once the prompts are known."""
+        return cls(0, len(prompts), round(sum(map(len, prompts)) / CHARACTERS_A_TOKEN), len(prompts) * ANSWER_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What the judge costs, in whatever currency, and how much of it may be spent.
+
+    Attributes:
+        price_in: Of a million tokens that it is sent; None where it is not known.
+        price_out: Of a million that come back.
+        max_cost: Nothing is asked above it; None for no limit.
+
+    Raises:
+        WarmlineError: one price without the other.
+    """
+
+    price_in: float | None = None
+    price_out: float | None = None
+    max_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        """Prices come in pairs."""
+        if (self.price_in is None) != (self.price_out is None):
+            raise WarmlineError("--price-in and --price-out belong together: what a million prompt and completion tokens of the judge cost")
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Of so many tokens; None without prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
+
+    def allow(self, estimate: Estimate) -> None:
+        """Refuse to start what is likely to cost more than allowed.
+
+        Raises:
+            WarmlineError: above the limit, or a limit without prices.
+        """
+        if self.max_cost is None:
+            return
+        cost = self.cost(estimate.prompt_tokens, estimate.completion_tokens)
+        if cost is None:
+            raise WarmlineError("--max-cost: the judge's prices are not known; give --price-in and --price-out, per million tokens")
+        if cost > self.max_cost:
+            raise WarmlineError(
+                f"--max-cost {self.max_cost:g}: {estimate.judge_calls} judge calls are likely to cost {cost:.2f}; raise the limit or take "
+                "fewer --iterations"
+            )
 
 
 class Job(NamedTuple):
@@ -31,7 +117,7 @@ class Job(NamedTuple):
         kind: `rubric` scores one transcript, `pairwise` compares two.
         scenario: What was played.
         iteration: From 1.
-        subject: `base` or `tuned` for a rubric, the order for a pair.
+        subject: `base` or `tuned` for a rubric, one of ORDERS for a pair.
         prompt: The whole message.
         identity: Of the models judged.
     """
@@ -58,269 +144,157 @@ class Verdict(NamedTuple):
     error: str | None
 
 
-def rubric_prompt(suite: Suite, scenario: Scenario, transcript: Transcript) -> str:
-    """The rubric judge's message: the whole conversation, nothing cut."""
-    form = suite.form(scenario)
-    turns = []
-    for message in transcript.messages:
-        speaker, content = ("User", message["content"]) if message["role"] == "user" else ("Assistant", "")
-        if message["role"] == "assistant":
-            content = _under_headings(form, parse_sections(message["content"], form), "\n") if form.headings else message["content"]
-        turns.append(f"{speaker}:\n{content}\n")
-    filled = fill(form.rubric, transcript="---\n".join(turns), debrief=transcript.debrief or "", output_format=form.output_format)
-    return _without_markup(filled)
+def all_jobs(suite: Suite, transcripts: Mapping[str, Sequence[Transcript]], identities: Mapping[str, str]) -> tuple[list[Job], list[Job]]:
+    """A rubric for every complete transcript, and both orders of every pair of them, sorted as the harness does.
 
-
-def pairwise_prompt(suite: Suite, scenario: Scenario, first: Transcript, second: Transcript) -> str:
-    """The pairwise judge's message: both conversations, long sections cut, so that length does not win."""
-    form = suite.form(scenario)
-    values = {"scenario_notes": scenario.notes or "[No scenario notes available]"}
-    for letter, transcript in (("A", first), ("B", second)):
-        values[f"conversation_history_{letter}"] = _history(form, transcript)
-        values[f"debrief_{letter}"] = _cut(_without_markup(_after_thinking(transcript.debrief or "[No Debrief Provided]")), DEBRIEF_LIMIT)
-        values[f"response_{letter}"] = _cut(_after_thinking(_without_markup(transcript.replies[0])), ANALYSIS_LIMIT)
-    return _without_markup(fill(form.pairwise, transcript_being_analysed=scenario.prompts[0].strip(), **values))
-
-
-def _history(form: Form, transcript: Transcript) -> str:
-    entries = []
-    for message in transcript.messages:
-        content = message["content"]
-        if message["role"] == "assistant":
-            if form.headings:
-                sections = parse_sections(content, form)
-                content = _under_headings(form, tuple(map(_cut, sections, SECTION_LIMITS)), "\n\n")
-            else:
-                content = _cut(_after_thinking(content), ANALYSIS_LIMIT)
-        entries.append(f"{message['role'].capitalize()}:\n{_without_markup(content)}\n---")
-    return "\n".join(entries)
-
-
-def _under_headings(form: Form, sections: tuple[str, ...], gap: str) -> str:
-    """The sections as the judge sees them; the pairwise judge gets an empty line under each heading, the rubric judge none."""
-    blocks = [f"# {heading}{gap}{section}" for heading, section in zip(form.headings, sections, strict=True)]
-    return "\n\n".join([*blocks, "--"])
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[:limit] + "... [truncated]"
-
-
-def _after_thinking(text: str) -> str:
-    return text.partition("</think>")[2].strip() if "<think>" in text and "</think>" in text else text
-
-
-def _without_markup(text: str) -> str:
-    return text.replace("*", "").replace("#", "")
-
-
-def parse_rubric(text: str, form: Form) -> dict[str, float]:
-    """Scores by criterion: every scored one must be there and lie in 0 to 20; style criteria may be missing.
-
-    Raises:
-        UnusableAnswerError: no JSON, a scored criterion missing, no number, or outside the scale.
+    Args:
+        suite: What was played.
+        transcripts: By model.
+        identities: Of the models.
     """
-
-    def read(content: dict[str, Any]) -> dict[str, float]:
-        scores = {}
-        for criterion in form.rubric_criteria:
-            if criterion not in content:
-                if criterion in form.scored:
-                    raise UnusableAnswerError(f"`{criterion}` is missing")
-                continue
-            score = _score(content[criterion])
-            if score is not None:
-                scores[criterion] = score
-            elif criterion in form.scored:
-                raise UnusableAnswerError(f"`{criterion}` is `{shown(content[criterion])}`, expected 0 to 20")
-        return scores
-
-    return read_verdict(text, form.scored, read)
+    scenarios = {scenario.id: scenario for scenario in suite.scenarios}
+    complete = {model: {(each.scenario, each.iteration): each for each in transcripts[model] if each.error is None} for model in MODELS}
+    rubric, pairwise = [], []
+    for model in MODELS:
+        for (played, iteration), transcript in complete[model].items():
+            prompt = rubric_prompt(suite, scenarios[played], transcript)
+            rubric.append(Job("rubric", scenarios[played], iteration, model, prompt, identities[model]))
+    for played, iteration in sorted(complete["base"].keys() & complete["tuned"].keys()):
+        base, tuned = (complete[model][played, iteration] for model in MODELS)
+        for order, (first, second) in zip(ORDERS, ((tuned, base), (base, tuned)), strict=True):
+            prompt = pairwise_prompt(suite, scenarios[played], first, second)
+            identity = f"{identities['tuned']} and {identities['base']}"
+            pairwise.append(Job("pairwise", scenarios[played], iteration, order, prompt, identity))
+    return rubric, pairwise
 
 
-def _score(value: Any) -> float | None:
-    number = _NUMBER.fullmatch(str(value)) if isinstance(value, str | int | float) else None
-    return float(number[1]) if number is not None and float(number[1]) <= TOP_SCORE else None
-
-
-def parse_pairwise(text: str, form: Form, labels: tuple[str, str]) -> dict[str, float]:
-    """Pluses of the `first` and the `second` respondent, summed over the criteria.
-
-    Raises:
-        UnusableAnswerError: no JSON, a criterion missing, another label than the two, or not one to five pluses.
-    """
-
-    def read(content: dict[str, Any]) -> dict[str, float]:
-        pluses = {"first": 0.0, "second": 0.0}
-        for criterion in form.pairwise_criteria:
-            if criterion not in content:
-                raise UnusableAnswerError(f"`{criterion}` is missing")
-            value = content[criterion] if isinstance(content[criterion], str) else ""
-            named = [label in value for label in labels]
-            if sum(named) != 1 or not 1 <= value.count("+") <= 5:
-                wrong = shown(content[criterion])
-                raise UnusableAnswerError(f"`{criterion}` is `{wrong}`, expected {labels[0]} or {labels[1]} and one to five pluses")
-            pluses["first" if named[0] else "second"] += value.count("+")
-        return pluses
-
-    return read_verdict(text, form.pairwise_criteria, read)
-
-
-class Judge:
+class Judging:
     """Asks the judge and keeps every answer.
 
     Args:
-        endpoint: Where it answers.
-        journal: Where its answers are kept, usable or not: all were paid for.
-        labels: Of the suite.
-        prices: What a token costs; None if it is not known.
-        max_cost: No new request is made once so much was spent in this run; None for no limit.
+        judge: Who answers.
+        suite: What was played.
+        journal: Where the judge's answers are kept, usable or not: all were paid for.
+        spending: Prices, and the cost above which no new request is made in this run.
+
+    Raises:
+        WarmlineError: no address, or a key that cannot be sent.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, journal: Journal, labels: tuple[str, str], prices: Prices | None = None, max_cost: float | None = None
-    ) -> None:
-        self.endpoint = endpoint
-        self.requests = self.found = self.unusable = self.failed = self.retries = 0
-        self.prompt_tokens = self.completion_tokens = 0
+    def __init__(self, judge: Judge, suite: Suite, journal: Journal, spending: Spending) -> None:
+        self.endpoint = judge.endpoint()
         self.temperatures: set[float] = set()
         """Of the answers that count."""
-        self._journal = journal
-        self._labels = labels
-        self._prices = prices
-        self._max_cost = max_cost
+        self._suite, self._journal, self._spending = suite, journal, spending
+        self._answers = self._found = self._unusable = self._failed = self._retries = 0
+        self._prompt_tokens = self._completion_tokens = 0
         self._lock = threading.Lock()
-
-    @property
-    def spent(self) -> float | None:
-        """Cost of this run's answers; None without prices."""
-        return self._prices.cost(self.prompt_tokens, self.completion_tokens) if self._prices else None
 
     def usage(self) -> dict[str, Any]:
         """What was asked and paid, for the results."""
         return {
-            "answers": self.requests,
-            "answers_from_an_earlier_run": self.found,
-            "unusable_answers": self.unusable,
-            "failed_requests": self.failed,
-            "requests_sent_again": self.retries,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cost": self.spent,
+            "answers": self._answers,
+            "answers_from_an_earlier_run": self._found,
+            "unusable_answers": self._unusable,
+            "failed_requests": self._failed,
+            "requests_sent_again": self._retries,
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": self._completion_tokens,
+            "cost": self._spending.cost(self._prompt_tokens, self._completion_tokens),
         }
 
-    def judge(self, jobs: Sequence[Job], suite: Suite, advance: Callable[[], None] = lambda: None) -> list[Verdict]:
+    def ask_first(self) -> None:
+        """As of the endpoint, with the judge's settings."""
+        self.endpoint.ask_first(ReplyRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
+
+    def left(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those on which the journal holds no usable answer."""
+        return [job for job in jobs if self._kept(job).scores is None]
+
+    def judge(self, jobs: Sequence[Job], advance: Callable[[], None] = lambda: None) -> list[Verdict]:
         """A verdict on every job: from the journal, or asked for up to three times.
 
         Args:
             jobs: In the order of the verdicts.
-            suite: Of the scenarios.
             advance: Called once a job is settled.
 
         Raises:
             WarmlineError: the cost limit was reached, the endpoint refuses, or not one of the jobs has a usable answer.
         """
-        keys = [self.key(job) for job in jobs]
-        verdicts = [self._earlier(job, key, suite) for job, key in zip(jobs, keys, strict=True)]
+        verdicts = [self._kept(job) for job in jobs]
         pending = [at for at, verdict in enumerate(verdicts) if verdict.scores is None]
         for _ in range(len(jobs) - len(pending)):
-            self.found += 1
+            self._found += 1
             advance()
-        for _ in range(ATTEMPTS):
-            before = self.requests
-            pending = self._round(jobs, keys, pending, verdicts, suite, advance)
-            if self.requests == before:  # not one answer: the endpoint is silent, and was asked often enough
-                break
-        if jobs and len(pending) == len(jobs):
+
+        def take(index: int, answer: Answer) -> bool:
+            with self._lock:
+                verdict = verdicts[pending[index]] = self._settle(jobs[pending[index]], answer)
+                self._stop_above_the_limit()
+            return verdict.scores is not None
+
+        requests = [ReplyRequest([{"role": "user", "content": jobs[at].prompt}], TEMPERATURE, MAX_TOKENS) for at in pending]
+        ask_for_verdicts(self.endpoint, requests, take, advance)
+        if jobs and all(verdict.scores is None for verdict in verdicts):
             raise WarmlineError(
                 f"{self.endpoint.url}: no usable answer of `{self.endpoint.name}` to any of {len(jobs)} questions, such as: "
                 f"{verdicts[0].error}; all replies are kept, run again to go on, perhaps with another --judge-model"
             )
-        for _ in pending:
-            advance()
         return verdicts
 
-    def ask_first(self) -> None:
-        """As of the endpoint, with this judge's settings."""
-        self.endpoint.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
+    def _stop_above_the_limit(self) -> None:
+        most, spent = self._spending.max_cost, self._spending.cost(self._prompt_tokens, self._completion_tokens)
+        if most is not None and spent is not None and spent > most:
+            raise WarmlineError(
+                f"--max-cost {most:g}: reached after {self._answers} judge answers, which are kept; run again with a higher limit to go on"
+            )
 
-    def key(self, job: Job) -> str:
-        """The journal's key of a job: its whole request, and which answer of which models it is about."""
-        return content_key(
-            judge=self.endpoint.identity,
-            kind=job.kind,
-            models=job.identity,
-            scenario=job.scenario.id,
-            iteration=job.iteration,
-            subject=job.subject,
-            prompt=job.prompt,
-        )
+    def _key(self, job: Job) -> str:
+        """The journal's: the whole request, and which answer of which models it is about."""
+        return content_key(judge=self.endpoint.identity, models=job.identity, prompt=job.prompt, **_about(job))
 
-    def settled(self, job: Job, suite: Suite) -> bool:
-        """Whether the journal already holds a usable answer."""
-        return self._earlier(job, self.key(job), suite).scores is not None
-
-    def _round(
-        self, jobs: Sequence[Job], keys: list[str], pending: list[int], verdicts: list[Verdict], suite: Suite, advance: Callable[[], None]
-    ) -> list[int]:
-        """Ask once for each pending job; returns those still without an answer."""
-
-        def done(index: int, answer: Answer) -> None:
-            at = pending[index]
-            with self._lock:
-                verdicts[at] = self._settle(jobs[at], keys[at], answer, suite)
-            if verdicts[at].scores is not None:
-                advance()
-            if self._max_cost is not None and (self.spent or 0.0) > self._max_cost:
-                raise WarmlineError(
-                    f"--max-cost {self._max_cost:g}: reached after {self.requests} judge answers, which are kept; run again with a higher "
-                    "limit to go on"
-                )
-
-        if pending:
-            requests = [ChatRequest([{"role": "user", "content": jobs[at].prompt}], TEMPERATURE, MAX_TOKENS) for at in pending]
-            self.endpoint.run(requests, done)
-        return [at for at in pending if verdicts[at].scores is None]
-
-    def _settle(self, job: Job, key: str, answer: Answer, suite: Suite) -> Verdict:
-        self.retries += answer.retries
+    def _settle(self, job: Job, answer: Answer) -> Verdict:
+        self._retries += answer.retries
         if answer.text is None:
-            self.failed += 1
+            self._failed += 1
             return Verdict(job, None, answer.error)
+        temperature = self.endpoint.temperature(TEMPERATURE)
         self._journal.add(
-            key,
-            kind=job.kind,
-            scenario=job.scenario.id,
-            iteration=job.iteration,
-            subject=job.subject,
+            self._key(job),
+            **_about(job),
             judge=self.endpoint.name,
-            temperature=self.endpoint.temperature(TEMPERATURE),
+            temperature=temperature,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
             text=answer.text,
         )
-        self.requests += 1
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
-        verdict = self._read(job, answer.text, suite)
-        self.unusable += verdict.scores is None
-        if verdict.scores is not None:
-            self.temperatures.add(self.endpoint.temperature(TEMPERATURE))
+        self._answers += 1
+        self._prompt_tokens += answer.prompt_tokens
+        self._completion_tokens += answer.completion_tokens
+        verdict = self._read(job, answer.text, temperature)
+        self._unusable += verdict.scores is None
         return verdict
 
-    def _earlier(self, job: Job, key: str, suite: Suite) -> Verdict:
+    def _kept(self, job: Job) -> Verdict:
+        """From the journal; the first usable answer counts."""
         verdict = Verdict(job, None, "never answered")
-        for record in self._journal.find(key):
-            verdict = self._read(job, record["text"], suite)
+        for record in self._journal.find(self._key(job)):
+            verdict = self._read(
+                job, record["text"], record.get("temperature", TEMPERATURE)
+            )  # older journals were written at the protocol's
             if verdict.scores is not None:
-                self.temperatures.add(record.get("temperature", TEMPERATURE))  # journals that do not say it were written at the protocol's
                 break
         return verdict
 
-    def _read(self, job: Job, text: str, suite: Suite) -> Verdict:
-        form = suite.form(job.scenario)
+    def _read(self, job: Job, text: str, temperature: float) -> Verdict:
+        form = self._suite.form(job.scenario)
         try:
-            scores = parse_rubric(text, form) if job.kind == "rubric" else parse_pairwise(text, form, self._labels)
+            scores = parse_rubric(text, form) if job.kind == "rubric" else parse_pairwise(text, form, self._suite.labels)
         except UnusableAnswerError as error:
             return Verdict(job, None, f"unusable answer: {error}")
+        self.temperatures.add(temperature)
         return Verdict(job, scores, None)
+
+
+def _about(job: Job) -> dict[str, Any]:
+    return {"kind": job.kind, "scenario": job.scenario.id, "iteration": job.iteration, "subject": job.subject}

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from warmline.data.template import Message
-from warmline.eqbench.answers import Journal, content_key
-from warmline.eqbench.responders import Answer, ChatRequest, Responder, kept
+from warmline.eqbench.journal import Journal, ask_once, content_key
 from warmline.eqbench.suites import Form, Scenario, Suite, fill
+from warmline.responders import Answer, ReplyRequest, Responder
 
+MODELS = ("base", "tuned")
 MAX_TOKENS = 12_000
 DECODING: dict[str, dict[str, float | None]] = {
     "turn": {"temperature": 0.7, "max_tokens": MAX_TOKENS, "min_p": 0.1},
@@ -92,7 +93,7 @@ def play(
         for each in going:
             prompt = fill(suite.form(each.scenario).master, scenario_prompt=each.scenario.prompts[turn])
             each.messages.append({"role": "user", "content": prompt})
-        requests = [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, draw=each.iteration) for each in going]
+        requests = [ReplyRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, repetition=each.iteration) for each in going]
         answers = _ask(going, requests, responder, journal, advance, before)
         for each, answer in zip(going, answers, strict=True):
             if answer.text is None:
@@ -102,7 +103,7 @@ def play(
                 each.cut.append(answer.cut)
     going = [each for each in plays if each.error is None and each.scenario.debriefed]
     asked: list[Message] = [{"role": "user", "content": suite.debrief}]
-    requests = [ChatRequest([*each.messages, *asked], 0.5, MAX_TOKENS, draw=each.iteration) for each in going]
+    requests = [ReplyRequest([*each.messages, *asked], 0.5, MAX_TOKENS, repetition=each.iteration) for each in going]
     answers = _ask(going, requests, responder, journal, advance, before)
     for each, answer in zip(going, answers, strict=True):
         each.cut += [] if answer.text is None else [answer.cut]
@@ -113,35 +114,19 @@ def play(
 
 def _ask(
     plays: Sequence[_Play],
-    requests: list[ChatRequest],
+    requests: list[ReplyRequest],
     responder: Responder,
     journal: Journal,
     advance: Callable[[], None],
     before: Callable[[], None],
 ) -> list[Answer]:
-    """An answer to each request: from the journal, or asked for and written there."""
-    identity, limit = responder.identity, responder.max_tokens
+    tasks: list[dict[str, Any]] = [{"scenario": play.scenario.id, "iteration": play.iteration} for play in plays]
     keys = [
-        content_key(model=identity, limit=limit, scenario=play.scenario.id, iteration=play.iteration, **request.sent())
-        for play, request in zip(plays, requests, strict=True)
+        content_key(model=responder.identity, limit=responder.max_tokens, **task, **request.sent())
+        for task, request in zip(tasks, requests, strict=True)
     ]
-    answers: list[Answer | None] = [kept(found[-1]) if (found := journal.find(key)) else None for key in keys]
-    for _ in [answer for answer in answers if answer is not None]:
-        advance()
-    missing = [at for at, answer in enumerate(answers) if answer is None]
-
-    def done(index: int, answer: Answer) -> None:
-        at = missing[index]
-        answers[at] = answer
-        if answer.text is not None:
-            where = {"scenario": plays[at].scenario.id, "iteration": plays[at].iteration}
-            journal.add(keys[at], model=identity, **where, text=answer.text, cut=answer.cut)
-        advance()
-
-    if missing:
-        before()
-        responder.run([requests[at] for at in missing], done)
-    return [answer if answer is not None else Answer(None, "no answer came") for answer in answers]
+    about = [{"model": responder.identity, **task} for task in tasks]
+    return ask_once(journal, responder, requests, about, keys, advance, before)
 
 
 def parse_sections(reply: str, form: Form) -> tuple[str, ...]:

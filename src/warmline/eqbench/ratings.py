@@ -14,7 +14,7 @@ ANCHORS = {"o3": 1500.0, "meta-llama/llama-3.2-1b-instruct": 200.0}
 Z = 1.96
 
 
-class Settings(NamedTuple):
+class RatingRules(NamedTuple):
     """What changed between versions of the harness.
 
     Attributes:
@@ -30,9 +30,9 @@ class Settings(NamedTuple):
     window: int | None = 16
 
 
-PROTOCOL = Settings()
+PROTOCOL = RatingRules()
 """Of the pinned revision."""
-LAUNCH = Settings(wins=1, wins_for_sigma=1, clamp_analysis=False, window=9)
+LAUNCH = RatingRules(wins=1, wins_for_sigma=1, clamp_analysis=False, window=9)
 """What reproduces the ratings published on 2025-04-28; found by search, the harness of that day is not archived."""
 
 
@@ -82,27 +82,27 @@ class Rated(NamedTuple):
     normalised: float | None
 
 
-def rate(comparisons: Sequence[Comparison], settings: Settings = PROTOCOL) -> dict[str, Rated]:
+def rate(comparisons: Sequence[Comparison], rules: RatingRules = PROTOCOL) -> dict[str, Rated]:
     """Rate every model that was compared.
 
     The ladder that the window is measured on comes from a first solution over all pairs, and is taken again until it stands.
 
     Args:
         comparisons: In the order they were made; TrueSkill depends on it.
-        settings: Of the harness's version.
+        rules: Of the harness's version.
     """
-    ratings = _solve(comparisons, settings.wins, settings.clamp_analysis)
+    ratings = _solve(comparisons, rules.wins, rules.clamp_analysis)
     kept = list(comparisons)
     seen = set()
-    while settings.window is not None:
+    while rules.window is not None:
         ladder = sorted(ratings, key=lambda model: ratings[model].mu)
         if tuple(ladder) in seen:
             break
         seen.add(tuple(ladder))
-        rank = {model: place for place, model in enumerate(ladder)}
-        kept = [pair for pair in comparisons if abs(rank[pair.test] - rank[pair.other]) <= settings.window]
-        ratings = {**ratings, **_solve(kept, settings.wins, settings.clamp_analysis)}
-    sigmas = _solve(kept, settings.wins_for_sigma, settings.clamp_analysis)
+        rank = {model: at for at, model in enumerate(ladder)}
+        kept = [pair for pair in comparisons if abs(rank[pair.test] - rank[pair.other]) <= rules.window]
+        ratings = {**ratings, **_solve(kept, rules.wins, rules.clamp_analysis)}
+    sigmas = _solve(kept, rules.wins_for_sigma, rules.clamp_analysis)
     scale = normalisation({model: rating.mu for model, rating in ratings.items()})
     rated = {}
     for model, rating in ratings.items():

@@ -1,34 +1,31 @@
 """`warmline eqbench`: base and tuned through the scenarios, past the judge if there is one, and everything said in one file."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from warmline.config import load_config
-from warmline.eqbench import v2 as eqbench2
-from warmline.eqbench.answers import Journal
-from warmline.eqbench.costs import Estimate, Prices, check_cost, estimate_before, estimate_prompts
-from warmline.eqbench.fetch import find_eqbench2, find_eqbench3
-from warmline.eqbench.judge import ATTEMPTS, Job, Judge, Verdict, pairwise_prompt, rubric_prompt
+from warmline.eqbench import v2
+from warmline.eqbench.journal import Journal
 from warmline.eqbench.judge import MAX_TOKENS as JUDGE_TOKENS
 from warmline.eqbench.judge import TEMPERATURE as JUDGE_TEMPERATURE
-from warmline.eqbench.play import DECODING, MAX_TOKENS, SHORT_REPLY, Transcript, play, section_report
-from warmline.eqbench.responders import EMPTY_REPLY, JUDGE_KEYS, Endpoint, LocalModel, Responder
-from warmline.eqbench.scores import MODELS, pairwise_report, ratings_report, rubric_report
-from warmline.eqbench.suites import Suite, official_suite, sample_suite
-from warmline.eqbench.view import draw
+from warmline.eqbench.judge import Estimate, Judging, Spending, all_jobs
+from warmline.eqbench.play import DECODING, MAX_TOKENS, MODELS, SHORT_REPLY, Transcript, play, section_report
+from warmline.eqbench.scores import pairwise_report, ratings_report, rubric_report
+from warmline.eqbench.suites import Suite, find_eqbench2, find_eqbench3, official_suite, sample_suite
+from warmline.eqbench.view import write_picture_of_scores
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.finished import FinishedRun, run_context
+from warmline.judges import ATTEMPTS, Judge
 from warmline.lock import writes_run
 from warmline.model.description import read_description
+from warmline.responders import EMPTY_REPLY, Endpoint, LocalModel, Responder
 from warmline.runs import RunFolder, write_json, write_text
 
 NO_JUDGE = "no judge was given (--judge-url and --judge-model): the transcripts are written, and nothing stands in for a score"
@@ -39,51 +36,63 @@ MODEL_KEYS = ("WARMLINE_MODEL_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run of the benchmark is asked to do.
+class Selection(NamedTuple):
+    """What is played.
 
     Attributes:
         suite: `official`, `sample`, or None for the official one where its files are found, else the sample.
-        eqbench_dir: Folder with copies of the benchmark's files; None for the fetched ones.
-        judge_url: Base of an OpenAI-compatible endpoint; None for no judge.
-        judge_model: The judge's name there.
+        folder: Holds copies of the benchmark's files; None for the fetched ones.
         iterations: Times each scenario is played.
-        concurrency: Requests at a time to each endpoint.
-        timeout: Seconds for one request.
-        price_in: Of a million prompt tokens of the judge.
-        price_out: Of a million completion tokens of the judge.
-        max_cost: Refuse, or stop, above it.
-        max_new_tokens: Longest reply of the models under test; the protocol has 12,000.
-        batch_size: Conversations that a local model answers together; None is 64 on a GPU of 120 GiB or more, else 16.
         v2: Whether EQ-Bench v2 is run beside it.
-        base_url: Endpoint that serves the base; None to run it in this process.
-        tuned_url: Likewise for the tuned model.
-        base_model: The base's name at its endpoint.
-        tuned_model: The tuned model's.
     """
 
     suite: str | None = None
-    eqbench_dir: Path | None = None
-    judge_url: str | None = None
-    judge_model: str | None = None
+    folder: Path | None = None
     iterations: int = 1
-    concurrency: int = 8
-    timeout: float = 240.0
-    price_in: float | None = None
-    price_out: float | None = None
-    max_cost: float | None = None
+    v2: bool = True
+
+
+class ServedModel(NamedTuple):
+    """A model under test behind an OpenAI-compatible endpoint.
+
+    Attributes:
+        url: Its base, such as http://localhost:8000/v1.
+        name: The model's name there.
+    """
+
+    url: str
+    name: str
+
+
+class Players(NamedTuple):
+    """Who answers for base and tuned, and how much at a time.
+
+    Attributes:
+        base: Where the base is served; None to run it in this process.
+        tuned: Likewise for the tuned model.
+        max_new_tokens: Longest reply; the protocol has 12,000.
+        batch_size: Conversations that a model in this process answers together; None is 64 on a GPU of 120 GiB or more, else 16.
+        concurrency: Requests at a time to each endpoint.
+        timeout: Seconds for one request.
+    """
+
+    base: ServedModel | None = None
+    tuned: ServedModel | None = None
     max_new_tokens: int = MAX_TOKENS
     batch_size: int | None = None
-    v2: bool = True
-    base_url: str | None = None
-    tuned_url: str | None = None
-    base_model: str = "base"
-    tuned_model: str = "tuned"
+    concurrency: int = 8
+    timeout: float = 240.0
 
 
 @writes_run("eqbench")
-def eq_bench(path: Path, options: Options, console: Console | None = None) -> dict[str, Any]:
+def eq_bench(
+    path: Path,
+    selection: Selection,
+    players: Players,
+    judge: Judge | None = None,
+    spending: Spending | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
     """Run the benchmark on a finished run and write `results/eq_bench_results.json`.
 
     Replies and judge answers are kept in `eqbench/` of the run folder the moment they arrive, so that the same command goes on after a
@@ -91,7 +100,10 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
 
     Args:
         path: A finished run folder.
-        options: What to do.
+        selection: What is played.
+        players: Who answers.
+        judge: Who scores; None for transcripts alone.
+        spending: On the judge; None where its prices are not known and nothing limits it.
         console: Where progress and remarks go; standard error by default.
 
     Returns:
@@ -100,69 +112,68 @@ def eq_bench(path: Path, options: Options, console: Console | None = None) -> di
     Raises:
         WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses or never answers.
     """
-    console = console or Console(stderr=True)
+    console, spending = console or Console(stderr=True), spending or Spending()
     folder = RunFolder.open(path)
-    suite, (questions, no_questions) = _suite(options, console), _questions(options)
-    judge_endpoint, prices = _judge_endpoint(options), _prices(options)
-    estimate = estimate_before(suite, options.iterations, options.max_new_tokens)
-    cost = estimate.cost(prices)
-    console.print(_announcement(suite, options, estimate, cost if judge_endpoint else None, judge_endpoint is not None), highlight=False)
-    if judge_endpoint:
-        check_cost(estimate, prices, options.max_cost)
-    judge = None
-    if judge_endpoint:
-        judge = Judge(judge_endpoint, Journal(folder.eq_bench_folder / "judge.jsonl"), suite.labels, prices, options.max_cost)
-    context, models = _models(folder, options)
+    suite, (questions, no_questions) = _suite(selection, console), _questions(selection)
+    judging = Judging(judge, suite, Journal(folder.eq_bench_folder / "judge.jsonl"), spending) if judge else None
+    estimate = Estimate.before(suite, selection.iterations, players.max_new_tokens)
+    cost = spending.cost(estimate.prompt_tokens, estimate.completion_tokens) if judge else None
+    console.print(_announcement(suite, selection.iterations, estimate, cost, judge is not None), highlight=False)
+    if judge:
+        spending.allow(estimate)
+    context, models = _models(folder, players)
+    seed = int(context["seed"])
     replies = Journal(folder.eq_bench_folder / "replies.jsonl")
     transcripts: dict[str, list[Transcript]] = {}
     with _progress(console) as progress:
         for model in MODELS:
-            task = progress.add_task(f"{model} plays", total=(suite.turns + suite.debriefs) * options.iterations)
-            advance, before = partial(progress.advance, task), judge.ask_first if judge else lambda: None
-            transcripts[model] = play(suite, models[model], model, options.iterations, replies, advance, before)
+            task = progress.add_task(f"{model} plays", total=(suite.turns + suite.debriefs) * selection.iterations)
+            advance, before = partial(progress.advance, task), judging.ask_first if judging else lambda: None
+            transcripts[model] = play(suite, models[model], model, selection.iterations, replies, advance, before)
         lines = [json.dumps(each.as_json(), ensure_ascii=False) for model in MODELS for each in transcripts[model]]
         write_text(folder.eq_bench_folder / "transcripts.jsonl", "\n".join(lines) + "\n")
-        second = _run_v2(questions, models, replies, progress, int(context["seed"]))
-        judged: dict[str, Any] = {**dict.fromkeys(("judge", "rubric", "pairwise", "ratings")), "reason": NO_JUDGE, "judge_errors": []}
-        if judge and (reason := _too_many_cut(transcripts, options)):
-            judged["reason"] = reason
-        elif judge:
+        second = _run_v2(questions, models, replies, progress, seed)
+        scored: dict[str, Any] = {**dict.fromkeys(("judge", "rubric", "pairwise", "ratings")), "reason": NO_JUDGE}
+        errors = _play_errors(transcripts)
+        if judging and (reason := _too_many_cut(transcripts, players.max_new_tokens)):
+            scored["reason"] = reason
+        elif judging:
             identities = {model: models[model].identity for model in MODELS}
-            judged = _judged(suite, transcripts, identities, judge, options, prices, progress, int(context["seed"]))
-    errors = [*_play_errors(transcripts), *judged.pop("judge_errors")]
+            scored, judge_errors = _judged(suite, transcripts, identities, judging, spending, selection.iterations, progress, seed)
+            errors += judge_errors
     result = {
-        "context": {**context, **_protocol(folder, suite, options, models, judge)},
+        "context": {**context, **_protocol(folder, suite, selection, players, models, judging)},
         "models": {model: _model_report(suite, transcripts[model]) for model in MODELS},
-        **judged,
+        **scored,
         "errors": errors,
-        "estimate": {**estimate._asdict(), "cost": cost} if judge_endpoint else None,
+        "estimate": {**estimate._asdict(), "cost": cost} if judge else None,
         "eq_bench_v2": second,
         "eq_bench_v2_reason": no_questions,
     }
     write_json(folder.eq_bench, result)
-    draw(folder, result)
+    write_picture_of_scores(folder, result)
     return result
 
 
-def _announcement(suite: Suite, options: Options, estimate: Estimate, cost: float | None, judged: bool) -> str:
+def _announcement(suite: Suite, iterations: int, estimate: Estimate, cost: float | None, judged: bool) -> str:
     """What will be asked, and what it is likely to cost."""
-    line = f"{suite.name}: {len(suite.scenarios)} scenarios, {options.iterations} time(s), {estimate.model_calls} replies of base and tuned"
+    line = f"{suite.name}: {len(suite.scenarios)} scenarios, {iterations} time(s), {estimate.model_calls} replies of base and tuned"
     if not judged:
         return f"{line}, no judge"
     tokens = f"about {estimate.prompt_tokens:,} tokens in and {estimate.completion_tokens:,} out"
     return f"{line}, {estimate.judge_calls} judge calls, {tokens}" + ("" if cost is None else f", likely cost {cost:.2f}")
 
 
-def _suite(options: Options, console: Console) -> Suite:
-    if options.suite not in (None, "official", "sample"):
-        raise WarmlineError(f"--suite {options.suite}: expected official or sample")
-    if options.suite == "sample":
+def _suite(selection: Selection, console: Console) -> Suite:
+    if selection.suite not in (None, "official", "sample"):
+        raise WarmlineError(f"--suite {selection.suite}: expected official or sample")
+    if selection.suite == "sample":
         return sample_suite()
-    found = find_eqbench3(options.eqbench_dir)
+    found = find_eqbench3(selection.folder)
     if found is not None:
         return official_suite(found)
-    if options.suite == "official" or options.eqbench_dir is not None:
-        where = options.eqbench_dir or "the fetched data"
+    if selection.suite == "official" or selection.folder is not None:
+        where = selection.folder or "the fetched data"
         raise WarmlineError(
             f"{where}: no EQ-Bench 3 files (scenario_prompts.txt); get them with `warmline data fetch --eqbench`, or take --suite sample"
         )
@@ -173,41 +184,25 @@ def _suite(options: Options, console: Console) -> Suite:
     return sample_suite()
 
 
-def _questions(options: Options) -> tuple[list[eqbench2.Question], None] | tuple[None, str]:
+def _questions(selection: Selection) -> tuple[list[v2.Question], None] | tuple[None, str]:
     """EQ-Bench v2's, or why there are none; they go with either suite."""
-    if not options.v2:
+    if not selection.v2:
         return None, "EQ-Bench v2 was switched off (--no-v2)"
-    found = find_eqbench2(options.eqbench_dir)
+    found = find_eqbench2(selection.folder)
     if found is None:
-        where = options.eqbench_dir or "the fetched data"
+        where = selection.folder or "the fetched data"
         return None, f"EQ-Bench v2's questions are not in {where}; `warmline data fetch --eqbench` gets them"
-    return eqbench2.load_questions(found), None
+    return v2.load_questions(found), None
 
 
-def _judge_endpoint(options: Options) -> Endpoint | None:
-    if options.judge_url is None and options.judge_model is None:
-        return None
-    if options.judge_url is None or options.judge_model is None:
-        raise WarmlineError("--judge-url and --judge-model belong together; give both, or neither to write transcripts only")
-    return Endpoint("--judge-url", options.judge_url, options.judge_model, JUDGE_KEYS, options.concurrency, options.timeout)
-
-
-def _prices(options: Options) -> Prices | None:
-    if options.price_in is None and options.price_out is None:
-        return None
-    if options.price_in is None or options.price_out is None:
-        raise WarmlineError("--price-in and --price-out belong together: what a million prompt and completion tokens of the judge cost")
-    return Prices(options.price_in, options.price_out)
-
-
-def _models(folder: RunFolder, options: Options) -> tuple[dict[str, Any], dict[str, Responder]]:
+def _models(folder: RunFolder, players: Players) -> tuple[dict[str, Any], dict[str, Responder]]:
     """The context of the run, and who answers for base and tuned; a model is only loaded if one of them runs here."""
-    urls = {"base": (options.base_url, options.base_model), "tuned": (options.tuned_url, options.tuned_model)}
+    longest = players.max_new_tokens
     models: dict[str, Responder] = {}
-    for model, (url, name) in urls.items():
-        if url is not None:
+    for model, served in (("base", players.base), ("tuned", players.tuned)):
+        if served:
             models[model] = Endpoint(
-                f"--{model}-url", url, name, MODEL_KEYS, options.concurrency, options.timeout, max_tokens=options.max_new_tokens
+                f"--{model}-url", served.url, served.name, MODEL_KEYS, players.concurrency, players.timeout, max_tokens=longest
             )
     if len(models) == len(MODELS):
         return run_context(folder, load_config(folder.config)), models
@@ -217,12 +212,10 @@ def _models(folder: RunFolder, options: Options) -> tuple[dict[str, Any], dict[s
         "base": f"{context['base_model']}@{context['base_revision']}/{context['base_random_init_seed']}/{context['dtype']}",
         "tuned": f"{heads['weights_sha256']}/{context['dtype']}",
     }
-    batch_size = options.batch_size or usual_batch(finished.place.device)
+    batch_size, seed = players.batch_size or usual_batch(finished.place.device), int(context["seed"])
     for model in MODELS:
         if model not in models:
-            models[model] = LocalModel(
-                finished.companion, model == "base", fingerprints[model], batch_size, options.max_new_tokens, int(context["seed"])
-            )
+            models[model] = LocalModel(finished.companion, model == "base", fingerprints[model], batch_size, longest, seed)
     return context, models
 
 
@@ -231,100 +224,57 @@ def usual_batch(device: torch.device) -> int:
     return MANY if device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU else USUAL
 
 
-def _too_many_cut(transcripts: dict[str, list[Transcript]], options: Options) -> str | None:
+def _too_many_cut(transcripts: dict[str, list[Transcript]], longest: int) -> str | None:
     """Why the judge is not asked: scores and wins of replies that were cut would be about their room, and cost as much."""
-    reason = too_many_cut({model: [cut for each in transcripts[model] for cut in each.cut] for model in MODELS}, options.max_new_tokens)
+    reason = too_many_cut({model: [cut for each in transcripts[model] for cut in each.cut] for model in MODELS}, longest)
     return f"{reason}: the judge was not asked; --max-new-tokens gives more room" if reason else None
 
 
 def _run_v2(
-    questions: list[eqbench2.Question] | None, models: dict[str, Responder], journal: Journal, progress: Progress, seed: int
+    questions: list[v2.Question] | None, models: dict[str, Responder], journal: Journal, progress: Progress, seed: int
 ) -> dict[str, Any] | None:
     if questions is None:
         return None
     answers = {}
     for model in MODELS:
-        task = progress.add_task(f"{model}, {eqbench2.NAME}", total=len(questions))
-        answers[model] = eqbench2.ask(questions, models[model], journal, partial(progress.advance, task))
-    return eqbench2.report(questions, answers, seed)
-
-
-def _jobs(suite: Suite, transcripts: dict[str, list[Transcript]], identities: dict[str, str]) -> tuple[list[Job], list[Job]]:
-    """What there is to judge: every complete transcript, and every pair of them in both orders, sorted as the harness does."""
-    scenarios = {scenario.id: scenario for scenario in suite.scenarios}
-    complete = {
-        model: {(each.scenario, each.iteration): each for each in transcripts[model] if each.error is None} for model in MODELS
-    }  # fmt: skip
-    rubric = [
-        Job(
-            "rubric",
-            scenarios[each.scenario],
-            each.iteration,
-            model,
-            rubric_prompt(suite, scenarios[each.scenario], each),
-            identities[model],
-        )
-        for model in MODELS
-        for each in complete[model].values()
-    ]
-    pairwise = []
-    for scenario, iteration in sorted(complete["base"].keys() & complete["tuned"].keys()):
-        base, tuned = (complete[model][scenario, iteration] for model in MODELS)
-        for order, first, second in (("tuned first", tuned, base), ("base first", base, tuned)):
-            prompt = pairwise_prompt(suite, scenarios[scenario], first, second)
-            identity = f"{identities['tuned']} and {identities['base']}"
-            pairwise.append(Job("pairwise", scenarios[scenario], iteration, order, prompt, identity))
-    return rubric, pairwise
+        task = progress.add_task(f"{model}, {v2.NAME}", total=len(questions))
+        answers[model] = v2.ask(questions, models[model], journal, partial(progress.advance, task))
+    return v2.report(questions, answers, seed)
 
 
 def _judged(
     suite: Suite,
     transcripts: dict[str, list[Transcript]],
     identities: dict[str, str],
-    judge: Judge,
-    options: Options,
-    prices: Prices | None,
+    judging: Judging,
+    spending: Spending,
+    iterations: int,
     progress: Progress,
     seed: int,
-) -> dict[str, Any]:
-    """Rubric, pairs and ratings, with every error that keeps something out of them."""
-    rubric, pairwise = _jobs(suite, transcripts, identities)
-    left = [job.prompt for job in (*rubric, *pairwise) if not judge.settled(job, suite)]
-    check_cost(estimate_prompts(left), prices, options.max_cost)
-    task = progress.add_task("judge", total=len(rubric) + len(pairwise))
-    scored = judge.judge(rubric, suite, partial(progress.advance, task))
-    compared = judge.judge(pairwise, suite, partial(progress.advance, task))
-    return {
-        "judge": judge.usage(),
-        "rubric": rubric_report(suite, scored, options.iterations, seed),
-        "pairwise": pairwise_report(suite, compared, options.iterations, seed),
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Rubric, pairs and ratings, and every error that keeps something out of them."""
+    rubric, pairwise = all_jobs(suite, transcripts, identities)
+    spending.allow(Estimate.of_prompts([job.prompt for job in judging.left([*rubric, *pairwise])]))
+    advance = partial(progress.advance, progress.add_task("judge", total=len(rubric) + len(pairwise)))
+    scored, compared = judging.judge(rubric, advance), judging.judge(pairwise, advance)
+    report = {
+        "judge": judging.usage(),
+        "rubric": rubric_report(suite, scored, iterations, seed),
+        "pairwise": pairwise_report(suite, compared, iterations, seed),
         "ratings": ratings_report(compared),
         "reason": None,
-        "judge_errors": _judge_errors([*scored, *compared]),
     }
+    failed = [(verdict.job, verdict.error) for verdict in (*scored, *compared) if verdict.error is not None]
+    return report, [_error(job.kind, job.scenario.id, job.iteration, job.subject, error) for job, error in failed]
 
 
 def _play_errors(transcripts: dict[str, list[Transcript]]) -> list[dict[str, Any]]:
-    return [
-        {"kind": "reply", "scenario": each.scenario, "iteration": each.iteration, "subject": model, "error": each.error}
-        for model in MODELS
-        for each in transcripts[model]
-        if each.error is not None
-    ]
+    failed = [(each, each.error) for model in MODELS for each in transcripts[model] if each.error is not None]
+    return [_error("reply", each.scenario, each.iteration, each.model, error) for each, error in failed]
 
 
-def _judge_errors(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": verdict.job.kind,
-            "scenario": verdict.job.scenario.id,
-            "iteration": verdict.job.iteration,
-            "subject": verdict.job.subject,
-            "error": verdict.error,
-        }
-        for verdict in verdicts
-        if verdict.error is not None
-    ]
+def _error(kind: str, scenario: str, iteration: int, subject: str, error: str) -> dict[str, Any]:
+    return {"kind": kind, "scenario": scenario, "iteration": iteration, "subject": subject, "error": error}
 
 
 def _model_report(suite: Suite, transcripts: list[Transcript]) -> dict[str, Any]:
@@ -343,20 +293,22 @@ def _model_report(suite: Suite, transcripts: list[Transcript]) -> dict[str, Any]
     }
 
 
-def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[str, Responder], judge: Judge | None) -> dict[str, Any]:
+def _protocol(
+    folder: RunFolder, suite: Suite, selection: Selection, players: Players, models: dict[str, Responder], judging: Judging | None
+) -> dict[str, Any]:
     """What the numbers depend on besides the run."""
     local = [model for model in MODELS if isinstance(models[model], LocalModel)]
     deviations = [f"a task whose replies are all under {SHORT_REPLY} characters is judged; the official harness leaves it out"]
-    if options.max_new_tokens < MAX_TOKENS:
-        deviations.append(f"replies end at {options.max_new_tokens} tokens, not {MAX_TOKENS}")
+    if players.max_new_tokens < MAX_TOKENS:
+        deviations.append(f"replies end at {players.max_new_tokens} tokens, not {MAX_TOKENS}")
     if local:
         deviations.append(f"{' and '.join(local)} in this process, with the run's chat template; an empty reply stands as `{EMPTY_REPLY}`")
         if read_description(folder)["system_prompt"]:
             deviations.append("the run's system prompt stands before every conversation")
     for model in models.values():
         deviations += model.deviations() if isinstance(model, Endpoint) else []
-    temperature = max(judge.temperatures, default=JUDGE_TEMPERATURE) if judge else None
-    if judge and temperature != JUDGE_TEMPERATURE:
+    temperature = max(judging.temperatures, default=JUDGE_TEMPERATURE) if judging else None
+    if judging and temperature != JUDGE_TEMPERATURE:
         deviations.append(f"the judge takes no other temperature than {temperature:g}")
     return {
         "suite": suite.name,
@@ -368,17 +320,17 @@ def _protocol(folder: RunFolder, suite: Suite, options: Options, models: dict[st
         "turns": suite.turns,
         "debriefs": suite.debriefs,
         "dropped_scenarios": list(suite.dropped),
-        "iterations": options.iterations,
-        "decoding": {**DECODING, "max_new_tokens": options.max_new_tokens},
+        "iterations": selection.iterations,
+        "decoding": {**DECODING, "max_new_tokens": players.max_new_tokens},
         "models": {model: models[model].identity for model in MODELS},
         "judge": {
-            "model": judge.endpoint.name,
-            "url": judge.endpoint.url,
+            "model": judging.endpoint.name,
+            "url": judging.endpoint.url,
             "temperature": temperature,
             "max_tokens": JUDGE_TOKENS,
             "attempts": ATTEMPTS,
         }
-        if judge
+        if judging
         else None,
         "deviations": deviations,
     }

@@ -12,19 +12,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from warmline.companion import Generated
 from warmline.data.template import Message
-from warmline.eqbench.responders import Endpoint
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import BATCH, cut_off, too_many_cut
 from warmline.evaluation.finished import FinishedRun
+from warmline.judges import Judge
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
+from warmline.responders import Endpoint
 from warmline.runs import write_json, write_text
 from warmline.safety.crisis import resources
 from warmline.safety.flags import FLAGS, raised
 from warmline.safety.guard import guarded, hear
 from warmline.safety.guard_report import share, suite_alarms
-from warmline.safety.judge import CRITERIA, Judge, ask_judge, judge_context, judge_prompt
+from warmline.safety.judge import CRITERIA, ask_judge, judge_context, judge_prompt, open_judge
 from warmline.safety.overlap import Overlap, find_overlap
 from warmline.safety.ratings import Reply, replies_hash, update_ratings
 from warmline.safety.sheet import render_sheet
@@ -77,7 +78,7 @@ def red_team(path: Path, options: Options, console: Console | None = None) -> di
     suites = load_suites(options.suite_dir)
     items = [item for suite in suites for item in suite.items]
     finished = FinishedRun.open(path)
-    judge = options.judge.open() if options.judge else None
+    judge = open_judge(options.judge) if options.judge else None
     context = finished.context()
     overlap = _no_overlap(items, finished)
     with _progress(console) as progress:

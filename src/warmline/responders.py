@@ -1,9 +1,9 @@
-"""Who answers a request: a model in this process, or any OpenAI-compatible endpoint."""
+"""Who answers a request: a model in this process, or any OpenAI-compatible endpoint, be it the model under test or its judge."""
 
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,14 +15,11 @@ from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
 from warmline.openai_server import OpenAIServer
 
-JUDGE_KEYS = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold a judge's key, in order."""
-
 EMPTY_REPLY = "..."
 """Stands in a local model's history for a turn in which it said nothing: a chat turn cannot be empty."""
 
 
-class ChatRequest(NamedTuple):
+class ReplyRequest(NamedTuple):
     """One reply that is asked for.
 
     Attributes:
@@ -30,18 +27,18 @@ class ChatRequest(NamedTuple):
         temperature: 0 takes the likeliest token.
         max_tokens: Longest reply, in tokens.
         min_p: Tokens below this share of the likeliest one's probability are left out; None is not sent.
-        draw: Which of several draws of the same request: a model in this process answers each of them otherwise. It is not sent.
+        repetition: Which of several times that the same is asked: a model in this process answers each otherwise. It is not sent.
     """
 
     messages: list[Message]
     temperature: float
     max_tokens: int
     min_p: float | None = None
-    draw: int = 0
+    repetition: int = 0
 
     def sent(self) -> dict[str, Any]:
-        """What an endpoint sees of it: all but the draw."""
-        return {name: value for name, value in self._asdict().items() if name != "draw"}
+        """What an endpoint sees of it: all but the repetition."""
+        return {name: value for name, value in self._asdict().items() if name != "repetition"}
 
 
 class Answer(NamedTuple):
@@ -64,11 +61,6 @@ class Answer(NamedTuple):
     cut: bool = False
 
 
-def kept(record: Mapping[str, Any]) -> Answer:
-    """An answer out of a journal, as it was added: its `text`, and whether it was `cut`, which older journals do not say."""
-    return Answer(record["text"], cut=record.get("cut", False))
-
-
 Done = Callable[[int, Answer], None]
 
 
@@ -87,7 +79,7 @@ class Responder(Protocol):
     def max_tokens(self) -> int:
         """The longest reply it gives, whatever is asked for."""
 
-    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
         """Answer every request; `done(index, answer)` is called as each is ready, possibly from another thread."""
 
 
@@ -121,7 +113,7 @@ class _Dialect(NamedTuple):
             return self._replace(min_p=False)
         return self
 
-    def settings(self, request: ChatRequest, longest: int) -> dict[str, Any]:
+    def settings(self, request: ReplyRequest, longest: int) -> dict[str, Any]:
         """As keywords of the openai client."""
         settings: dict[str, Any] = {
             self.limit: min(request.max_tokens, longest),
@@ -185,7 +177,7 @@ class Endpoint:
         refused += [] if self._dialect.min_p else ["min_p"]
         return [f"{self.name} refuses {setting}, which is not sent" for setting in refused]
 
-    def ask_first(self, like: ChatRequest) -> None:
+    def ask_first(self, like: ReplyRequest) -> None:
         """Ask one short question, once, so that a refusal is known before anything is spent.
 
         Args:
@@ -199,7 +191,7 @@ class Endpoint:
                 self._ask_whether_it_answers(like)
             self._ready = True
 
-    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
         """As of a responder; a request that failed for good is an answer with an error.
 
         Raises:
@@ -228,7 +220,7 @@ class Endpoint:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _ask_whether_it_answers(self, like: ChatRequest) -> None:
+    def _ask_whether_it_answers(self, like: ReplyRequest) -> None:
         question = like._replace(messages=FIRST_QUESTION)
         while True:
             try:
@@ -245,7 +237,7 @@ class Endpoint:
         if answer.text is None:
             raise WarmlineError(f"{self._server}: `{self.name}` does not answer ({answer.error}); check the address, or try again later")
 
-    def _ask(self, request: ChatRequest) -> Answer:
+    def _ask(self, request: ReplyRequest) -> Answer:
         try:
             return self._send(request)
         except openai.APIStatusError as error:
@@ -256,7 +248,7 @@ class Endpoint:
                     self._ask_whether_it_answers(request)
             return Answer(None, self._server.words(error))
 
-    def _send(self, request: ChatRequest) -> Answer:
+    def _send(self, request: ReplyRequest) -> Answer:
         """Ask once, and as often again as the client does.
 
         Raises:
@@ -322,31 +314,32 @@ class LocalModel:
         self._batch_size = batch_size
         self._seed = seed
 
-    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
         """As of a responder; requests of like length and settings go together, so that little is padded."""
         order = sorted(range(len(requests)), key=lambda at: (*_settings(requests[at]), _characters(requests[at])))
         while order:
-            same = [at for at in order[: self._batch_size] if _settings(requests[at]) == _settings(requests[order[0]])]
+            first = requests[order[0]]
+            same = [at for at in order[: self._batch_size] if _settings(requests[at]) == _settings(first)]
             order = order[len(same) :]
-            temperature, max_tokens, min_p = _settings(requests[same[0]])
-            sampling = Sampling(min(max_tokens, self.max_tokens), temperature, 1.0, min_p, self._draw(requests[same[0]]))
+            longest = min(first.max_tokens, self.max_tokens)
+            sampling = Sampling(longest, first.temperature, 1.0, first.min_p or 0.0, self._seed_of(first))
             conversations = [[_spoken(message) for message in requests[at].messages] for at in same]
             for at, reply in zip(same, self._companion.replies(conversations, sampling, base=self._base), strict=True):
                 done(at, Answer(reply.text, cut=reply.cut))
 
-    def _draw(self, request: ChatRequest) -> int:
+    def _seed_of(self, first: ReplyRequest) -> int:
         """A seed of each batch's own, from its first request: the same whenever the same batch is drawn again."""
-        text = "\n".join(message["content"] for message in request.messages)
-        return int.from_bytes(hashlib.sha256(f"{self._seed}\n{request.draw}\n{text}".encode()).digest()[:4], "big")
+        text = "\n".join(message["content"] for message in first.messages)
+        return int.from_bytes(hashlib.sha256(f"{self._seed}\n{first.repetition}\n{text}".encode()).digest()[:4], "big")
 
 
 def _spoken(message: Message) -> Message:
     return message if message["content"].strip() else {"role": message["role"], "content": EMPTY_REPLY}
 
 
-def _settings(request: ChatRequest) -> tuple[float, int, float]:
+def _settings(request: ReplyRequest) -> tuple[float, int, float]:
     return request.temperature, request.max_tokens, request.min_p or 0.0
 
 
-def _characters(request: ChatRequest) -> int:
+def _characters(request: ReplyRequest) -> int:
     return sum(len(message["content"]) for message in request.messages)
