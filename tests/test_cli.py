@@ -365,6 +365,13 @@ def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
     assert "--help" in done.out
 
 
+def test_help_waits_for_no_library_that_takes_seconds() -> None:
+    slow = "torch", "transformers", "sklearn", "matplotlib", "openai"
+    asked = f"import sys; from warmline import cli; assert cli.app; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_as_a_program(config_file: Path, tmp_path: Path) -> None:
     """The installed entry point, in a process of its own: nothing but the message reaches the user."""
     config_file.write_text(yaml.safe_dump({"name": "a", "model": {"name": "nano"}, "surprise": 1}))

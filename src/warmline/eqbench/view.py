@@ -68,7 +68,7 @@ def _criteria(axis: Axes, rubric: dict[str, Any]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def summary(result: dict[str, Any]) -> Table:
+def scores_table(result: dict[str, Any]) -> Table:
     """What a person reads first: base beside tuned."""
     table = Table(box=None)
     table.add_column("")
