@@ -55,7 +55,7 @@ class Judge(NamedTuple):
         if url is None and model is None:
             return None
         if url is None or model is None:
-            raise WarmlineError("--judge-url and --judge-model belong together; give both, or neither to do without a judge")
+            raise WarmlineError("--judge-url and --judge-model go together; give both, or neither to do without a judge")
         return cls(url, model, concurrency, timeout)
 
     def endpoint(self) -> Endpoint:

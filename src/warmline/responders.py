@@ -68,10 +68,6 @@ class Responder(Protocol):
     """Something that answers."""
 
     @property
-    def name(self) -> str:
-        """For the results: which model."""
-
-    @property
     def identity(self) -> str:
         """What an answer depends on besides its request; part of the journal's key."""
 
@@ -306,8 +302,7 @@ class LocalModel:
     def __init__(
         self, companion: Companion, base: bool, fingerprint: str, batch_size: int = 16, max_tokens: int = 12_000, seed: int = 0
     ) -> None:
-        self.name = "base" if base else "tuned"
-        self.identity = f"{self.name}@{fingerprint}/seed {seed}"
+        self.identity = f"{'base' if base else 'tuned'}@{fingerprint}/seed {seed}"
         self.max_tokens = max_tokens
         self._companion = companion
         self._base = base

@@ -523,7 +523,7 @@ def test_a_judge_that_costs_more_than_thought_is_stopped(finished_copy: RunFolde
         ({"suite": "official"}, "warmline data fetch --eqbench"),
         ({"suite": None, "eqbench_dir": Path("nowhere")}, "nowhere: no EQ-Bench 3 files"),
         ({"suite": "mine"}, "expected official or sample"),
-        ({"judge_url": None}, "belong together"),
+        ({"judge_url": None}, "go together"),
         ({"price_in": 1.0}, "belong together"),
     ],
 )

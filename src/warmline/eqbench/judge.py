@@ -22,6 +22,11 @@ ANSWER_TOKENS = 750
 TURN_TOKENS, DEBRIEF_TOKENS = 1350, 1080
 """What the prompts ask the models for: 1,000 and 800 words. A model that writes less costs less."""
 
+_COUNTS = (  # in the order of the results
+    "answers", "answers_from_an_earlier_run", "unusable_answers", "failed_requests", "requests_sent_again", "prompt_tokens",
+    "completion_tokens",
+)  # fmt: skip
+
 
 class Estimate(NamedTuple):
     """Calls and tokens to come.
@@ -186,22 +191,12 @@ class Judging:
         self.temperatures: set[float] = set()
         """Of the answers that count."""
         self._suite, self._journal, self._spending = suite, journal, spending
-        self._answers = self._found = self._unusable = self._failed = self._retries = 0
-        self._prompt_tokens = self._completion_tokens = 0
+        self._counts = dict.fromkeys(_COUNTS, 0)
         self._lock = threading.Lock()
 
     def usage(self) -> dict[str, Any]:
         """What was asked and paid, for the results."""
-        return {
-            "answers": self._answers,
-            "answers_from_an_earlier_run": self._found,
-            "unusable_answers": self._unusable,
-            "failed_requests": self._failed,
-            "requests_sent_again": self._retries,
-            "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": self._completion_tokens,
-            "cost": self._spending.cost(self._prompt_tokens, self._completion_tokens),
-        }
+        return {**self._counts, "cost": self._spent()}
 
     def ask_first(self) -> None:
         """As of the endpoint, with the judge's settings."""
@@ -224,7 +219,7 @@ class Judging:
         verdicts = [self._kept(job) for job in jobs]
         pending = [at for at, verdict in enumerate(verdicts) if verdict.scores is None]
         for _ in range(len(jobs) - len(pending)):
-            self._found += 1
+            self._counts["answers_from_an_earlier_run"] += 1
             advance()
 
         def take(index: int, answer: Answer) -> bool:
@@ -242,11 +237,15 @@ class Judging:
             )
         return verdicts
 
+    def _spent(self) -> float | None:
+        return self._spending.cost(self._counts["prompt_tokens"], self._counts["completion_tokens"])
+
     def _stop_above_the_limit(self) -> None:
-        most, spent = self._spending.max_cost, self._spending.cost(self._prompt_tokens, self._completion_tokens)
+        most, spent = self._spending.max_cost, self._spent()
         if most is not None and spent is not None and spent > most:
             raise WarmlineError(
-                f"--max-cost {most:g}: reached after {self._answers} judge answers, which are kept; run again with a higher limit to go on"
+                f"--max-cost {most:g}: reached after {self._counts['answers']} judge answers, which are kept; run again with a higher "
+                "limit to go on"
             )
 
     def _key(self, job: Job) -> str:
@@ -254,34 +253,24 @@ class Judging:
         return content_key(judge=self.endpoint.identity, models=job.identity, prompt=job.prompt, **_about(job))
 
     def _settle(self, job: Job, answer: Answer) -> Verdict:
-        self._retries += answer.retries
+        self._counts["requests_sent_again"] += answer.retries
         if answer.text is None:
-            self._failed += 1
+            self._counts["failed_requests"] += 1
             return Verdict(job, None, answer.error)
         temperature = self.endpoint.temperature(TEMPERATURE)
-        self._journal.add(
-            self._key(job),
-            **_about(job),
-            judge=self.endpoint.name,
-            temperature=temperature,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            text=answer.text,
-        )
-        self._answers += 1
-        self._prompt_tokens += answer.prompt_tokens
-        self._completion_tokens += answer.completion_tokens
+        tokens = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+        self._journal.add(self._key(job), **_about(job), judge=self.endpoint.name, temperature=temperature, **tokens, text=answer.text)
         verdict = self._read(job, answer.text, temperature)
-        self._unusable += verdict.scores is None
+        for name, more in {"answers": 1, "unusable_answers": verdict.scores is None, **tokens}.items():
+            self._counts[name] += more
         return verdict
 
     def _kept(self, job: Job) -> Verdict:
         """From the journal; the first usable answer counts."""
         verdict = Verdict(job, None, "never answered")
         for record in self._journal.find(self._key(job)):
-            verdict = self._read(
-                job, record["text"], record.get("temperature", TEMPERATURE)
-            )  # older journals were written at the protocol's
+            temperature = record.get("temperature", TEMPERATURE)  # older journals do not say it, and were written at the protocol's
+            verdict = self._read(job, record["text"], temperature)
             if verdict.scores is not None:
                 break
         return verdict

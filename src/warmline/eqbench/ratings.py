@@ -1,39 +1,20 @@
-"""Ratings as the official harness computes them: TrueSkill over pairs, a win counted more often the clearer it is."""
+"""Ratings as the official harness computes them: TrueSkill over pairs, a win counted more often the clearer it is.
+
+`solve` is checked against the ratings that the leaderboard published, in tests/eqbench/test_ratings.py.
+"""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trueskill import Rating, TrueSkill, rate_1vs1
 
 START, SIGMA, BETA = 1200.0, 350 / 3, 350 / 6
 MAX_DIFFERENCE = 30
 """Pluses by which a pair can be won, both orders summed, before it counts no more."""
-ANCHORS = {"o3": 1500.0, "meta-llama/llama-3.2-1b-instruct": 200.0}
-"""What the leaderboard's scale is fixed by."""
 Z = 1.96
-
-
-class RatingRules(NamedTuple):
-    """What changed between versions of the harness.
-
-    Attributes:
-        wins: Most wins that one pair counts as, for the ratings.
-        wins_for_sigma: Likewise, for the intervals.
-        clamp_analysis: Whether an analysis is won 1 to 0, however clearly.
-        window: Ranks by which two models may differ for their pairs to count; None for no limit.
-    """
-
-    wins: int = 20
-    wins_for_sigma: int = 5
-    clamp_analysis: bool = True
-    window: int | None = 16
-
-
-PROTOCOL = RatingRules()
-"""Of the pinned revision."""
-LAUNCH = RatingRules(wins=1, wins_for_sigma=1, clamp_analysis=False, window=9)
-"""What reproduces the ratings published on 2025-04-28; found by search, the harness of that day is not archived."""
+WINS, WINS_FOR_SIGMA = 20, 5
+"""Most wins that one pair counts as, for the ratings and for their intervals."""
 
 
 class Comparison(NamedTuple):
@@ -64,63 +45,26 @@ class Comparison(NamedTuple):
         return float(self.plus_test > self.plus_other), float(self.plus_other > self.plus_test)
 
 
-class Rated(NamedTuple):
-    """A model's rating.
-
-    Attributes:
-        elo: TrueSkill's mu.
-        sigma: Its uncertainty.
-        low: Lower end of the interval, 1.96 sigma below.
-        high: Upper end.
-        normalised: On the leaderboard's scale; None without both anchors.
-    """
-
-    elo: float
-    sigma: float
-    low: float
-    high: float
-    normalised: float | None
-
-
-def rate(comparisons: Sequence[Comparison], rules: RatingRules = PROTOCOL) -> dict[str, Rated]:
-    """Rate every model that was compared.
-
-    The ladder that the window is measured on comes from a first solution over all pairs, and is taken again until it stands.
+def rate(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
+    """Rate every model that was compared, by the pinned revision's rules; its window of 16 ranks leaves out no pair of two models.
 
     Args:
         comparisons: In the order they were made; TrueSkill depends on it.
-        rules: Of the harness's version.
+
+    Returns:
+        By model `elo` (TrueSkill's mu), `sigma`, `interval` (1.96 sigma around it), and `elo_normalised`, None: the leaderboard's scale is
+        fixed by two models that are not compared here.
     """
-    ratings = _solve(comparisons, rules.wins, rules.clamp_analysis)
-    kept = list(comparisons)
-    seen = set()
-    while rules.window is not None:
-        ladder = sorted(ratings, key=lambda model: ratings[model].mu)
-        if tuple(ladder) in seen:
-            break
-        seen.add(tuple(ladder))
-        rank = {model: at for at, model in enumerate(ladder)}
-        kept = [pair for pair in comparisons if abs(rank[pair.test] - rank[pair.other]) <= rules.window]
-        ratings = {**ratings, **_solve(kept, rules.wins, rules.clamp_analysis)}
-    sigmas = _solve(kept, rules.wins_for_sigma, rules.clamp_analysis)
-    scale = normalisation({model: rating.mu for model, rating in ratings.items()})
-    rated = {}
-    for model, rating in ratings.items():
-        sigma = sigmas[model].sigma if model in sigmas else SIGMA
-        normalised = None if scale is None else scale[0] * rating.mu + scale[1]
-        rated[model] = Rated(rating.mu, sigma, rating.mu - Z * sigma, rating.mu + Z * sigma, normalised)
-    return rated
-
-
-def normalisation(elo: dict[str, float]) -> tuple[float, float] | None:
-    """Factor and shift that put both anchors where the leaderboard has them; None unless both were rated, and apart."""
-    if any(anchor not in elo for anchor in ANCHORS):
-        return None
-    (top, top_target), (low, low_target) = ANCHORS.items()
-    if abs(elo[top] - elo[low]) < 1e-6:
-        return None
-    factor = (top_target - low_target) / (elo[top] - elo[low])
-    return factor, top_target - factor * elo[top]
+    ratings, narrow = solve(comparisons, WINS), solve(comparisons, WINS_FOR_SIGMA)
+    return {
+        model: {
+            "elo": rating.mu,
+            "sigma": narrow[model].sigma,
+            "interval": [rating.mu - Z * narrow[model].sigma, rating.mu + Z * narrow[model].sigma],
+            "elo_normalised": None,
+        }
+        for model, rating in ratings.items()
+    }
 
 
 def pseudo_wins(difference: float, most: int) -> int:
@@ -129,8 +73,14 @@ def pseudo_wins(difference: float, most: int) -> int:
     return max(1, min(most, math.ceil((fraction - 0.5) / (0.5 / most))))
 
 
-def _solve(comparisons: Sequence[Comparison], most: int, clamp: bool) -> dict[str, Rating]:
-    """One pass over the pairs, both orders of a pair summed, in the order in which pairs first appear."""
+def solve(comparisons: Sequence[Comparison], most: int, clamp: bool = True) -> dict[str, Rating]:
+    """One pass over the pairs, both orders of a pair summed, in the order in which pairs first appear.
+
+    Args:
+        comparisons: As of `rate`.
+        most: Wins that one pair counts as at most.
+        clamp: Whether an analysis is won 1 to 0, however clearly.
+    """
     pairs: dict[tuple[str, str, str, int], list[float]] = {}
     for pair in comparisons:
         first, second = sorted((pair.test, pair.other))

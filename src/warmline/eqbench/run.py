@@ -1,6 +1,7 @@
 """`warmline eqbench`: base and tuned through the scenarios, past the judge if there is one, and everything said in one file."""
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,7 +131,7 @@ def eq_bench(
             task = progress.add_task(f"{model} plays", total=(suite.turns + suite.debriefs) * selection.iterations)
             advance, before = partial(progress.advance, task), judging.ask_first if judging else lambda: None
             transcripts[model] = play(suite, models[model], model, selection.iterations, replies, advance, before)
-        lines = [json.dumps(each.as_json(), ensure_ascii=False) for model in MODELS for each in transcripts[model]]
+        lines = [json.dumps(asdict(each), ensure_ascii=False) for model in MODELS for each in transcripts[model]]
         write_text(folder.eq_bench_folder / "transcripts.jsonl", "\n".join(lines) + "\n")
         second = _run_v2(questions, models, replies, progress, seed)
         scored: dict[str, Any] = {**dict.fromkeys(("judge", "rubric", "pairwise", "ratings")), "reason": NO_JUDGE}

@@ -126,12 +126,8 @@ def ratings_report(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
     comparisons = [_comparison(verdict) for verdict in verdicts if verdict.scores is not None]
     if not comparisons:
         return None
-    rated = rate(comparisons)
     return {
-        **{
-            model: {"elo": rating.elo, "sigma": rating.sigma, "interval": [rating.low, rating.high], "elo_normalised": rating.normalised}
-            for model, rating in rated.items()
-        },
+        **rate(comparisons),
         "reason": "no normalised rating: the leaderboard's scale is fixed by o3 and llama-3.2-1b-instruct, and neither was compared here; "
         "a two-model rating is not on that scale",
     }

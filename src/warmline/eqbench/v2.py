@@ -83,13 +83,6 @@ def benchmark_score(scores: Sequence[float | None]) -> float:
     return 10 * sum(parsed) / len(parsed) if parsed else 0.0
 
 
-def published_score(first_pass: Sequence[float | None], revised: Sequence[float | None]) -> float:
-    """The score of a run with revision: the revised one if it is not lower and at least 95 % as many questions are parseable."""
-    first, second = benchmark_score(first_pass), benchmark_score(revised)
-    counts = [sum(score is not None for score in scores) for scores in (first_pass, revised)]
-    return second if second >= first and counts[1] >= 0.95 * counts[0] else first
-
-
 def ask(questions: Sequence[Question], responder: Responder, journal: Journal, advance: Callable[[], None]) -> list[Answer]:
     """A reply to each question, revision off; found in the journal or asked for and kept there."""
     longest = min(MAX_TOKENS, responder.max_tokens)  # part of the key: a shorter answer is another one
