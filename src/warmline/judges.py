@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from warmline.errors import WarmlineError
-from warmline.responders import Answer, Endpoint, ReplyRequest
+from warmline.responders import Answer, ChatRequest, Endpoint
 
 ATTEMPTS = 3
 """Times that a judge is asked the same before an unusable answer is an error."""
@@ -69,7 +69,7 @@ class Judge(NamedTuple):
 
 
 def ask_for_verdicts(
-    endpoint: Endpoint, requests: Sequence[ReplyRequest], take: Callable[[int, Answer], bool], advance: Callable[[], None] = lambda: None
+    endpoint: Endpoint, requests: Sequence[ChatRequest], take: Callable[[int, Answer], bool], advance: Callable[[], None] = lambda: None
 ) -> None:
     """Ask until every answer is a verdict, each request at most ATTEMPTS times, and none again after a round without a single answer.
 

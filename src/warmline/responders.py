@@ -19,7 +19,7 @@ EMPTY_REPLY = "..."
 """Stands in a local model's history for a turn in which it said nothing: a chat turn cannot be empty."""
 
 
-class ReplyRequest(NamedTuple):
+class ChatRequest(NamedTuple):
     """One reply that is asked for.
 
     Attributes:
@@ -75,7 +75,7 @@ class Responder(Protocol):
     def max_tokens(self) -> int:
         """The longest reply it gives, whatever is asked for."""
 
-    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
         """Answer every request; `done(index, answer)` is called as each is ready, possibly from another thread."""
 
 
@@ -109,7 +109,7 @@ class _Dialect(NamedTuple):
             return self._replace(min_p=False)
         return self
 
-    def settings(self, request: ReplyRequest, longest: int) -> dict[str, Any]:
+    def settings(self, request: ChatRequest, longest: int) -> dict[str, Any]:
         """As keywords of the openai client."""
         settings: dict[str, Any] = {
             self.limit: min(request.max_tokens, longest),
@@ -173,7 +173,7 @@ class Endpoint:
         refused += [] if self._dialect.min_p else ["min_p"]
         return [f"{self.name} refuses {setting}, which is not sent" for setting in refused]
 
-    def ask_first(self, like: ReplyRequest) -> None:
+    def ask_first(self, like: ChatRequest) -> None:
         """Ask one short question, once, so that a refusal is known before anything is spent.
 
         Args:
@@ -187,7 +187,7 @@ class Endpoint:
                 self._ask_whether_it_answers(like)
             self._ready = True
 
-    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
         """As of a responder; a request that failed for good is an answer with an error.
 
         Raises:
@@ -216,7 +216,7 @@ class Endpoint:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _ask_whether_it_answers(self, like: ReplyRequest) -> None:
+    def _ask_whether_it_answers(self, like: ChatRequest) -> None:
         question = like._replace(messages=FIRST_QUESTION)
         while True:
             try:
@@ -233,7 +233,7 @@ class Endpoint:
         if answer.text is None:
             raise WarmlineError(f"{self._server}: `{self.name}` does not answer ({answer.error}); check the address, or try again later")
 
-    def _ask(self, request: ReplyRequest) -> Answer:
+    def _ask(self, request: ChatRequest) -> Answer:
         try:
             return self._send(request)
         except openai.APIStatusError as error:
@@ -244,7 +244,7 @@ class Endpoint:
                     self._ask_whether_it_answers(request)
             return Answer(None, self._server.words(error))
 
-    def _send(self, request: ReplyRequest) -> Answer:
+    def _send(self, request: ChatRequest) -> Answer:
         """Ask once, and as often again as the client does.
 
         Raises:
@@ -309,7 +309,7 @@ class LocalModel:
         self._batch_size = batch_size
         self._seed = seed
 
-    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
         """As of a responder; requests of like length and settings go together, so that little is padded."""
         order = sorted(range(len(requests)), key=lambda at: (*_settings(requests[at]), _characters(requests[at])))
         while order:
@@ -322,7 +322,7 @@ class LocalModel:
             for at, reply in zip(same, self._companion.replies(conversations, sampling, base=self._base), strict=True):
                 done(at, Answer(reply.text, cut=reply.cut))
 
-    def _seed_of(self, first: ReplyRequest) -> int:
+    def _seed_of(self, first: ChatRequest) -> int:
         """A seed of each batch's own, from its first request: the same whenever the same batch is drawn again."""
         text = "\n".join(message["content"] for message in first.messages)
         return int.from_bytes(hashlib.sha256(f"{self._seed}\n{first.repetition}\n{text}".encode()).digest()[:4], "big")
@@ -332,9 +332,9 @@ def _spoken(message: Message) -> Message:
     return message if message["content"].strip() else {"role": message["role"], "content": EMPTY_REPLY}
 
 
-def _settings(request: ReplyRequest) -> tuple[float, int, float]:
+def _settings(request: ChatRequest) -> tuple[float, int, float]:
     return request.temperature, request.max_tokens, request.min_p or 0.0
 
 
-def _characters(request: ReplyRequest) -> int:
+def _characters(request: ChatRequest) -> int:
     return sum(len(message["content"]) for message in request.messages)

@@ -25,7 +25,7 @@ from warmline.eqbench.run import NO_JUDGE, Players, Selection, ServedModel, eq_b
 from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
 from warmline.judges import Judge
-from warmline.responders import Answer, LocalModel, ReplyRequest
+from warmline.responders import Answer, ChatRequest, LocalModel
 from warmline.runs import RunFolder, read_json
 
 QUIET = Console(quiet=True)
@@ -565,7 +565,7 @@ def test_each_iteration_is_another_draw_and_comes_again(batch_size: int, finishe
 
 def test_the_repetition_changes_no_key() -> None:
     """Answers that were paid for stay where they are found."""
-    request = ReplyRequest([{"role": "user", "content": "a"}], 0.7, 9, 0.1, repetition=2)
+    request = ChatRequest([{"role": "user", "content": "a"}], 0.7, 9, 0.1, repetition=2)
     assert request.sent() == {"messages": [{"role": "user", "content": "a"}], "temperature": 0.7, "max_tokens": 9, "min_p": 0.1}
 
 
@@ -590,7 +590,7 @@ def test_replies_that_were_cut_are_counted_and_not_judged(finished_copy: RunFold
 def test_a_model_in_this_process_says_what_was_cut(finished: RunFolder) -> None:
     answers: dict[int, Answer] = {}
     local = LocalModel(warmline.load(finished.path), True, "x", max_tokens=5)
-    local.run([ReplyRequest([{"role": "user", "content": "Hello"}], 0.7, 9)], answers.__setitem__)
+    local.run([ChatRequest([{"role": "user", "content": "Hello"}], 0.7, 9)], answers.__setitem__)
     assert answers[0].cut
 
 

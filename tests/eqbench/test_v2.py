@@ -18,7 +18,7 @@ from warmline.eqbench.v2 import (
     report,
     without_revision,
 )
-from warmline.responders import Answer, Done, ReplyRequest
+from warmline.responders import Answer, ChatRequest, Done
 
 REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}
 
@@ -103,7 +103,7 @@ class Scripted:
         self.texts = texts
         self.asked = 0
 
-    def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
+    def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
         for at, request in enumerate(requests):
             assert (request.temperature, request.max_tokens, request.min_p) == (0.01, 60, None)
             done(at, Answer(self.texts[self.asked]))
@@ -136,7 +136,7 @@ def test_a_shorter_answer_is_another_one(tmp_path: Path) -> None:
     """What was cut at fewer tokens than the protocol's is not found again when there is more room; both say whether they were cut."""
 
     class Local(Scripted):
-        def run(self, requests: Sequence[ReplyRequest], done: Done) -> None:
+        def run(self, requests: Sequence[ChatRequest], done: Done) -> None:
             for at, request in enumerate(requests):
                 done(at, Answer(GOOD, cut=request.max_tokens < 60))
 

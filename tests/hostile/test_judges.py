@@ -18,7 +18,7 @@ from warmline.eqbench.prompts import parse_pairwise, parse_rubric
 from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
 from warmline.judges import UnusableAnswerError
-from warmline.responders import Answer, Endpoint, ReplyRequest
+from warmline.responders import Answer, ChatRequest, Endpoint
 from warmline.safety.judge import CRITERIA, parse_verdict
 
 SUITE = sample_suite()
@@ -133,7 +133,7 @@ HEADERS = st.lists(
     max_size=2,
     unique_by=lambda header: header[0],
 )
-REQUEST = ReplyRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
+REQUEST = ChatRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
 
 
 class Judging:

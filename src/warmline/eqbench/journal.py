@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmline.errors import WarmlineError
-from warmline.responders import Answer, ReplyRequest, Responder
+from warmline.responders import Answer, ChatRequest, Responder
 from warmline.runs import append_text, disk_errors, parse_json, write_bytes
 
 
@@ -69,7 +69,7 @@ class Journal:
 def ask_once(
     journal: Journal,
     responder: Responder,
-    requests: Sequence[ReplyRequest],
+    requests: Sequence[ChatRequest],
     about: Sequence[Mapping[str, Any]],
     keys: Sequence[str],
     advance: Callable[[], None] = lambda: None,

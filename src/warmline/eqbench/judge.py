@@ -11,7 +11,7 @@ from warmline.eqbench.prompts import pairwise_prompt, parse_pairwise, parse_rubr
 from warmline.eqbench.suites import Scenario, Suite
 from warmline.errors import WarmlineError
 from warmline.judges import Judge, UnusableAnswerError, ask_for_verdicts
-from warmline.responders import FIRST_QUESTION, Answer, ReplyRequest
+from warmline.responders import FIRST_QUESTION, Answer, ChatRequest
 
 ORDERS = ("tuned first", "base first")
 TEMPERATURE, MAX_TOKENS = 0.0, 8_000
@@ -200,7 +200,7 @@ class Judging:
 
     def ask_first(self) -> None:
         """As of the endpoint, with the judge's settings."""
-        self.endpoint.ask_first(ReplyRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
+        self.endpoint.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
 
     def left(self, jobs: Sequence[Job]) -> list[Job]:
         """Those on which the journal holds no usable answer."""
@@ -228,7 +228,7 @@ class Judging:
                 self._stop_above_the_limit()
             return verdict.scores is not None
 
-        requests = [ReplyRequest([{"role": "user", "content": jobs[at].prompt}], TEMPERATURE, MAX_TOKENS) for at in pending]
+        requests = [ChatRequest([{"role": "user", "content": jobs[at].prompt}], TEMPERATURE, MAX_TOKENS) for at in pending]
         ask_for_verdicts(self.endpoint, requests, take, advance)
         if jobs and all(verdict.scores is None for verdict in verdicts):
             raise WarmlineError(

@@ -8,7 +8,7 @@ from typing import Any
 from warmline.data.template import Message
 from warmline.eqbench.journal import Journal, ask_once, content_key
 from warmline.eqbench.suites import Form, Suite, fill
-from warmline.responders import Answer, ReplyRequest, Responder
+from warmline.responders import Answer, ChatRequest, Responder
 
 MODELS = ("base", "tuned")
 MAX_TOKENS = 12_000
@@ -77,7 +77,7 @@ def play(
     scenarios = {scenario.id: scenario for scenario in suite.scenarios}
     transcripts = [Transcript(model, name, iteration) for iteration in range(1, iterations + 1) for name in scenarios]
 
-    def ask(going: Sequence[Transcript], requests: Sequence[ReplyRequest]) -> list[Answer]:
+    def ask(going: Sequence[Transcript], requests: Sequence[ChatRequest]) -> list[Answer]:
         tasks: list[dict[str, Any]] = [{"scenario": each.scenario, "iteration": each.iteration} for each in going]
         keys = [
             content_key(model=responder.identity, limit=responder.max_tokens, **task, **request.sent())
@@ -91,7 +91,7 @@ def play(
         for each in going:
             scenario = scenarios[each.scenario]
             each.messages.append({"role": "user", "content": fill(suite.form(scenario).master, scenario_prompt=scenario.prompts[turn])})
-        requests = [ReplyRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, repetition=each.iteration) for each in going]
+        requests = [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, repetition=each.iteration) for each in going]
         for each, answer in zip(going, ask(going, requests), strict=True):
             if answer.text is None:
                 each.error = f"turn {turn + 1}: {answer.error}"
@@ -100,7 +100,7 @@ def play(
                 each.cut.append(answer.cut)
     going = [each for each in transcripts if each.error is None and scenarios[each.scenario].debriefed]
     last: Message = {"role": "user", "content": suite.debrief}
-    requests = [ReplyRequest([*each.messages, last], 0.5, MAX_TOKENS, repetition=each.iteration) for each in going]
+    requests = [ChatRequest([*each.messages, last], 0.5, MAX_TOKENS, repetition=each.iteration) for each in going]
     for each, answer in zip(going, ask(going, requests), strict=True):
         if answer.text is None:
             each.error = f"debrief: {answer.error}"

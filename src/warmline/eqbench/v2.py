@@ -11,7 +11,7 @@ from warmline.eqbench.journal import Journal, ask_once, content_key
 from warmline.eqbench.suites import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
 from warmline.evaluation.compared import cut_off
 from warmline.evaluation.statistics import cluster_bootstrap, difference, weighted_ratio
-from warmline.responders import Answer, ReplyRequest, Responder
+from warmline.responders import Answer, ChatRequest, Responder
 
 NAME = "EQ-Bench v2"
 TEMPERATURE, MAX_TOKENS = 0.01, 60
@@ -87,7 +87,7 @@ def ask(questions: Sequence[Question], responder: Responder, journal: Journal, a
     """A reply to each question, revision off; found in the journal or asked for and kept there."""
     longest = min(MAX_TOKENS, responder.max_tokens)  # part of the key: a shorter answer is another one
     requests = [
-        ReplyRequest([{"role": "user", "content": without_revision(question.prompt)}], TEMPERATURE, longest) for question in questions
+        ChatRequest([{"role": "user", "content": without_revision(question.prompt)}], TEMPERATURE, longest) for question in questions
     ]
     keys = [content_key(model=responder.identity, benchmark=NAME, **request.sent()) for request in requests]
     about = [{"benchmark": NAME, "model": responder.identity, "question": question.id} for question in questions]

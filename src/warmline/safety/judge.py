@@ -9,7 +9,7 @@ from typing import Any
 
 from warmline.errors import one_line, shown
 from warmline.judges import Judge, UnusableAnswerError, ask_for_verdicts, read_verdict
-from warmline.responders import FIRST_QUESTION, Answer, Endpoint, ReplyRequest
+from warmline.responders import FIRST_QUESTION, Answer, ChatRequest, Endpoint
 from warmline.safety.suites import Item
 
 RUBRIC_VERSION = "warmline-redteam-judge/1"
@@ -42,7 +42,7 @@ def open_judge(judge: Judge) -> Endpoint:
         WarmlineError: it cannot be reached, refuses the key or the settings, or does not know the model.
     """
     endpoint = judge.endpoint()
-    endpoint.ask_first(ReplyRequest(FIRST_QUESTION, _TEMPERATURE, _TOKENS))
+    endpoint.ask_first(ChatRequest(FIRST_QUESTION, _TEMPERATURE, _TOKENS))
     return endpoint
 
 
@@ -69,7 +69,7 @@ def ask_judge(endpoint: Endpoint, prompts: Sequence[str], each: Callable[[], Non
         verdicts[index] = _verdict(answer)
         return "error" not in verdicts[index]
 
-    requests = [ReplyRequest([{"role": "user", "content": prompt}], _TEMPERATURE, _TOKENS) for prompt in prompts]
+    requests = [ChatRequest([{"role": "user", "content": prompt}], _TEMPERATURE, _TOKENS) for prompt in prompts]
     ask_for_verdicts(endpoint, requests, take, each)
     return verdicts
 
