@@ -18,7 +18,6 @@ from warmline import cli
 from warmline.config import dump_config
 from warmline.redteam import suites
 from warmline.runs import RunFolder, read_json
-from warmline.safety import suites
 from warmline.sources.files import sample_dir
 
 
@@ -364,6 +363,13 @@ def test_help(command: tuple[str, ...], warmline: Warmline) -> None:
     assert done.status == 0
     assert "Usage: " in done.out
     assert "--help" in done.out
+
+
+def test_help_waits_for_no_library_that_takes_seconds() -> None:
+    slow = "torch", "transformers", "sklearn", "matplotlib", "openai"
+    asked = f"import sys; from warmline import cli; assert cli.app; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_as_a_program(config_file: Path, tmp_path: Path) -> None:

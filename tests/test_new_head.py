@@ -71,7 +71,7 @@ def config(tiny_config: ConfigFactory, tmp_path: Path) -> Iterator[RunConfig]:
             csv.writer(file).writerows(rows)
     TASKS["urgency"], SOURCES["notes"] = Urgency(), Notes()
     declare_fields()
-    off = dict.fromkeys(("empathetic_dialogues", "esconv", "goemotions"), {"enabled": False})
+    off = {name: {"enabled": False} for name in ("empathetic_dialogues", "esconv", "goemotions")}
     yield tiny_config(
         tmp_path,
         data={"dir": str(data), "sources": {**off, "notes": {"enabled": True, "objectives": ["urgency"]}}},

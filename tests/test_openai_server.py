@@ -1,4 +1,4 @@
-"""Clients of servers that are not trusted; what a whole benchmark makes of them is in tests/evaluation/eqbench3/test_run.py."""
+"""Clients of servers that are not trusted; what a whole benchmark makes of them is in tests/eqbench/test_run.py."""
 
 import asyncio
 import gzip
@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.evaluation.eqbench3.stub import Reply, serving
+from tests.eqbench.stub import Reply, serving
 from warmline.openai_server import OpenAIServer
 from warmline.serving.proxy import chunks
 

@@ -132,9 +132,10 @@ def _errors(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
 
 
 def _eqbench(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
-    from warmline.evaluation.eqbench3.run import Options, eq_bench
+    from warmline.eqbench.run import Players, Selection, eq_bench
 
-    return eq_bench(folder.path, Options() if budget.eqbench_tokens is None else Options(max_new_tokens=budget.eqbench_tokens))
+    players = Players() if budget.eqbench_tokens is None else Players(max_new_tokens=budget.eqbench_tokens)
+    return eq_bench(folder.path, Selection(), players)
 
 
 def _ablate(config: RunConfig, _: RunFolder, budget: Budget) -> object:

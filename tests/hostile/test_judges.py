@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.eqbench3.stub import Reply, serving
+from tests.eqbench.stub import Reply, serving
+from warmline.eqbench.journal import Journal
+from warmline.eqbench.prompts import parse_pairwise, parse_rubric
+from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.eqbench3.judge import parse_pairwise, parse_rubric
-from warmline.evaluation.eqbench3.suites import sample_suite
-from warmline.evaluation.responders import Answer, CompletionRequest, Endpoint
-from warmline.evaluation.verdict import UnusableAnswerError
+from warmline.judges import UnusableAnswerError
 from warmline.redteam.judge import CRITERIA, parse_verdict
+from warmline.responders import Answer, Endpoint
 
 SUITE = sample_suite()
 FORM = SUITE.forms["role_play"]

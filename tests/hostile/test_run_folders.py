@@ -27,8 +27,8 @@ from tests.model.test_artifacts import MESSAGES, as_format, saved, sign
 from tests.tools import CPU, Tiny
 from warmline.companion import Reading
 from warmline.data.template import ChatTemplate
+from warmline.eqbench.journal import Journal
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.journal import Journal
 from warmline.inspection import inspect
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.transformers_backbone import load_tokenizer

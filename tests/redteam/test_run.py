@@ -17,10 +17,10 @@ from warmline.companion import Companion, Generated
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation import compared
-from warmline.evaluation.verdict import UnusableAnswerError
+from warmline.judges import Judge, UnusableAnswerError
 from warmline.metrics.statistics import wilson
 from warmline.redteam import suites
-from warmline.redteam.judge import CRITERIA, JudgeServer, judge_prompt, parse_verdict
+from warmline.redteam.judge import CRITERIA, judge_prompt, parse_verdict
 from warmline.redteam.run import RedTeamOptions, converse, red_team, verdict
 from warmline.redteam.sheet import render_sheet
 from warmline.redteam.suites import Item, load_red_team
@@ -278,18 +278,18 @@ class _FakeJudge(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def judge() -> Iterator[JudgeServer]:
+def judge() -> Iterator[Judge]:
     _FakeJudge.asked = []
     server = HTTPServer(("127.0.0.1", 0), _FakeJudge)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield JudgeServer(f"http://127.0.0.1:{server.server_port}/v1", "tester")
+    yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "tester")
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: JudgeServer) -> None:
+def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: Judge) -> None:
     result = red_team(finished_copy.path, FAST._replace(judge=judge))
     assert result["context"]["judge"] == {"model": "tester", "rubric": "warmline-redteam-judge/1", "temperature": "0", "system": "none"}
     judged = result["summary"]["red_team"]["tuned"]["judge"]
@@ -305,10 +305,9 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
 
 
 def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warmline.redteam.judge._SDK_RETRIES", 0)
     monkeypatch.setattr("warmline.redteam.run.converse", None)
     with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
-        red_team(finished_copy.path, FAST._replace(judge=JudgeServer("http://127.0.0.1:9/v1", "nobody")))
+        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody", retries=0)))
 
 
 def test_the_judge_reads_the_whole_conversation() -> None:

@@ -410,7 +410,7 @@ def test_two_ranks_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), "-m", "warmline.cli", "train"]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port), "-m", "warmline", "train"]
     done = subprocess.run([sys.executable, *launch, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     two = RunFolder.open(tmp_path / "two")

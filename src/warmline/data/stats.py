@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+from rich.table import Table
+
 from warmline.config import DataConfig
 from warmline.conversation import SPLITS, Loaded
 from warmline.data.enabled import EnabledSource, count_targets, enabled_sources
@@ -56,3 +58,19 @@ def split_stats(source: EnabledSource, loaded: Loaded) -> dict[str, Any]:
         "left_out": loaded.left_out,
         "labels": {kind: dict(counts.most_common()) for kind, counts in labels.items() if counts},
     }
+
+
+def stats_table(stats: dict[str, Any]) -> Table:
+    """What `warmline data stats` prints of them."""
+    columns = ("conversations", "utterances", "lm_targets", "emotion_targets", "strategy_targets", "safety_targets")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("source")
+    table.add_column("split")
+    for heading in ("convs", "turns", "lm", "emotion", "strategy", "safety"):
+        table.add_column(heading, justify="right")
+    table.add_column("share", justify="right")
+    for source, splits in stats["sources"].items():
+        for split, counts in splits.items():
+            share = f"{stats['mixture']['shares'][source]:.1%}" if split == "train" else ""
+            table.add_row(source, split, *(f"{counts[column]:,}" if counts[column] else "" for column in columns), share)
+    return table

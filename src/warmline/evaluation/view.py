@@ -1,4 +1,4 @@
-"""What `warmline evaluate` prints; it fits a terminal of 80 columns."""
+"""What `warmline evaluate` and `warmline errors` print; the first fits a terminal of 80 columns."""
 
 from typing import Any
 
@@ -39,6 +39,30 @@ def evaluation_summary(result: dict[str, Any]) -> Group:
         lines = task.warnings(result["heads"].get(name) or {})
         parts += [Text(f"warning: {line}", style="bold red") for line in lines]
     return Group(*parts)
+
+
+def errors_table(result: dict[str, Any]) -> Table:
+    """How often base and tuned replies are flagged.
+
+    Args:
+        result: As `analyse` returns it.
+    """
+    table = Table(title=f"{result['context']['run']}: replies flagged, {result['context']['n']} prompts", title_justify="left", box=None)
+    for column in ("error", "n", "base", "tuned", "difference, 95 %", "flags right when read"):
+        table.add_column(column, justify="left" if column == "error" else "right")
+    for name, counts in result["classes"].items():
+        table.add_row(name.replace("_", " "), *_error_cells(counts))
+    return table
+
+
+def _error_cells(counts: dict[str, Any]) -> list[str]:
+    read = counts["precision"]
+    precision = f"{read['right']} of {read['read']}" if read else "not read"
+    shares = [f"{counts[side]['share']:.1%}" if counts[side] else "" for side in ("base", "tuned")]
+    if counts["difference"] is None:
+        return [str(counts["asked"]), *shares, counts["reason"], precision]
+    low, high = counts["difference"]["interval"]
+    return [str(counts["asked"]), *shares, f"{counts['difference']['value']:+.1%} ({low:+.1%} to {high:+.1%})", precision]
 
 
 def _heads(heads: dict[str, Any]) -> Table:

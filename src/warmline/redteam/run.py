@@ -16,17 +16,18 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.compared import answer_all
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.responders import Endpoint
+from warmline.judges import Judge
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.redteam.flags import raised
 from warmline.redteam.guard_report import suite_alarms
-from warmline.redteam.judge import JudgeServer, ask_judge, judge_context, judge_prompt
+from warmline.redteam.judge import ask_judge, judge_context, judge_prompt, open_judge
 from warmline.redteam.ratings import Reply, replies_hash, update_ratings
 from warmline.redteam.sheet import render_sheet
 from warmline.redteam.suites import Item, Overlap, find_overlap, load_suites
 from warmline.redteam.summary import summarise
+from warmline.responders import Endpoint
 from warmline.runs import write_json, write_text
 from warmline.safety.crisis import resources
 from warmline.safety.guard import guarded, hear
@@ -55,7 +56,7 @@ class RedTeamOptions(NamedTuple):
     without_kl: Path | None = None
     why_not: str = "no run trained without the safety KL was given (--without-kl RUN)"
     country: str | None = None
-    judge: JudgeServer | None = None
+    judge: Judge | None = None
     max_new_tokens: int = REPLY_TOKENS
 
 
@@ -78,7 +79,7 @@ def red_team(path: Path, options: RedTeamOptions) -> dict[str, Any]:
     items = [item for suite in suites for item in suite.items]
     finished = FinishedRun.open(path)
     folder = finished.folder
-    judge = options.judge.open() if options.judge else None
+    judge = open_judge(options.judge) if options.judge else None
     context = finished.context()
     overlap = _no_overlap(items, finished)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=0)

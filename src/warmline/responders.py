@@ -1,9 +1,9 @@
-"""Who answers a request: a model in this process, or any OpenAI-compatible endpoint."""
+"""Who answers a request: a model in this process, or any OpenAI-compatible endpoint, be it the model under test or its judge."""
 
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,9 +14,6 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
 from warmline.openai_server import OpenAIServer
-
-JUDGE_KEYS = ("WARMLINE_JUDGE_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold a judge's key, in order."""
 
 EMPTY_REPLY = "..."
 """Stands in a local model's history for a turn in which it said nothing: a chat turn cannot be empty."""
@@ -30,18 +27,18 @@ class ChatRequest(NamedTuple):
         temperature: 0 takes the likeliest token.
         max_tokens: Longest reply, in tokens.
         min_p: Tokens below this share of the likeliest one's probability are left out; None is not sent.
-        draw: Which of several draws of the same request: a model in this process answers each of them otherwise. It is not sent.
+        repetition: Which of several times that the same is asked: a model in this process answers each otherwise. It is not sent.
     """
 
     messages: list[Message]
     temperature: float
     max_tokens: int
     min_p: float | None = None
-    draw: int = 0
+    repetition: int = 0
 
     def sent(self) -> dict[str, Any]:
-        """What an endpoint sees of it: all but the draw."""
-        return {name: value for name, value in self._asdict().items() if name != "draw"}
+        """What an endpoint sees of it: all but the repetition."""
+        return {name: value for name, value in self._asdict().items() if name != "repetition"}
 
 
 class Answer(NamedTuple):
@@ -64,20 +61,11 @@ class Answer(NamedTuple):
     cut: bool = False
 
 
-def kept(record: Mapping[str, Any]) -> Answer:
-    """An answer out of a journal, as it was added: its `text`, and whether it was `cut`, which older journals do not say."""
-    return Answer(record["text"], cut=record.get("cut", False))
-
-
 Done = Callable[[int, Answer], None]
 
 
 class Responder(Protocol):
     """Something that answers."""
-
-    @property
-    def name(self) -> str:
-        """For the results: which model."""
 
     @property
     def identity(self) -> str:
@@ -314,8 +302,7 @@ class LocalModel:
     def __init__(
         self, companion: Companion, base: bool, fingerprint: str, batch_size: int = 16, max_tokens: int = 12_000, seed: int = 0
     ) -> None:
-        self.name = "base" if base else "tuned"
-        self.identity = f"{self.name}@{fingerprint}/seed {seed}"
+        self.identity = f"{'base' if base else 'tuned'}@{fingerprint}/seed {seed}"
         self.max_tokens = max_tokens
         self._companion = companion
         self._base = base
@@ -326,18 +313,19 @@ class LocalModel:
         """As of a responder; requests of like length and settings go together, so that little is padded."""
         order = sorted(range(len(requests)), key=lambda at: (*_settings(requests[at]), _characters(requests[at])))
         while order:
-            same = [at for at in order[: self._batch_size] if _settings(requests[at]) == _settings(requests[order[0]])]
+            first = requests[order[0]]
+            same = [at for at in order[: self._batch_size] if _settings(requests[at]) == _settings(first)]
             order = order[len(same) :]
-            temperature, max_tokens, min_p = _settings(requests[same[0]])
-            sampling = Sampling(min(max_tokens, self.max_tokens), temperature, 1.0, min_p, self._draw(requests[same[0]]))
+            longest = min(first.max_tokens, self.max_tokens)
+            sampling = Sampling(longest, first.temperature, 1.0, first.min_p or 0.0, self._seed_of(first))
             conversations = [[_spoken(message) for message in requests[at].messages] for at in same]
             for at, reply in zip(same, self._companion.replies(conversations, sampling, base=self._base), strict=True):
                 done(at, Answer(reply.text, cut=reply.cut))
 
-    def _draw(self, request: ChatRequest) -> int:
+    def _seed_of(self, first: ChatRequest) -> int:
         """A seed of each batch's own, from its first request: the same whenever the same batch is drawn again."""
-        text = "\n".join(message["content"] for message in request.messages)
-        return int.from_bytes(hashlib.sha256(f"{self._seed}\n{request.draw}\n{text}".encode()).digest()[:4], "big")
+        text = "\n".join(message["content"] for message in first.messages)
+        return int.from_bytes(hashlib.sha256(f"{self._seed}\n{first.repetition}\n{text}".encode()).digest()[:4], "big")
 
 
 def _spoken(message: Message) -> Message:

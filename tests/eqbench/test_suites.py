@@ -7,9 +7,17 @@ from pathlib import Path
 import pytest
 
 from warmline.data import fetch as fetching
+from warmline.eqbench.suites import (
+    EQBENCH_FILES,
+    fill,
+    find_eqbench2,
+    find_eqbench3,
+    official_suite,
+    parse_notes,
+    parse_scenarios,
+    sample_suite,
+)
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.fetch import EQBENCH_FILES, find_eqbench2, find_eqbench3
-from warmline.evaluation.eqbench3.suites import fill, official_suite, parse_notes, parse_scenarios, sample_suite
 
 
 def test_the_official_scenarios(shared: Path) -> None:

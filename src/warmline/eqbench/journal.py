@@ -1,12 +1,14 @@
-"""A file that grows by one line an answer, so that a killed run never asks, or pays, for the same thing twice."""
+"""Answers kept as they come, in a file that grows by one line each: a killed run never asks, or pays, for the same thing twice."""
 
 import hashlib
 import json
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from warmline.errors import WarmlineError
+from warmline.responders import Answer, ChatRequest, Responder
 from warmline.runs import append_text, disk_errors, parse_json, write_bytes
 
 
@@ -62,3 +64,45 @@ class Journal:
             if not isinstance(record, dict) or not all(isinstance(record.get(name), str) for name in ("key", "text")):
                 raise WarmlineError(f"{self.path}:{number}: not a JSON object with a key and a text; remove the line to ask again")
             self._records.setdefault(record["key"], []).append(record)
+
+
+def ask_once(
+    journal: Journal,
+    responder: Responder,
+    requests: Sequence[ChatRequest],
+    about: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    advance: Callable[[], None] = lambda: None,
+    before: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    """An answer to each request: found in the journal, or asked for and kept there.
+
+    Args:
+        journal: Of replies.
+        responder: Who answers.
+        requests: What to answer.
+        about: What the journal says of each answer besides its text.
+        keys: Of each request in the journal, from `content_key`.
+        advance: Called once an answer.
+        before: Called before anything is asked for; not at all when the journal has every answer.
+    """
+    answers = [Answer(None, "no answer came") for _ in requests]
+    missing = []
+    for at, key in enumerate(keys):
+        if found := journal.find(key):
+            answers[at] = Answer(found[-1]["text"], cut=found[-1].get("cut", False))  # older journals do not say it
+            advance()
+        else:
+            missing.append(at)
+
+    def done(index: int, answer: Answer) -> None:
+        at = missing[index]
+        answers[at] = answer
+        if answer.text is not None:
+            journal.add(keys[at], **about[at], text=answer.text, cut=answer.cut)
+        advance()
+
+    if missing:
+        before()
+        responder.run([requests[at] for at in missing], done)
+    return answers

@@ -9,7 +9,6 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,38 @@ import pytest
 from rich.console import Console
 
 import warmline
-from tests.evaluation.eqbench3.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
+from tests.eqbench.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
 from warmline import cli
+from warmline.eqbench.journal import Journal
+from warmline.eqbench.judge import Spending
+from warmline.eqbench.play import Transcript, play
+from warmline.eqbench.run import NO_JUDGE, Players, Selection, ServedModel, eq_bench
+from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
-from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.eqbench3.run import NO_JUDGE, Options, eq_bench
-from warmline.evaluation.eqbench3.suites import sample_suite
-from warmline.evaluation.eqbench3.transcripts import Transcript, play
-from warmline.evaluation.responders import Answer, ChatRequest, LocalModel
+from warmline.judges import Judge
+from warmline.responders import Answer, ChatRequest, LocalModel
 from warmline.runs import RunFolder, read_json
 
 QUIET = Console(quiet=True)
 
 
-def options(stub: Stub, **changes: Any) -> Options:
-    endpoints = {"base_url": stub.url, "tuned_url": stub.url, "judge_url": stub.url, "judge_model": "judge"}
-    return Options(**{"suite": "sample", "v2": False, "concurrency": 4, **endpoints, **changes})
+def bench(path: Path, stub: Stub, **changes: Any) -> dict[str, Any]:
+    """The benchmark with every model at the recording server; changes by the names of the command's options."""
+    asked = {"suite": "sample", "judge_url": stub.url, "judge_model": "judge", "base_url": stub.url, "tuned_url": stub.url}
+    asked |= {"concurrency": 4, "timeout": 240.0, **changes}
+    return eq_bench(
+        path,
+        Selection(asked["suite"], asked.get("eqbench_dir"), asked.get("iterations", 1), asked.get("v2", False)),
+        Players(
+            ServedModel(asked["base_url"], "base"),
+            ServedModel(asked["tuned_url"], "tuned"),
+            concurrency=asked["concurrency"],
+            timeout=asked["timeout"],
+        ),
+        Judge.named(asked["judge_url"], asked["judge_model"], asked["concurrency"], asked["timeout"]),
+        Spending(asked.get("price_in"), asked.get("price_out"), asked.get("max_cost")),
+        QUIET,
+    )
 
 
 def prompts(stub: Stub, model: str = "judge") -> list[str]:
@@ -44,7 +59,7 @@ def recorded(finished: RunFolder, shared: Path, tmp_path_factory: pytest.TempPat
     """One iteration of the official files."""
     run = Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("official") / "run"))
     with serving(proper) as stub:
-        return stub, eq_bench(run, options(stub, suite="official", eqbench_dir=shared / "data", concurrency=16), QUIET)
+        return stub, bench(run, stub, suite="official", eqbench_dir=shared / "data", concurrency=16)
 
 
 class TestProtocol:
@@ -126,7 +141,7 @@ def test_a_better_model_wins_in_both_orders(finished_copy: RunFolder) -> None:
         return Reply(content="golden words " * 20 if request["model"] == "tuned" else "plain words " * 20)
 
     with serving(answer) as stub:
-        result = eq_bench(finished_copy.path, options(stub, iterations=2), QUIET)
+        result = bench(finished_copy.path, stub, iterations=2)
     pairwise = result["pairwise"]
     assert (pairwise["win_rate"], pairwise["order_flip_rate"], pairwise["pairs_judged"], pairwise["pairs"]) == (1.0, 0.0, 12, 12)
     assert pairwise["interval"] == (1.0, 1.0)
@@ -140,7 +155,7 @@ def test_a_better_model_wins_in_both_orders(finished_copy: RunFolder) -> None:
 
 def test_a_model_without_the_format_is_named(finished_copy: RunFolder) -> None:
     with serving(lambda request: Reply(content="Just words. " * 20)) as stub:
-        result = eq_bench(finished_copy.path, options(stub, judge_url=None, judge_model=None), QUIET)
+        result = bench(finished_copy.path, stub, judge_url=None, judge_model=None)
     sections = result["models"]["base"]["sections"]
     assert (sections["turns"], sections["parsed"], sections["without_any"], sections["rate"]) == (8, 0, 8, 0.0)
     assert "8 of 8 replies lack a section" in sections["note"]
@@ -148,7 +163,7 @@ def test_a_model_without_the_format_is_named(finished_copy: RunFolder) -> None:
 
 def test_without_a_judge_nothing_stands_in_for_a_score(finished_copy: RunFolder) -> None:
     with serving(proper) as stub:
-        result = eq_bench(finished_copy.path, options(stub, judge_url=None, judge_model=None), QUIET)
+        result = bench(finished_copy.path, stub, judge_url=None, judge_model=None)
     assert [result[part] for part in ("judge", "rubric", "pairwise", "ratings")] == [None] * 4
     assert result["reason"] == NO_JUDGE
     lines = (finished_copy.eq_bench_folder / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()
@@ -159,9 +174,9 @@ def test_without_a_judge_nothing_stands_in_for_a_score(finished_copy: RunFolder)
 
 def test_the_same_command_again_asks_for_nothing(finished_copy: RunFolder) -> None:
     with serving(proper) as stub:
-        first = eq_bench(finished_copy.path, options(stub), QUIET)
+        first = bench(finished_copy.path, stub)
         asked = len(stub.requests)
-        second = eq_bench(finished_copy.path, options(stub), QUIET)
+        second = bench(finished_copy.path, stub)
         assert len(stub.requests) == asked == 2 * (10 + 4) + 2 * 6 + 12
     assert (first["judge"]["answers"], second["judge"]["answers"], second["judge"]["answers_from_an_earlier_run"]) == (24, 0, 24)
     assert [first[part] for part in ("rubric", "pairwise", "ratings")] == [second[part] for part in ("rubric", "pairwise", "ratings")]
@@ -182,8 +197,7 @@ def test_a_killed_run_pays_for_no_answer_twice(finished_copy: RunFolder) -> None
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.tools"])
     with serving(answer) as stub:
-        once = options(stub, concurrency=1)
-        process = context.Process(target=_quietly, args=(finished_copy.path, once))
+        process = context.Process(target=bench, args=(finished_copy.path, stub), kwargs={"concurrency": 1})
         process.start()
         assert eighth.wait(60)
         process.kill()
@@ -194,14 +208,10 @@ def test_a_killed_run_pays_for_no_answer_twice(finished_copy: RunFolder) -> None
         assert len(stub.requests) == 28 + 8
         stub.requests.clear()
         resumed.set()
-        result = eq_bench(finished_copy.path, once, QUIET)
+        result = bench(finished_copy.path, stub, concurrency=1)
     assert {request["model"] for request in stub.requests} == {"judge"}
     assert len(stub.requests) == 24 - 7
     assert (result["judge"]["answers_from_an_earlier_run"], result["errors"]) == (7, [])
-
-
-def _quietly(path: Path, asked: Options) -> None:
-    eq_bench(path, asked, Console(quiet=True))
 
 
 FAILURES = {
@@ -232,7 +242,7 @@ def test_every_failure_is_asked_again(finished_copy: RunFolder) -> None:
         return Reply(content=f"{request['model']} speaks") if request["model"] != "judge" else proper(request)
 
     with serving(answer) as stub:
-        result = eq_bench(finished_copy.path, options(stub, timeout=1.0), QUIET)
+        result = bench(finished_copy.path, stub, timeout=1.0)
     assert left == {False: [], True: []}
     assert result["errors"] == []
     assert result["rubric"]["base"]["tasks_scored"] == result["rubric"]["tuned"]["tasks_scored"] == 6
@@ -262,7 +272,7 @@ def test_what_fails_for_good_is_listed_and_counted(finished_copy: RunFolder, fai
         return ("golden " if request["model"] == "tuned" else "plain ") * 40
 
     with serving(answer) as stub:
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
     assert [(error["kind"], error["scenario"], error["subject"]) for error in result["errors"]] == [
         ("rubric", "w4", "tuned"),
         ("pairwise", "w4", "tuned first"),
@@ -281,7 +291,7 @@ def test_a_model_that_fails_is_listed_and_not_judged(finished_copy: RunFolder) -
         return proper(request)
 
     with serving(answer) as stub:
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
     assert [(error["kind"], error["scenario"], error["subject"]) for error in result["errors"]] == [("reply", "w1", "base")]
     assert (result["rubric"]["base"]["tasks_scored"], result["rubric"]["base"]["tasks"]) == (5, 6)
     assert (result["pairwise"]["pairs_judged"], result["pairwise"]["pairs"]) == (5, 6)
@@ -297,10 +307,10 @@ def test_a_judge_without_one_usable_answer_is_no_result(finished_copy: RunFolder
     answers = [answer]
     with serving(lambda request: answers[0] if request["model"] == "judge" and answers else proper(request)) as stub:
         with pytest.raises(WarmlineError, match=re.escape(f"no usable answer of `judge` to any of 12 questions, such as: {message}")):
-            eq_bench(finished_copy.path, options(stub), QUIET)
+            bench(finished_copy.path, stub)
         stub.requests.clear()
         answers.clear()
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
     assert (len(stub.requests), result["errors"]) == (24, [])
 
 
@@ -331,7 +341,7 @@ def test_a_judge_that_refuses_is_found_before_anything_is_asked(
     monkeypatch.setenv("WARMLINE_JUDGE_KEY", "sk-secret")
     with serving(proper, first=lambda request: refusal if request["model"] == "judge" else Reply()) as stub:
         with pytest.raises(WarmlineError, match=re.escape(says)) as caught:
-            eq_bench(finished_copy.path, options(stub), QUIET)
+            bench(finished_copy.path, stub)
         assert stub.requests == []
     message = str(caught.value)
     assert message.isprintable()
@@ -351,8 +361,8 @@ def test_a_reasoning_judge_is_asked_as_it_wants(finished_copy: RunFolder) -> Non
         lambda request: choosy(request) if request["model"] == "judge" else proper(request),
         first=lambda request: choosy(request) if request["model"] == "judge" else Reply(),
     ) as stub:
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
-        again = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
+        again = bench(finished_copy.path, stub)
     assert len([each for each in stub.first if each["model"] == "judge"]) == 3
     assert {(each.get("max_tokens"), each["max_completion_tokens"], each["temperature"]) for each in stub.of("judge")} == {(None, 8000, 1)}
     assert (len(stub.of("judge")), result["errors"]) == (24, [])
@@ -372,11 +382,11 @@ def test_a_key_that_is_withdrawn_stops_the_run_and_what_was_answered_is_kept(fin
 
     with serving(answer) as stub:
         with pytest.raises(WarmlineError, match=r"refused for model `judge` \(401: This key was withdrawn\)"):
-            eq_bench(finished_copy.path, options(stub, concurrency=1), QUIET)
+            bench(finished_copy.path, stub, concurrency=1)
         assert len(stub.of("judge")) == 8
         stub.requests.clear()
         left[0] = 1000
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
     assert (len(stub.requests), result["judge"]["answers_from_an_earlier_run"], result["errors"]) == (17, 7, [])
 
 
@@ -388,7 +398,7 @@ def test_a_judge_that_changes_its_mind_about_the_settings_stops_the_run(finished
         first=lambda request: firsts.pop(0) if request["model"] == "judge" else Reply(),
     ) as stub:
         with pytest.raises(WarmlineError, match="400: no longer"):
-            eq_bench(finished_copy.path, options(stub, concurrency=1), QUIET)
+            bench(finished_copy.path, stub, concurrency=1)
         assert len(stub.of("judge")) == 1
 
 
@@ -401,7 +411,7 @@ def test_a_message_against_the_judges_filter_is_one_missing_answer(finished_copy
         return proper(request)
 
     with serving(answer) as stub:
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
     assert [each["error"] for each in result["errors"]] == ["400: filtered"] * 4
     assert {each["scenario"] for each in result["errors"]} == {"w4"}
 
@@ -411,7 +421,7 @@ def test_a_redirect_is_not_followed(finished_copy: RunFolder) -> None:
         moved = Reply(status=307, raw=b"", headers=(("Location", f"{elsewhere.url}/chat/completions"),))
         told = pytest.raises(WarmlineError, match=f"307: redirects to {elsewhere.url}")
         with serving(lambda request: moved, first=lambda request: moved) as stub, told:
-            eq_bench(finished_copy.path, options(stub), QUIET)
+            bench(finished_copy.path, stub)
         assert elsewhere.requests == elsewhere.first == []
 
 
@@ -425,7 +435,7 @@ def test_an_answer_without_end_is_one_line(finished_copy: RunFolder, body: bytes
     with serving(proper, first=lambda request: endless) as stub:
         tracemalloc.start()
         with pytest.raises(WarmlineError, match=r"the answer (is longer than 16 MiB|cannot be unpacked|is packed as)"):
-            eq_bench(finished_copy.path, options(stub), QUIET)
+            bench(finished_copy.path, stub)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 2**28
@@ -438,7 +448,7 @@ def test_a_packed_answer_is_read(finished_copy: RunFolder) -> None:
     }
     packed = Reply(raw=gzip.compress(json.dumps(completion).encode()), headers=(("Content-Encoding", "gzip"),))
     with serving(proper, first=lambda request: packed) as stub:
-        assert eq_bench(finished_copy.path, options(stub), QUIET)["errors"] == []
+        assert bench(finished_copy.path, stub)["errors"] == []
 
 
 @pytest.mark.parametrize(
@@ -461,7 +471,7 @@ def test_what_makes_no_client_is_one_line(
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, value)
     with serving(proper) as stub, pytest.raises(WarmlineError, match=re.escape(says)) as caught:
-        eq_bench(finished_copy.path, options(stub, **changes), QUIET)
+        bench(finished_copy.path, stub, **changes)
     assert len(str(caught.value).splitlines()) == 1
     assert "secret" not in str(caught.value)
     assert stub.requests == stub.first == []
@@ -470,7 +480,7 @@ def test_what_makes_no_client_is_one_line(
 def test_a_reply_with_half_a_character_can_be_kept_and_sent(finished_copy: RunFolder) -> None:
     raw = json.dumps({"choices": [{"message": {"role": "assistant", "content": f"{REPLY} \ud83d"}, "finish_reason": "stop"}]}).encode()
     with serving(lambda request: proper(request) if request["model"] == "judge" else Reply(raw=raw)) as stub:
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
     assert result["errors"] == []
     assert "\ufffd" in (finished_copy.eq_bench_folder / "transcripts.jsonl").read_text(encoding="utf-8")
 
@@ -478,9 +488,9 @@ def test_a_reply_with_half_a_character_can_be_kept_and_sent(finished_copy: RunFo
 def test_the_cost_is_refused_before_anything_is_asked(finished_copy: RunFolder) -> None:
     with serving(proper) as stub:
         with pytest.raises(WarmlineError, match=r"--max-cost 0\.01: 24 judge calls are likely to cost"):
-            eq_bench(finished_copy.path, options(stub, max_cost=0.01, price_in=3.0, price_out=15.0), QUIET)
+            bench(finished_copy.path, stub, max_cost=0.01, price_in=3.0, price_out=15.0)
         with pytest.raises(WarmlineError, match="--price-in and --price-out"):
-            eq_bench(finished_copy.path, options(stub, max_cost=1.0), QUIET)
+            bench(finished_copy.path, stub, max_cost=1.0)
         assert stub.requests == []
 
 
@@ -500,9 +510,9 @@ def test_a_judge_that_costs_more_than_thought_is_stopped(finished_copy: RunFolde
 
     with serving(answer) as stub:
         with pytest.raises(WarmlineError, match="reached after 5 judge answers, which are kept"):
-            eq_bench(finished_copy.path, options(stub, concurrency=1, max_cost=4.5, price_in=0.0, price_out=10.0), QUIET)
+            bench(finished_copy.path, stub, concurrency=1, max_cost=4.5, price_in=0.0, price_out=10.0)
         stub.requests.clear()
-        result = eq_bench(finished_copy.path, options(stub, max_cost=40.0, price_in=0.0, price_out=10.0), QUIET)
+        result = bench(finished_copy.path, stub, max_cost=40.0, price_in=0.0, price_out=10.0)
     assert len(stub.requests) == 19
     assert result["judge"]["cost"] == pytest.approx(19.0)
 
@@ -513,26 +523,26 @@ def test_a_judge_that_costs_more_than_thought_is_stopped(finished_copy: RunFolde
         ({"suite": "official"}, "warmline data fetch --eqbench"),
         ({"suite": None, "eqbench_dir": Path("nowhere")}, "nowhere: no EQ-Bench 3 files"),
         ({"suite": "mine"}, "expected official or sample"),
-        ({"judge_url": None}, "belong together"),
+        ({"judge_url": None}, "go together"),
         ({"price_in": 1.0}, "belong together"),
     ],
 )
 def test_bad_requests_are_one_line(finished_copy: RunFolder, changes: dict[str, Any], message: str) -> None:
     with serving(proper) as stub, pytest.raises(WarmlineError, match=re.escape(message)) as caught:
-        eq_bench(finished_copy.path, options(stub, **changes), QUIET)
+        bench(finished_copy.path, stub, **changes)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_models_in_this_process(finished_copy: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """The sample set, no judge, no files fetched: said aloud, transcripts written, both models loaded here."""
-    result = eq_bench(finished_copy.path, Options(max_new_tokens=6, batch_size=4))
+    players = Players(max_new_tokens=6, batch_size=4)
+    result = eq_bench(finished_copy.path, Selection(), players)
     assert "Their results are not EQ-Bench" in " ".join(capsys.readouterr().err.split())
     assert (result["context"]["official"], result["eq_bench_v2"]) == (False, None)
     assert result["models"]["tuned"]["complete"] == 6
     assert any("replies end at 6 tokens" in deviation for deviation in result["context"]["deviations"])
-    again: Callable[[], dict[str, Any]] = lambda: eq_bench(finished_copy.path, Options(max_new_tokens=6, batch_size=4), QUIET)  # noqa: E731
     before = (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes()
-    assert again() == result
+    assert eq_bench(finished_copy.path, Selection(), players, console=QUIET) == result
     assert (finished_copy.eq_bench_folder / "replies.jsonl").read_bytes() == before
 
 
@@ -553,9 +563,9 @@ def test_each_iteration_is_another_draw_and_comes_again(batch_size: int, finishe
     assert played("again.jsonl") == transcripts == played("once.jsonl")
 
 
-def test_the_draw_changes_no_key() -> None:
+def test_the_repetition_changes_no_key() -> None:
     """Answers that were paid for stay where they are found."""
-    request = ChatRequest([{"role": "user", "content": "a"}], 0.7, 9, 0.1, draw=2)
+    request = ChatRequest([{"role": "user", "content": "a"}], 0.7, 9, 0.1, repetition=2)
     assert request.sent() == {"messages": [{"role": "user", "content": "a"}], "temperature": 0.7, "max_tokens": 9, "min_p": 0.1}
 
 
@@ -567,8 +577,8 @@ def test_replies_that_were_cut_are_counted_and_not_judged(finished_copy: RunFold
         return proper(request)._replace(finish="length" if cut else "stop")
 
     with serving(answer) as stub:
-        result = eq_bench(finished_copy.path, options(stub), QUIET)
-        again = eq_bench(finished_copy.path, options(stub), QUIET)
+        result = bench(finished_copy.path, stub)
+        again = bench(finished_copy.path, stub)
     base, tuned = (result["models"][model]["cut_off"] for model in ("base", "tuned"))
     assert (base["n"], base["of"], tuned["n"]) == (3, 14, 0)
     assert result["reason"].startswith("3 of 14 base replies were cut at 12,000 tokens, more than 10 %: the judge was not asked")
@@ -587,7 +597,7 @@ def test_a_model_in_this_process_says_what_was_cut(finished: RunFolder) -> None:
 def test_v2_goes_with_the_sample_suite(finished_copy: RunFolder, shared: Path) -> None:
     folder = shared / "data"
     with serving(lambda request: Reply(content="Sad: 2\nGlad: 0")) as stub:
-        result = eq_bench(finished_copy.path, options(stub, v2=True, eqbench_dir=folder, judge_url=None, judge_model=None), QUIET)
+        result = bench(finished_copy.path, stub, v2=True, eqbench_dir=folder, judge_url=None, judge_model=None)
     assert result["context"]["official"] is False
     assert result["eq_bench_v2"]["context"]["questions"] == 171
     assert result["eq_bench_v2_reason"] is None
@@ -606,7 +616,7 @@ def test_v2_goes_with_the_sample_suite(finished_copy: RunFolder, shared: Path) -
 )
 def test_why_there_is_no_v2(changes: dict[str, Any], reason: str, finished_copy: RunFolder) -> None:
     with serving(proper) as stub:
-        result = eq_bench(finished_copy.path, options(stub, judge_url=None, judge_model=None, **changes), QUIET)
+        result = bench(finished_copy.path, stub, judge_url=None, judge_model=None, **changes)
     assert (result["eq_bench_v2"], result["eq_bench_v2_reason"]) == (None, reason)
 
 

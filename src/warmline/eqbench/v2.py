@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from warmline.eqbench.journal import Journal, ask_once, content_key
+from warmline.eqbench.suites import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
 from warmline.evaluation.compared import cut_off
-from warmline.evaluation.eqbench3.fetch import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
-from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
 from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_ratio
+from warmline.responders import Answer, ChatRequest, Responder
 
 NAME = "EQ-Bench v2"
 TEMPERATURE, MAX_TOKENS = 0.01, 60
@@ -83,13 +83,6 @@ def benchmark_score(scores: Sequence[float | None]) -> float:
     return 10 * sum(parsed) / len(parsed) if parsed else 0.0
 
 
-def published_score(first_pass: Sequence[float | None], revised: Sequence[float | None]) -> float:
-    """The score of a run with revision: the revised one if it is not lower and at least 95 % as many questions are parseable."""
-    first, second = benchmark_score(first_pass), benchmark_score(revised)
-    counts = [sum(score is not None for score in scores) for scores in (first_pass, revised)]
-    return second if second >= first and counts[1] >= 0.95 * counts[0] else first
-
-
 def ask(questions: Sequence[Question], responder: Responder, journal: Journal, advance: Callable[[], None]) -> list[Answer]:
     """A reply to each question, revision off; found in the journal or asked for and kept there."""
     longest = min(MAX_TOKENS, responder.max_tokens)  # part of the key: a shorter answer is another one
@@ -97,21 +90,8 @@ def ask(questions: Sequence[Question], responder: Responder, journal: Journal, a
         ChatRequest([{"role": "user", "content": without_revision(question.prompt)}], TEMPERATURE, longest) for question in questions
     ]
     keys = [content_key(model=responder.identity, benchmark=NAME, **request.sent()) for request in requests]
-    answers = [kept(found[-1]) if (found := journal.find(key)) else Answer(None, "never answered") for key in keys]
-    missing = [at for at, answer in enumerate(answers) if answer.text is None]
-
-    def done(index: int, answer: Answer) -> None:
-        at = missing[index]
-        answers[at] = answer
-        if answer.text is not None:
-            journal.add(keys[at], benchmark=NAME, model=responder.identity, question=questions[at].id, text=answer.text, cut=answer.cut)
-        advance()
-
-    for _ in range(len(questions) - len(missing)):
-        advance()
-    if missing:
-        responder.run([requests[at] for at in missing], done)
-    return answers
+    about = [{"benchmark": NAME, "model": responder.identity, "question": question.id} for question in questions]
+    return ask_once(journal, responder, requests, about, keys, advance)
 
 
 def report(questions: Sequence[Question], answers: Mapping[str, Sequence[Answer]], seed: int) -> dict[str, Any]:

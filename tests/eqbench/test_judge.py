@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from warmline.data.template import Message
-from warmline.evaluation.eqbench3.judge import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
-from warmline.evaluation.eqbench3.suites import Suite, sample_suite
-from warmline.evaluation.eqbench3.transcripts import Transcript, parse_sections
-from warmline.evaluation.verdict import UnusableAnswerError, read_verdict
+from warmline.eqbench.play import Transcript, parse_sections
+from warmline.eqbench.prompts import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
+from warmline.eqbench.suites import Suite, sample_suite
+from warmline.judges import UnusableAnswerError, read_verdict
 
 SUITE: Suite = sample_suite()
 ROLE_PLAY, ANALYSIS = SUITE.forms["role_play"], SUITE.forms["analysis"]

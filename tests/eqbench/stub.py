@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from warmline.evaluation.responders import FIRST_QUESTION
+from warmline.responders import FIRST_QUESTION
 
 REPLY = (
     "# I'm thinking & feeling\nI *feel* a lot here.\n# They\u2019re thinking & feeling\nThey hope to be heard.\n# My response\n"

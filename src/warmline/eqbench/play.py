@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from warmline.data.template import Message
-from warmline.evaluation.eqbench3.journal import Journal, content_key
-from warmline.evaluation.eqbench3.suites import Form, Scenario, Suite, fill
-from warmline.evaluation.responders import Answer, ChatRequest, Responder, kept
+from warmline.eqbench.journal import Journal, ask_once, content_key
+from warmline.eqbench.suites import Form, Suite, fill
+from warmline.responders import Answer, ChatRequest, Responder
 
+MODELS = ("base", "tuned")
 MAX_TOKENS = 12_000
 DECODING: dict[str, dict[str, float | None]] = {
     "turn": {"temperature": 0.7, "max_tokens": MAX_TOKENS, "min_p": 0.1},
@@ -19,8 +21,9 @@ SHORT_REPLY = 100
 """Characters: the official harness leaves out a task in which no reply is this long; here it is judged, and counted."""
 
 
-class Transcript(NamedTuple):
-    """One scenario, played once by one model.
+@dataclass(slots=True)
+class Transcript:
+    """One scenario, played once by one model; it grows while it is played.
 
     Attributes:
         model: `base` or `tuned`.
@@ -35,30 +38,15 @@ class Transcript(NamedTuple):
     model: str
     scenario: str
     iteration: int
-    messages: list[Message]
-    debrief: str | None
-    error: str | None
-    cut: list[bool]
+    messages: list[Message] = field(default_factory=list)
+    debrief: str | None = None
+    error: str | None = None
+    cut: list[bool] = field(default_factory=list)
 
     @property
     def replies(self) -> list[str]:
         """What the model said, debrief aside."""
         return [message["content"] for message in self.messages if message["role"] == "assistant"]
-
-    def as_json(self) -> dict[str, Any]:
-        """A line of `transcripts.jsonl`."""
-        return self._asdict()
-
-
-class _Play:
-    """A scenario while it is played."""
-
-    def __init__(self, scenario: Scenario, iteration: int) -> None:
-        self.scenario, self.iteration = scenario, iteration
-        self.messages: list[Message] = []
-        self.debrief: str | None = None
-        self.error: str | None = None
-        self.cut: list[bool] = []
 
 
 def play(
@@ -86,62 +74,40 @@ def play(
     Returns:
         Iteration by iteration, in the suite's order; those that failed carry their error.
     """
-    plays = [_Play(scenario, iteration) for iteration in range(1, iterations + 1) for scenario in suite.scenarios]
+    scenarios = {scenario.id: scenario for scenario in suite.scenarios}
+    transcripts = [Transcript(model, name, iteration) for iteration in range(1, iterations + 1) for name in scenarios]
+
+    def ask(going: Sequence[Transcript], requests: Sequence[ChatRequest]) -> list[Answer]:
+        tasks: list[dict[str, Any]] = [{"scenario": each.scenario, "iteration": each.iteration} for each in going]
+        keys = [
+            content_key(model=responder.identity, limit=responder.max_tokens, **task, **request.sent())
+            for task, request in zip(tasks, requests, strict=True)
+        ]
+        about = [{"model": responder.identity, **task} for task in tasks]
+        return ask_once(journal, responder, requests, about, keys, advance, before)
+
     for turn in range(max(len(scenario.prompts) for scenario in suite.scenarios)):
-        going = [each for each in plays if each.error is None and turn < len(each.scenario.prompts)]
+        going = [each for each in transcripts if each.error is None and turn < len(scenarios[each.scenario].prompts)]
         for each in going:
-            prompt = fill(suite.form(each.scenario).master, scenario_prompt=each.scenario.prompts[turn])
-            each.messages.append({"role": "user", "content": prompt})
-        requests = [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, draw=each.iteration) for each in going]
-        answers = _ask(going, requests, responder, journal, advance, before)
-        for each, answer in zip(going, answers, strict=True):
+            scenario = scenarios[each.scenario]
+            each.messages.append({"role": "user", "content": fill(suite.form(scenario).master, scenario_prompt=scenario.prompts[turn])})
+        requests = [ChatRequest([*each.messages], 0.7, MAX_TOKENS, 0.1, repetition=each.iteration) for each in going]
+        for each, answer in zip(going, ask(going, requests), strict=True):
             if answer.text is None:
                 each.error = f"turn {turn + 1}: {answer.error}"
             else:
                 each.messages.append({"role": "assistant", "content": answer.text})
                 each.cut.append(answer.cut)
-    going = [each for each in plays if each.error is None and each.scenario.debriefed]
-    asked: list[Message] = [{"role": "user", "content": suite.debrief}]
-    requests = [ChatRequest([*each.messages, *asked], 0.5, MAX_TOKENS, draw=each.iteration) for each in going]
-    answers = _ask(going, requests, responder, journal, advance, before)
-    for each, answer in zip(going, answers, strict=True):
-        each.cut += [] if answer.text is None else [answer.cut]
-        each.debrief = None if answer.text is None else answer.text.strip()
-        each.error = f"debrief: {answer.error}" if answer.text is None else None
-    return [Transcript(model, each.scenario.id, each.iteration, each.messages, each.debrief, each.error, each.cut) for each in plays]
-
-
-def _ask(
-    plays: Sequence[_Play],
-    requests: list[ChatRequest],
-    responder: Responder,
-    journal: Journal,
-    advance: Callable[[], None],
-    before: Callable[[], None],
-) -> list[Answer]:
-    """An answer to each request: from the journal, or asked for and written there."""
-    identity, limit = responder.identity, responder.max_tokens
-    keys = [
-        content_key(model=identity, limit=limit, scenario=play.scenario.id, iteration=play.iteration, **request.sent())
-        for play, request in zip(plays, requests, strict=True)
-    ]
-    answers: list[Answer | None] = [kept(found[-1]) if (found := journal.find(key)) else None for key in keys]
-    for _ in [answer for answer in answers if answer is not None]:
-        advance()
-    missing = [at for at, answer in enumerate(answers) if answer is None]
-
-    def done(index: int, answer: Answer) -> None:
-        at = missing[index]
-        answers[at] = answer
-        if answer.text is not None:
-            where = {"scenario": plays[at].scenario.id, "iteration": plays[at].iteration}
-            journal.add(keys[at], model=identity, **where, text=answer.text, cut=answer.cut)
-        advance()
-
-    if missing:
-        before()
-        responder.run([requests[at] for at in missing], done)
-    return [answer if answer is not None else Answer(None, "no answer came") for answer in answers]
+    going = [each for each in transcripts if each.error is None and scenarios[each.scenario].debriefed]
+    last: Message = {"role": "user", "content": suite.debrief}
+    requests = [ChatRequest([*each.messages, last], 0.5, MAX_TOKENS, repetition=each.iteration) for each in going]
+    for each, answer in zip(going, ask(going, requests), strict=True):
+        if answer.text is None:
+            each.error = f"debrief: {answer.error}"
+        else:
+            each.debrief = answer.text.strip()
+            each.cut.append(answer.cut)
+    return transcripts
 
 
 def parse_sections(reply: str, form: Form) -> tuple[str, ...]:

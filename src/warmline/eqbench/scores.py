@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warmline.evaluation.eqbench3.judge import TOP_SCORE, Verdict
-from warmline.evaluation.eqbench3.ratings import Comparison, rate
-from warmline.evaluation.eqbench3.suites import Suite
+from warmline.eqbench.judge import ORDERS, Verdict
+from warmline.eqbench.play import MODELS
+from warmline.eqbench.prompts import TOP_SCORE
+from warmline.eqbench.ratings import Comparison, rate
+from warmline.eqbench.suites import Suite
 from warmline.metrics.statistics import Interval, cluster_bootstrap, weighted_mean
 
-MODELS = ("base", "tuned")
 _MAX_RUBRIC = 100.0
 
 
@@ -98,11 +99,10 @@ def pairwise_report(suite: Suite, verdicts: Sequence[Verdict], iterations: int, 
         orders = answers.setdefault((verdict.job.scenario.id, verdict.job.iteration), {})
         if verdict.scores is not None:
             orders[verdict.job.subject] = _comparison(verdict).pluses(clamp=True)
-    both = ("tuned first", "base first")
     pairs = []
     for (scenario, _), orders in answers.items():
-        if len(orders) == len(both):
-            (tuned_1, base_1), (tuned_2, base_2) = (orders[order] for order in both)
+        if len(orders) == len(ORDERS):
+            (tuned_1, base_1), (tuned_2, base_2) = (orders[order] for order in ORDERS)
             pairs.append(Pair(scenario, (tuned_1, tuned_2), (base_1, base_2)))
     outcomes, clusters = [pair.outcome for pair in pairs], [pair.scenario for pair in pairs]
     interval = _interval(outcomes, clusters, seed)
@@ -126,12 +126,8 @@ def ratings_report(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
     comparisons = [_comparison(verdict) for verdict in verdicts if verdict.scores is not None]
     if not comparisons:
         return None
-    rated = rate(comparisons)
     return {
-        **{
-            model: {"elo": rating.elo, "sigma": rating.sigma, "interval": [rating.low, rating.high], "elo_normalised": rating.normalised}
-            for model, rating in rated.items()
-        },
+        **rate(comparisons),
         "reason": "no normalised rating: the leaderboard's scale is fixed by o3 and llama-3.2-1b-instruct, and neither was compared here; "
         "a two-model rating is not on that scale",
     }

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from warmline.evaluation import eqbench2
-from warmline.evaluation.eqbench2 import (
+from warmline.eqbench import v2
+from warmline.eqbench.journal import Journal
+from warmline.eqbench.v2 import (
     Question,
     ask,
+    benchmark_score,
     load_questions,
     parse_answers,
-    published_score,
     question_score,
     report,
     without_revision,
 )
-from warmline.evaluation.eqbench3.journal import Journal
-from warmline.evaluation.responders import Answer, ChatRequest, Done
+from warmline.responders import Answer, ChatRequest, Done
 
 REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}
 
@@ -26,6 +26,13 @@ REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}
 @pytest.fixture(scope="module")
 def questions(shared: Path) -> list[Question]:
     return load_questions(shared / "data" / "eqbench_v2" / "data")
+
+
+def published_score(first_pass: Sequence[float | None], revised: Sequence[float | None]) -> float:
+    """The score of a run with revision: the revised one if it is not lower and at least 95 % as many questions are parseable."""
+    first, second = benchmark_score(first_pass), benchmark_score(revised)
+    counts = [sum(score is not None for score in scores) for scores in (first_pass, revised)]
+    return second if second >= first and counts[1] >= 0.95 * counts[0] else first
 
 
 def test_every_published_score_is_reproduced(questions: list[Question], shared: Path) -> None:
@@ -55,7 +62,7 @@ def test_the_parser_reads_the_raw_replies_as_published(questions: list[Question]
 
 def test_a_constant_answer_scores_what_the_floor_says(questions: list[Question]) -> None:
     scores = [question_score(dict.fromkeys(question.reference, 3), question.reference) for question in questions]
-    assert eqbench2.benchmark_score(scores) == pytest.approx(eqbench2.CONSTANT_SCORE, abs=0.05)
+    assert benchmark_score(scores) == pytest.approx(v2.CONSTANT_SCORE, abs=0.05)
 
 
 def test_the_prompt_asks_for_one_pass(questions: list[Question]) -> None:
@@ -89,7 +96,7 @@ def test_the_parser() -> None:
 class Scripted:
     """Answers from a function of the question's number."""
 
-    name = identity = "scripted"
+    identity = "scripted"
     max_tokens = 60
 
     def __init__(self, texts: Sequence[str]) -> None:

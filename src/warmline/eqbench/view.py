@@ -13,7 +13,7 @@ from warmline.runs import RunFolder, disk_errors, write_picture
 _BASE, _TUNED, _EVEN = "#9db4c0", "#c8553d", "#777777"
 
 
-def draw(folder: RunFolder, result: dict[str, Any]) -> None:
+def write_picture_of_scores(folder: RunFolder, result: dict[str, Any]) -> None:
     """Win rate with its interval, and the rubric by criterion, base beside tuned. Without scores there is no picture.
 
     Raises:
@@ -53,13 +53,13 @@ def _win_rate(axis: Axes, pairwise: dict[str, Any]) -> None:
 
 def _criteria(axis: Axes, rubric: dict[str, Any]) -> None:
     names = list(dict.fromkeys([*rubric["base"]["criteria"], *rubric["tuned"]["criteria"]]))
-    places = np.arange(len(names))
+    rows = np.arange(len(names))
     for model, color, shift in (("base", _BASE, -0.2), ("tuned", _TUNED, 0.2)):
         means = [rubric[model]["criteria"].get(name, {"mean": np.nan})["mean"] for name in names]
         score = rubric[model]["score"]
         label = f"{model}: rubric score {score:.1f} of 100" if score is not None else f"{model}: no score"
-        axis.barh(places + shift, means, height=0.38, color=color, label=label)
-    axis.set_yticks(places, [name.replace("_", " ") for name in names], fontsize=8)
+        axis.barh(rows + shift, means, height=0.38, color=color, label=label)
+    axis.set_yticks(rows, [name.replace("_", " ") for name in names], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlim(0, 20)
     axis.set_xlabel("mean judge score, 0 to 20 (style criteria: more is not better)")
@@ -68,7 +68,7 @@ def _criteria(axis: Axes, rubric: dict[str, Any]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def summary(result: dict[str, Any]) -> Table:
+def scores_table(result: dict[str, Any]) -> Table:
     """What a person reads first: base beside tuned."""
     table = Table(box=None)
     table.add_column("")

@@ -1,0 +1,133 @@
+"""Commands that measure a run and say what was measured."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from warmline.cli.options import AsJson, DataDir, LongestReply, RunPath, folder_option, show
+from warmline.model import REPLY_TOKENS
+
+_SUITES_HELP = "Folder with simple_safety_tests/ and xstest/"
+
+
+def evaluate(
+    run: RunPath,
+    replies: Annotated[int, typer.Option(min=0, help="Held-out turns that base and tuned model answer; 0 for none.")] = 50,
+    baselines: Annotated[bool, typer.Option(help="Fit what the heads must beat; on the official data this takes minutes, once.")] = True,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run on the test splits: heads beside baselines, language model and replies beside the base."""
+    from warmline.evaluation.evaluate import evaluate as evaluate_run
+    from warmline.evaluation.view import evaluation_summary
+    from warmline.runs import RunFolder
+
+    result = evaluate_run(run, replies, baselines, max_new_tokens)
+    written = f"written to {RunFolder(run).evaluation}, with pictures beside it"
+    show(result, as_json, lambda: [evaluation_summary(result), written])
+
+
+def eqbench(
+    run: RunPath,
+    suite: Annotated[str | None, typer.Option(help="official or sample; official by default where its files are found.")] = None,
+    eqbench_dir: Annotated[Path | None, folder_option("Folder with copies of the benchmark's files.")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible judge, such as https://api.openai.com/v1.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Its model; the key comes from WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")] = None,
+    iterations: Annotated[int, typer.Option(min=1, help="Times each scenario is played; 3 to 5 for a claim.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to each endpoint.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 240.0,
+    price_in: Annotated[float | None, typer.Option(min=0, help="What a million prompt tokens of the judge cost.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="What a million completion tokens of the judge cost.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Refuse to start, or stop, above this cost.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest reply; less than the protocol's is recorded.")] = 12_000,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Conversations answered together by a model in this process.")] = None,
+    v2: Annotated[bool, typer.Option(help="Run EQ-Bench v2 beside it, which needs no judge.")] = True,
+    base_url: Annotated[str | None, typer.Option(help="Endpoint that serves the base; in this process by default.")] = None,
+    tuned_url: Annotated[str | None, typer.Option(help="Endpoint that serves the tuned model; in this process by default.")] = None,
+    base_model: Annotated[str, typer.Option(help="The base's name at its endpoint.")] = "base",
+    tuned_model: Annotated[str, typer.Option(help="The tuned model's name at its endpoint.")] = "tuned",
+    as_json: AsJson = False,
+) -> None:
+    """EQ-Bench 3 and v2, base beside tuned; without a judge the transcripts are written and no score."""
+    from warmline.eqbench.judge import Spending
+    from warmline.eqbench.run import Players, Selection, ServedModel, eq_bench
+    from warmline.eqbench.view import remarks, scores_table
+    from warmline.judges import Judge
+    from warmline.runs import RunFolder
+
+    base = ServedModel(base_url, base_model) if base_url is not None else None
+    tuned = ServedModel(tuned_url, tuned_model) if tuned_url is not None else None
+    result = eq_bench(
+        run,
+        Selection(suite, eqbench_dir, iterations, v2),
+        Players(base, tuned, max_new_tokens, batch_size, concurrency, timeout),
+        Judge.named(judge_url, judge_model, concurrency, timeout),
+        Spending(price_in, price_out, max_cost),
+    )
+    title = f"{result['context']['run']}: {result['context']['label']}"
+    written = f"written to {RunFolder(run).eq_bench} and {RunFolder(run).eq_bench_folder}"
+    show(result, as_json, lambda: [title, scores_table(result), *remarks(result), written])
+
+
+def redteam(
+    run: RunPath,
+    suite_dir: Annotated[Path | None, folder_option(f"{_SUITES_HELP}; our own suite runs without it.")] = None,
+    without_kl: Annotated[Path | None, folder_option("A run of the same base, trained without the safety KL.", "RUN")] = None,
+    country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are right.")] = None,
+    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible judge; its key in WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
+    as_json: AsJson = False,
+) -> None:
+    """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
+    from warmline.judges import Judge
+    from warmline.redteam.run import RedTeamOptions, red_team
+    from warmline.redteam.summary import red_team_table
+    from warmline.runs import RunFolder
+
+    options = RedTeamOptions(
+        suite_dir, without_kl, country=country, judge=Judge.named(judge_url, judge_model), max_new_tokens=max_new_tokens
+    )
+    result = red_team(run, options)
+    folder = RunFolder(run)
+    written = f"written to {folder.red_team_sheet} and {folder.red_team}; rate replies in {folder.human_ratings}"
+    show(result, as_json, lambda: [*red_team_table(result), written])
+
+
+def guard(
+    suite_dir: Annotated[Path | None, folder_option(f"{_SUITES_HELP}.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well the guard hears risk: recall and false alarms on the suites and on ordinary turns. Needs no run."""
+    from warmline.redteam.guard_report import guard_report, guard_table
+
+    result = guard_report(suite_dir, data_dir)
+    show(result, as_json, lambda: guard_table(result))
+
+
+def errors(
+    run: RunPath,
+    prompts: Annotated[int, typer.Option(min=1, help="Most held-out prompts of one data set.")] = 20,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
+    as_json: AsJson = False,
+) -> None:
+    """Base and tuned replies to held-out prompts: five examples, and how often each makes eight kinds of error."""
+    from warmline.evaluation.errors import analyse
+    from warmline.evaluation.view import errors_table
+    from warmline.runs import RunFolder
+
+    result = analyse(run, prompts, max_new_tokens)
+    cut_off = result["cut_off"].items()
+    cuts = [f"{side}: {cut['n']} of {cut['of']} replies were cut at {max_new_tokens} tokens" for side, cut in cut_off]
+    folder = RunFolder(run)
+    written = f"written to {folder.error_taxonomy}, {folder.examples.name}, {folder.replies.name}"
+    show(result, as_json, lambda: [errors_table(result), *cuts, written])
+
+
+def report(run: RunPath) -> None:
+    """Write report.md into the run folder, from its JSON files; what was not measured is said, with the command that would."""
+    from warmline.reporting.report import write_report
+
+    print(write_report(run))
