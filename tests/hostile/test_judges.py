@@ -19,7 +19,7 @@ from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
 from warmline.judges import UnusableAnswerError
 from warmline.redteam.judge import CRITERIA, parse_verdict
-from warmline.responders import Answer, Endpoint
+from warmline.responders import Answer, ChatRequest, Endpoint
 
 SUITE = sample_suite()
 FORM = SUITE.forms["role_play"]
@@ -133,7 +133,7 @@ HEADERS = st.lists(
     max_size=2,
     unique_by=lambda header: header[0],
 )
-REQUEST = CompletionRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
+REQUEST = ChatRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
 
 
 class Judging:
