@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headline import HEADLINE, PICTURE, draw_summary, table
-from warmline.ablation.summary import LEAST_SEEDS, spread
+from warmline.ablation.metrics import LEAST_SEEDS, spread
 from warmline.errors import WarmlineError
 from warmline.metrics.statistics import cluster_bootstrap, weighted_ratio
 from warmline.runs import read_json, write_json, write_text

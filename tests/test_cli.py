@@ -271,7 +271,7 @@ def test_report(warmline: Warmline, finished_copy: RunFolder) -> None:
 def test_export(warmline: Warmline, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     assert "--dtype int8: expected one of bfloat16" in refusal(warmline("export", finished.path, "--out", out, "--dtype", "int8"))
-    monkeypatch.setattr("warmline.export.hub.get_token", lambda: None)
+    monkeypatch.setattr("warmline.export.folder.get_token", lambda: None)
     assert "no Hugging Face token" in refusal(warmline("export", finished.path, "--out", out, "--push", "me/friend"))
     assert not out.exists()
     done = warmline("export", finished.path, "--out", out, "--base", "me/base")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 
-from warmline.bench.model import in_4bit, store_in_4bit
+from warmline.bench.workload import in_4bit, store_in_4bit
 from warmline.config import RunConfig, TrainingConfig
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate

@@ -14,7 +14,7 @@ from warmline.ablation.variants import VARIANTS, variant_config
 from warmline.conversation import OBJECTIVES, Objective
 from warmline.model.artifacts import build_model
 from warmline.model.losses import weighted_loss
-from warmline.training.schedule import rate_factor
+from warmline.training.optimizer import rate_factor
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from warmline.ablation.metrics import METRICS, Measured
-from warmline.ablation.summary import differences, spread, summarise
+from warmline.ablation.metrics import METRICS, Measured, differences, spread, summarise
 from warmline.metrics.statistics import weighted_mean
 
 

@@ -1,8 +1,7 @@
 import pytest
 
 from warmline.config import DataConfig
-from warmline.data.cards import write_cards
-from warmline.data.stats import data_stats
+from warmline.data.cards import data_stats, write_cards
 
 SAMPLE = DataConfig(dir="sample")
 

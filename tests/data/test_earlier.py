@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.reference.earlier import slow_features
-from warmline.data.earlier import FEATURES, annotated, earlier_features
+from warmline.data.packing import FEATURES, annotated, earlier_features
 
 
 def features_of(*labels: int) -> torch.Tensor:

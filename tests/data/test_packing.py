@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from tests.reference.collate import slow_collate
 from warmline.config import DataConfig
-from warmline.data.earlier import FEATURES, annotated, earlier_features
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import Draw, MixtureSampler
-from warmline.data.packing import RowPacker, collate, count_targets, sequential_rows
+from warmline.data.packing import FEATURES, RowPacker, annotated, collate, count_targets, earlier_features, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from warmline.config import DataConfig
-from warmline.data.stats import data_stats
+from warmline.data.cards import data_stats
 
 
 @pytest.fixture(scope="module")

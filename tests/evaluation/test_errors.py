@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from warmline.conversation import Conversation, Turn
-from warmline.evaluation import compared
 from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, detect_all
 from warmline.evaluation.errors import WORST, Judged, analyse, count, judge, usual_words, worst
 from warmline.evaluation.qualitative import read_replies

@@ -12,10 +12,9 @@ from rich.console import Console
 
 from tests.conftest import ConfigFactory
 from tests.evaluation.test_heads import untrained
-from warmline.evaluation.compared import answer_all
 from warmline.evaluation.evaluate import HeldOut, evaluate
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.replies import draw_prompts
+from warmline.evaluation.replies import answer_all, draw_prompts
 from warmline.evaluation.view import evaluation_summary
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
@@ -128,7 +127,7 @@ def test_pictures_and_table(result: dict[str, Any], evaluated: RunFolder) -> Non
 def test_replies_stand_beside_their_own_prompts(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are sorted by length, the replies are not: a backbone that answers with the prompt's length shows whose they are."""
     run = FinishedRun.open(finished.path)
-    monkeypatch.setattr("warmline.evaluation.compared.BATCH", 2)
+    monkeypatch.setattr("warmline.evaluation.replies.BATCH", 2)
     monkeypatch.setattr(type(run.model.backbone), "generate", lambda self, prompts, *_: [[len(prompt)] for prompt in prompts])
     prompts = draw_prompts({"esconv": HeldOut.of(run).conversations["esconv"]["test"]}, 5, seed=1)
     lengths = [len(run.template.prompt_ids(one.messages)) for one in prompts]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from warmline.evaluation.heads import predict
 
 import warmline
 from tests.conftest import ConfigFactory
@@ -18,15 +17,14 @@ from tests.tools import CPU, perturb
 from warmline.companion import Companion, Reader
 from warmline.config import dump_config, load_config
 from warmline.conversation import Conversation, Turn
-from warmline.data.earlier import annotated, earlier_features
 from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
-from warmline.data.packing import Batch, all_draws, collate
+from warmline.data.packing import Batch, all_draws, annotated, collate, earlier_features
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
-from warmline.evaluation.context import behind_earlier_turns
 from warmline.evaluation.evaluate import HeldOut, score_heads
 from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.heads import behind_earlier_turns, predict
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.choose import Choice
 from warmline.model.transformers_backbone import load_tokenizer

@@ -9,8 +9,7 @@ from tests.reference.objectives import states_alone
 from tests.tools import CPU, Tiny, perturb
 from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
-from warmline.evaluation.language import ReplyLosses, reply_losses, score_language
-from warmline.evaluation.plain_lines import tell
+from warmline.evaluation.language import ReplyLosses, reply_losses, score_language, tell
 
 
 @torch.no_grad()

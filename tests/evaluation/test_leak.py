@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from transformers import Qwen2Config
-from warmline.evaluation.heads import predict
 from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak_warning
 from warmline.evaluation.rows import StrategyRows, strategy_rows
 
@@ -17,10 +16,11 @@ from warmline.config import TrainingConfig
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
 from warmline.evaluation import strategy
+from warmline.evaluation.heads import predict
 from warmline.metrics.statistics import FloatArray
-from warmline.model import attention
 from warmline.model.artifacts import build_model
 from warmline.model.device import Place, choose_place
+from warmline.model.fast import attention
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.sources.esconv import load

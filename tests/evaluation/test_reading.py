@@ -9,8 +9,7 @@ from warmline.config import DataConfig
 from warmline.data.enabled import enabled_sources
 from warmline.data.template import as_messages
 from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, detect_all
-from warmline.evaluation.errors import usual_words
-from warmline.evaluation.reading import precision, read_verdicts
+from warmline.evaluation.errors import precision, read_verdicts, usual_words
 from warmline.metrics.statistics import wilson
 
 

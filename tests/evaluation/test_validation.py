@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from warmline.evaluation.heads import HeadPredictions
 from warmline.evaluation.validation import emotion_scores, score_validation, strategy_scores
 
 from warmline.evaluation import validation
+from warmline.evaluation.heads import HeadPredictions
 from warmline.runs import RunFolder, read_json
 from warmline.sources import Source
 

@@ -22,8 +22,7 @@ from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun
 from warmline.export import merge as merging
-from warmline.export.folder import EXPORT, Options, export, vllm_command
-from warmline.export.template import with_system_prompt
+from warmline.export.folder import EXPORT, Options, export, vllm_command, with_system_prompt
 from warmline.inspection import inspect
 from warmline.model.backbone import Sampling
 from warmline.model.transformers_backbone import load_tokenizer

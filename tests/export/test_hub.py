@@ -8,8 +8,7 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from warmline.errors import WarmlineError
-from warmline.export import hub
-from warmline.export.hub import Destination
+from warmline.export.folder import Destination
 
 
 class Stub:

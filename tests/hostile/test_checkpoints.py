@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, quiet_train
-from warmline.checksums import sha256_of
 from warmline.config import RunConfig
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.model.artifacts import build_model, weights_hash
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder

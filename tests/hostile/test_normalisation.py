@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.safety.plain_words import LOOKALIKES, RISKS
-from warmline.safety.guard import LEVELS, assess
-from warmline.safety.normalise import normalise, readings
+from warmline.safety.guard import LEVELS, assess, normalise, readings
 from warmline.safety.patterns import IDIOMS, RULES
 
 HUNDREDS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from warmline.metrics.preference import bradley_terry, preference
+from warmline.metrics.scores import bradley_terry, preference
 
 
 def test_two_strategies() -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.reference.attention import dense_attention
-from warmline.model import attention
-from warmline.model.attention import packed_attention
+from warmline.model.fast import attention
+from warmline.model.fast.attention import packed_attention
 
 BOUNDS = (0, 7, 8, 20, 33)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tests.model import backends
 from tests.tools import architecture, perturb
-from warmline.bench.model import write_random_model
+from warmline.bench.workload import write_random_model
 from warmline.model.artifacts import build_model
 
 ROOT = Path(__file__).parents[2]

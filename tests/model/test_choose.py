@@ -16,7 +16,7 @@ from tests.tools import architecture
 from warmline.config import SEVEN_PROJECTIONS, RunConfig, parse_config
 from warmline.errors import WarmlineError
 from warmline.model.choose import Choice, choose_backend, import_unsloth, will_fuse
-from warmline.model.fused_decoder import can_fuse
+from warmline.model.fast.decoder import can_fuse
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL: dict[str, Any] = {

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from warmline.config import HeadConfig, HeadsConfig, StrategyHeadConfig
-from warmline.data.earlier import FEATURES, earlier_features
-from warmline.data.packing import Batch
+from warmline.data.packing import FEATURES, Batch, earlier_features
 from warmline.model.heads import ClassificationHead, Heads
 
 Module = TypeVar("Module", bound=torch.nn.Module)

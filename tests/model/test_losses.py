@@ -15,7 +15,7 @@ from tests.tools import ESCONV
 from warmline.config import HeadsConfig, LossWeights, StrategyHeadConfig
 from warmline.data.encoding import EncodedSource
 from warmline.model import losses
-from warmline.model.logits_kernel import cross_entropy_rows
+from warmline.model.fast.logits import cross_entropy_rows
 from warmline.model.losses import (
     LossTerms,
     Term,

@@ -25,8 +25,8 @@ from tests.tools import CPU, OWN_DEFAULTS, architecture, perturb, write_architec
 from warmline.config import LoraSettings, ModelConfig, parse_config
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
-from warmline.model.attention import VARLEN
 from warmline.model.backbone import Sampling
+from warmline.model.fast.attention import VARLEN
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone
 from warmline.model.unsloth_backbone import UnslothBackbone

@@ -16,7 +16,6 @@ from tests.tools import quiet_train
 from warmline.companion import Companion, Generated
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
-from warmline.evaluation import compared
 from warmline.judges import Judge, UnusableAnswerError
 from warmline.metrics.statistics import wilson
 from warmline.redteam import suites

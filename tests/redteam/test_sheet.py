@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from warmline.companion import Generated
-from warmline.evaluation.compared import cut_off
+from warmline.evaluation.replies import cut_off
 from warmline.redteam import run
 from warmline.redteam.flags import FLAGS
 from warmline.redteam.guard_report import suite_alarms

@@ -1,4 +1,4 @@
-"""What `warmline.data.earlier.earlier_features` must give, one reply and one strategy at a time."""
+"""What `warmline.data.packing.earlier_features` must give, one reply and one strategy at a time."""
 
 import math
 from collections.abc import Sequence

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tests.safety.plain_words import LOOKALIKES, RISKS
 from warmline.safety import guard
 from warmline.safety.crisis import COUNTRIES, numbers, resources
-from warmline.safety.guard import CATEGORIES, LEVELS, Heard, Risk, assess, assess_turns, crisis_message, guarded, hear
-from warmline.safety.normalise import normalise
+from warmline.safety.guard import CATEGORIES, LEVELS, Heard, Risk, assess, assess_turns, crisis_message, guarded, hear, normalise
 from warmline.safety.patterns import IDIOMS, RULES
 
 HEARD = [

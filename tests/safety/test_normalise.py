@@ -2,7 +2,7 @@
 
 import pytest
 
-from warmline.safety.normalise import normalise, readings
+from warmline.safety.guard import normalise, readings
 
 
 @pytest.mark.parametrize(

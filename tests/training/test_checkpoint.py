@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, OPTIMIZERS, Tiny, metrics, perturb, quiet_train, start_training
-from warmline.checksums import sha256_of
 from warmline.config import RunConfig, TrainingConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.model.artifacts import build_model, weights_hash
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training import checkpoint

@@ -37,8 +37,8 @@ from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.loop import _Training, train
 from warmline.training.manifest import make_manifest
+from warmline.training.optimizer import rate_factor
 from warmline.training.plan import choose_way
-from warmline.training.schedule import rate_factor
 from warmline.training.validation import Validator
 from warmline.training.view import View
 

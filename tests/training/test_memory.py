@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from warmline.bench.model import qwen3_8b
+from warmline.bench.workload import qwen3_8b
 from warmline.config import RunConfig, parse_config
 from warmline.errors import WarmlineError
 from warmline.training.memory import Architecture, choose_checkpointing, estimate_memory, plain_fits, read_architecture, what_would_fit

@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import ConfigFactory
 from tests.tools import quiet_train, write_architecture
-from warmline.checksums import sha256_of
 from warmline.config import RunConfig
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.model.artifacts import weights_hash
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.sources.files import sample_dir
@@ -152,7 +152,7 @@ def test_the_manifest_is_there_before_the_first_step(config: RunConfig, monkeypa
 
 
 def test_a_base_of_many_gigabytes_is_sampled(tmp_path: Path) -> None:
-    from warmline.checksums import sampled_sha256
+    from warmline.files import sampled_sha256
 
     path = tmp_path / "weights"
     with path.open("wb") as file:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from warmline.config import TrainingConfig
-from warmline.training.schedule import rate_factor
+from warmline.training.optimizer import rate_factor
 
 
 def factors(steps: int, warmup: float, final_rate: float = 0.0) -> list[float]:

@@ -19,8 +19,8 @@ from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
-from warmline.model.attention import VARLEN, packed_attention
 from warmline.model.device import choose_place
+from warmline.model.fast.attention import VARLEN, packed_attention
 from warmline.training.checkpoint import trainable_state
 from warmline.training.selfcheck import self_check
 

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from warmline.ablation.figure import draw_ablation
-from warmline.ablation.metrics import all_metrics, measured, measured_base
+from warmline.ablation.metrics import CONFIDENCE, LEAST_SEEDS, Table, all_metrics, differences, measured, measured_base, summarise
 from warmline.ablation.scores import ScoreSettings, kept_scores, score_run
-from warmline.ablation.summary import CONFIDENCE, LEAST_SEEDS, Table, differences, summarise
 from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
 from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config

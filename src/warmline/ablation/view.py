@@ -5,8 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from warmline.ablation.metrics import all_metrics
-from warmline.ablation.summary import LEAST_SEEDS
+from warmline.ablation.metrics import LEAST_SEEDS, all_metrics
 from warmline.runs import RunFolder
 from warmline.training.plan import Plan
 from warmline.training.view import View

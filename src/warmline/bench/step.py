@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from warmline.bench.model import in_4bit
 from warmline.bench.worker import Case
+from warmline.bench.workload import in_4bit
 from warmline.errors import WarmlineError
 from warmline.runs import write_json, write_picture
 

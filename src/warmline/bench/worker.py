@@ -98,7 +98,7 @@ def _measure(step: Step, case: Case) -> dict[str, Any]:
 def _play_t4() -> None:
     import torch
 
-    from warmline.model import attention
+    from warmline.model.fast import attention
 
     torch.cuda.set_per_process_memory_fraction(T4_GIB * 2**30 / torch.cuda.get_device_properties(0).total_memory)
     attention.FLASH_CAPABILITY = (99, 0)

@@ -42,8 +42,8 @@ def data_stats(
     as_json: AsJson = False,
 ) -> None:
     """Counts of every source and split, and the shares of the mixture."""
-    from warmline.data.stats import data_stats as count
-    from warmline.data.stats import stats_table
+    from warmline.data.cards import data_stats as count
+    from warmline.data.cards import stats_table
 
     stats = count(_data_config(data_dir, alpha))
     show(stats, as_json, lambda: [stats_table(stats)])
@@ -143,8 +143,8 @@ def bench(
     only: Annotated[str, typer.Option(help="Run only the cases whose name holds this text.")] = "",
 ) -> None:
     """Training step speed and memory, beside padded transformers + PEFT and Unsloth, each in its own process."""
-    from warmline.bench.model import in_4bit, qwen3_8b, store_in_4bit, write_random_model
     from warmline.bench.step import cases, count_gpus, run_bench
+    from warmline.bench.workload import in_4bit, qwen3_8b, store_in_4bit, write_random_model
 
     gpus = count_gpus()
     if not (Path(model) / "config.json").exists():

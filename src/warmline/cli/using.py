@@ -71,9 +71,8 @@ def export(
     private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
 ) -> None:
     """The adapter for PEFT and vLLM, merged weights for transformers, the heads and a model card; to a hub when asked."""
-    from warmline.export.folder import Options, vllm_command
+    from warmline.export.folder import Destination, Options, vllm_command
     from warmline.export.folder import export as export_run
-    from warmline.export.hub import Destination
     from warmline.export.merge import known_dtype
 
     options = Options(merged, known_dtype(dtype), base, overwrite, tokenizer)

@@ -22,12 +22,12 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from warmline.cache import cache_file, keep
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Split, Turn
 from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import ChatTemplate, as_messages
 from warmline.errors import WarmlineError
+from warmline.files import cache_file, keep
 from warmline.tasks import TASKS, all_objectives
 
 Int32 = npt.NDArray[np.int32]

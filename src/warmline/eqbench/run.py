@@ -21,8 +21,8 @@ from warmline.eqbench.scores import pairwise_report, ratings_report, rubric_repo
 from warmline.eqbench.suites import Suite, find_eqbench2, find_eqbench3, official_suite, sample_suite
 from warmline.eqbench.view import write_picture_of_scores
 from warmline.errors import WarmlineError
-from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.finished import FinishedRun, run_context
+from warmline.evaluation.replies import cut_off, too_many_cut
 from warmline.judges import ATTEMPTS, Judge
 from warmline.lock import writes_run
 from warmline.model.description import read_description

@@ -3,7 +3,7 @@
 A detector looks at one exchange and gives a finding: whether the question arises at all (advice can only come too early where somebody
 is hurting), and what it found, in words a reader can check. None of them asks a model: the emotion head belongs to the tuned model,
 and must not decide how often that model errs. They are patterns over English words, so each class says what it cannot see, and how often
-its flags were right when they were read (`warmline.evaluation.reading`).
+its flags were right when they were read (`warmline.evaluation.errors`).
 """
 
 import re

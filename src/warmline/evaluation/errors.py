@@ -1,6 +1,14 @@
-"""The error taxonomy of a run: how often base and tuned model make each kind of error on the same held-out prompts, and the worst cases."""
+"""The error taxonomy of a run: how often base and tuned model make each kind of error on the same held-out prompts, and the worst cases.
 
+How often the detectors' flags were right, by a reader's verdicts on a fresh draw of flagged replies.
+
+The replies belong to data sets that may not be passed on, so `assets/error_detectors/reading.jsonl` holds places and verdicts, no text;
+`scripts/draw_reading.py` prints the text beside a copy of the data.
+"""
+
+import json
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +18,10 @@ from matplotlib.figure import Figure
 from warmline.config import DataConfig
 from warmline.conversation import Conversation
 from warmline.data.enabled import enabled_sources
-from warmline.evaluation.compared import cut_off, too_many_cut
 from warmline.evaluation.detectors import ERROR_CLASSES, ErrorClass, Finding, ReplyInContext, detect_all
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies, read_replies, write_examples
-from warmline.evaluation.reading import precision, read_verdicts
+from warmline.evaluation.replies import cut_off, too_many_cut
 from warmline.lock import writes_run
 from warmline.metrics.statistics import paired_difference, wilson
 from warmline.model import REPLY_TOKENS
@@ -180,3 +187,26 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     write_picture(path, figure, dpi=130)
+
+
+def read_verdicts() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Who read what and how, and one record a flagged reply: `source`, `split`, `conversation`, `turn`, `class`, `right`, `why`."""
+    path = resources.files("warmline") / "assets" / "error_detectors" / "reading.jsonl"
+    head, *verdicts = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return head["context"], verdicts
+
+
+def precision(verdicts: list[dict[str, Any]], name: str | None = None) -> dict[str, Any] | None:
+    """Share of flags that were right, with Wilson's interval.
+
+    Args:
+        verdicts: Of `read_verdicts`.
+        name: Of one class; None for all.
+
+    Returns:
+        `read`, `right`, `share`, `interval`; None where nothing was read.
+    """
+    right = [verdict["right"] for verdict in verdicts if name in (None, verdict["class"])]
+    if not right:
+        return None
+    return {"read": len(right), "right": sum(right), "share": sum(right) / len(right), "interval": list(wilson(sum(right), len(right)))}

@@ -10,13 +10,11 @@ from warmline.config import DataConfig
 from warmline.conversation import SPLITS, Conversation, Split
 from warmline.data.enabled import EnabledSource, data_checksums, enabled_sources
 from warmline.data.encoding import EncodedSource, encode_source
-from warmline.evaluation.compared import answer_all
-from warmline.evaluation.context import behind_earlier_turns, read_last_turns
-from warmline.evaluation.figures import draw_confusion, draw_reliability
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.hidden_reply import hide_replies
+from warmline.evaluation.heads import behind_earlier_turns, hide_replies, read_last_turns
 from warmline.evaluation.language import reply_losses, score_language
-from warmline.evaluation.replies import ReplyJudge, draw_prompts, score_replies
+from warmline.evaluation.replies import ReplyJudge, answer_all, draw_prompts, score_replies
+from warmline.evaluation.view import draw_confusion, draw_reliability
 from warmline.lock import writes_run
 from warmline.metrics.scores import METHOD
 from warmline.metrics.statistics import FloatArray

@@ -3,6 +3,12 @@
 Perplexity depends on the tokenizer and compares only models that share one; bits per byte compares any. Nats are summed over the
 reply tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8. The base is also asked
 without its chat template (`plain_lines.py`), which it may never have seen.
+
+Conversations as plain lines, `A: ...` and `B: ...`, to ask a base without its chat template.
+
+A base that never saw a chat template may be lost in it, and tuning then looks better than it is. Told in lines, the base shows what it
+knows of the conversations themselves. Tokens differ between the two tellings, so they are compared in bits per byte; a line's end stands
+for the end-of-turn token.
 """
 
 from collections.abc import Sequence
@@ -13,10 +19,9 @@ import torch
 from torch import Tensor
 
 from warmline.conversation import Conversation
-from warmline.data.encoding import EncodedSource
+from warmline.data.encoding import Encoded, EncodedSource, join_parts
 from warmline.data.packing import Batch
 from warmline.data.template import ChatTemplate
-from warmline.evaluation.plain_lines import tell
 from warmline.metrics.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
 from warmline.model.losses import token_kl, token_nats
 from warmline.model.reader import Pass, Reader
@@ -168,3 +173,42 @@ def _figure(statistic: Statistic, conversations: int, seed: int) -> dict[str, An
     """`value` and `interval` over conversations; a single conversation has no interval."""
     interval = cluster_bootstrap(statistic, np.arange(conversations), seed) if conversations > 1 else None
     return {"value": point(statistic, conversations), "interval": interval}
+
+
+LABELS = {"user": "A:", "assistant": "B:"}
+END = "\n"
+
+
+def tell(name: str, conversations: Sequence[Conversation], template: ChatTemplate) -> EncodedSource:
+    """Encode conversations as lines, behind the tokenizer's BOS where it has one and the system prompt where there is one.
+
+    Label, text (behind a space, which goes to its first token) and line end are tokenised each by itself. A reply is its text and its end.
+    No conversation is split.
+
+    Args:
+        name: The source.
+        conversations: Any.
+        template: For its tokenizer and system prompt.
+    """
+    bos, system = template.tokenizer.bos_token, template.system_prompt
+    opening = [(text, False) for text in (bos, system and system + END) if text]
+    told = [[*opening, *_lines(conversation, template)] for conversation in conversations]
+    ids = iter(template.tokenize([text for pieces in told for text, _ in pieces]))
+    return join_parts(name, ("lm",), [_encoded([(next(ids), reply) for _, reply in pieces]) for pieces in told], range(len(told)))
+
+
+def _lines(conversation: Conversation, template: ChatTemplate) -> list[tuple[str, bool]]:
+    """Pieces of text, and whether each is a reply with its end."""
+    pieces = []
+    for turn in conversation.turns:
+        reply = turn.role == "assistant"
+        text = " " + " ".join(template.clean(turn.text).split())
+        pieces += [(LABELS[turn.role], False), (text, reply), (END, reply)]
+    return pieces
+
+
+def _encoded(pieces: list[tuple[list[int], bool]]) -> Encoded:
+    ends = np.cumsum([len(tokens) for tokens, _ in pieces])
+    spans = [(end - len(tokens), end) for (tokens, reply), end in zip(pieces, ends, strict=True) if reply]
+    tokens = np.asarray([token for tokens, _ in pieces for token in tokens], dtype=np.int32)
+    return Encoded(tokens, np.asarray(spans, dtype=np.int32).reshape(-1, 2), {})

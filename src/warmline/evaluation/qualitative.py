@@ -11,8 +11,8 @@ from warmline.conversation import Conversation
 from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
-from warmline.evaluation.compared import BATCH, MOST_CUT, answer_all
 from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.replies import BATCH, MOST_CUT, answer_all
 from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.runs import parse_json, write_json, write_text

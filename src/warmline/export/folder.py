@@ -9,6 +9,10 @@
   config.yaml            of the run, with the base's public name and no places of the machine; with it `warmline.load` opens the folder
   manifest.json          of the run
   model*.safetensors ... with `merged`: a plain transformers model
+
+The chat template for tools that know no system prompt of ours.
+
+Push an exported folder to the Hugging Face Hub.
 """
 
 import shutil
@@ -17,13 +21,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
 from warmline import __version__
 from warmline.config import RunConfig, dump_config
 from warmline.data.enabled import SAMPLE
 from warmline.data.template import ChatTemplate
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, reason_of
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
-from warmline.export.template import with_system_prompt
 from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, keep_known, verify, weights_folder
 from warmline.model.transformers_backbone import load_tokenizer
 from warmline.paths import public_name
@@ -195,3 +202,79 @@ def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Me
         if merged is None
         else {"dtype": options.dtype, "check": merged.check._asdict()},
     }
+
+
+def with_system_prompt(template: ChatTemplate) -> str:
+    """Jinja source that renders what `ChatTemplate.render` does: a run's system prompt stands before conversations that bring none.
+
+    Args:
+        template: Of the run.
+    """
+    if not template.system_prompt:
+        return template.source
+    literal = template.clean(template.system_prompt).encode("unicode_escape").decode("ascii").replace("'", "\\'")
+    return (
+        "{%- if not messages or messages[0].role != 'system' -%}"
+        f"{{%- set messages = [{{'role': 'system', 'content': '{literal}'}}] + messages -%}}"
+        "{%- endif -%}\n" + template.source
+    )
+
+
+_FAILURES = (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError)
+"""The last three are what a proxy's address that cannot be used comes to."""
+
+
+class Destination(NamedTuple):
+    """A model repository that may be written to."""
+
+    hub_id: str
+    private: bool
+    api: HfApi
+
+    @classmethod
+    def check(cls, hub_id: str, private: bool = False) -> "Destination":
+        """Look for a token and ask the hub whose it is, before anything is written.
+
+        Args:
+            hub_id: Such as `me/friend`.
+            private: Of the repository, when it is made anew.
+
+        Raises:
+            WarmlineError: no token, one that the hub refuses, or no hub to be reached.
+        """
+        if hub_id.count("/") != 1 or not all(hub_id.split("/")):
+            raise WarmlineError(f"--push {hub_id}: expected an owner and a name, as in me/friend")
+        token = get_token()
+        if token is None:
+            raise WarmlineError("--push: no Hugging Face token; set HF_TOKEN, or log in with `hf auth login`")
+        api = HfApi(token=token)
+        try:
+            api.whoami()
+        except HfHubHTTPError as error:
+            raise WarmlineError(f"--push: the hub does not accept the token ({reason_of(error)}); log in with `hf auth login`") from None
+        except _FAILURES as error:
+            raise WarmlineError(
+                f"--push: the hub cannot be reached ({reason_of(error)}); leave --push out, and upload the folder later"
+            ) from None
+        return cls(hub_id, private, api)
+
+    def upload(self, folder: Path) -> str:
+        """Make the repository where it is missing, and upload everything in a folder as one commit.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            WarmlineError: the hub refused; the folder stays as it is.
+        """
+        try:
+            made = self.api.create_repo(self.hub_id, repo_type="model", private=self.private, exist_ok=True)
+            self.api.upload_folder(
+                repo_id=self.hub_id, folder_path=folder, repo_type="model", commit_message="Upload a model exported by warmline"
+            )
+        except _FAILURES as error:
+            raise WarmlineError(
+                f"--push {self.hub_id}: the hub refused ({reason_of(error)}); the export is in {folder}, "
+                f"`hf upload {self.hub_id} {folder}` tries again"
+            ) from None
+        return str(made)

@@ -22,8 +22,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
-from warmline.cache import cache_file, keep
 from warmline.conversation import Split
+from warmline.files import cache_file, keep
 from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
 
 TEXT_GRID = (0.1, 1.0, 3.0)

@@ -14,7 +14,7 @@ from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone
 from warmline.model.choose import Backend
 from warmline.model.description import FORMAT, hashes, keep_known, settings_of, verify, weights_folder, weights_hash
-from warmline.model.fused_decoder import Checkpointing
+from warmline.model.fast.decoder import Checkpointing
 from warmline.model.heads import Heads, head_specs
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer

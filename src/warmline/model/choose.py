@@ -16,7 +16,7 @@ import torch
 
 from warmline.config import SEVEN_PROJECTIONS, RunConfig
 from warmline.errors import WarmlineError
-from warmline.model.kernels import Activation
+from warmline.model.fast.kernels import Activation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

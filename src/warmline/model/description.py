@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from warmline.checksums import sha256_of
 from warmline.config import HeadsConfig, LoraSettings, RunConfig, without_retired
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.runs import RunFolder, read_json
 
 ADAPTER = "adapter"

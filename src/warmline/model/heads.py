@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm
 
 from warmline.config import RunConfig
-from warmline.data.earlier import earlier_features, features
-from warmline.data.packing import Batch, HeadRows
+from warmline.data.packing import Batch, HeadRows, earlier_features, features
 from warmline.tasks.task import HeadSettings, HeadTask
 
 

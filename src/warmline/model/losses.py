@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
 from warmline.config import LossWeights
-from warmline.model.logits_kernel import cross_entropy_rows
+from warmline.model.fast.logits import cross_entropy_rows
 
 CHUNK_LOGITS = 2**25
 """Logits held at once: 128 MiB in fp32, 220 tokens at Qwen3's vocabulary, enough rows to keep a matrix product busy."""

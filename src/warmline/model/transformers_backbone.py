@@ -27,12 +27,11 @@ from transformers import (
 
 from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError, reason_of
-from warmline.model.attention import VARLEN
 from warmline.model.backbone import Prefill, Sampling
-from warmline.model.base_files import refuse_partial, stored_tensors
-from warmline.model.fused_decoder import Checkpointing, FusedDecoder, can_fuse
+from warmline.model.base_files import load_adapter, load_full_weights, lora_config, refuse_partial, stored_tensors
+from warmline.model.fast.attention import VARLEN
+from warmline.model.fast.decoder import Checkpointing, FusedDecoder, can_fuse
 from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
-from warmline.model.saved_weights import load_adapter, load_full_weights, lora_config
 from warmline.paths import NANO
 
 _NEEDED = {"hidden_size": 2**20, "num_hidden_layers": 2**12, "vocab_size": 2**24, "max_position_embeddings": 2**31}

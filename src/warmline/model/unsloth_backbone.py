@@ -25,7 +25,7 @@ from transformers import DynamicCache
 from warmline.config import LoraSettings, ModelConfig
 from warmline.model.backbone import Prefill, Sampling
 from warmline.model.choose import import_unsloth
-from warmline.model.fused_decoder import Checkpointing
+from warmline.model.fast.decoder import Checkpointing
 from warmline.model.generation import generation_settings, pad_left, until, without_own_defaults
 
 _RETURN_STATES = "UNSLOTH_RETURN_HIDDEN_STATES"
@@ -77,7 +77,7 @@ class UnslothBackbone(nn.Module):
             random_state=torch.initial_seed() % 2**32,
         )
         if tuned is not None:
-            from warmline.model.saved_weights import load_adapter  # imports transformers, which Unsloth must come before
+            from warmline.model.base_files import load_adapter  # imports transformers, which Unsloth must come before
 
             load_adapter(self.model, tuned)
         if not trainable:

@@ -14,8 +14,8 @@ from warmline.companion import Companion, Generated
 from warmline.data.enabled import enabled_sources
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
-from warmline.evaluation.compared import answer_all
 from warmline.evaluation.finished import FinishedRun
+from warmline.evaluation.replies import answer_all
 from warmline.judges import Judge
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS

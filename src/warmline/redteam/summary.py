@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from warmline.evaluation.compared import cut_off, too_many_cut
+from warmline.evaluation.replies import cut_off, too_many_cut
 from warmline.metrics.statistics import wilson
 from warmline.redteam.flags import FLAGS
 from warmline.redteam.judge import CRITERIA

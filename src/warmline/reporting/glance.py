@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from warmline.evaluation.compared import MOST_CUT
+from warmline.evaluation.replies import MOST_CUT
 from warmline.metrics.statistics import PairedDifference, paired_difference
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.phrases import differs, hundredths, number, percent, ratio_verdict, share, tenths, verdict, with_interval

@@ -271,7 +271,7 @@ def leak_warnings(scores: dict[str, Any]) -> list[str]:
 
 def preferences(truth: IntArray, guess: IntArray) -> dict[str, Any]:
     """Preference bias and each strategy's preference (mean 1), or null and the reason."""
-    from warmline.metrics.preference import preference
+    from warmline.metrics.scores import preference
 
     found = preference(confusion(truth, guess, len(STRATEGIES)))
     if found is None:

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from warmline.checksums import sha256_of
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, parse_json, read_json, write_folder
 from warmline.training.optimizer import Optimizer

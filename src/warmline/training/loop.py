@@ -39,9 +39,8 @@ from warmline.training.checkpoint import (
 from warmline.training.curves import draw_curves
 from warmline.training.manifest import make_manifest, record_base, record_resumption, refuse_changes
 from warmline.training.memory import what_would_fit
-from warmline.training.optimizer import Optimizer
+from warmline.training.optimizer import Optimizer, rate_factor
 from warmline.training.plan import Way, choose_way, make_packer, make_plan, refuse_hopeless
-from warmline.training.schedule import rate_factor
 from warmline.training.selfcheck import self_check
 from warmline.training.sharding import average_over_ranks, gathered, shard
 from warmline.training.validation import Validator

@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from warmline import __version__
-from warmline.checksums import sampled_sha256
 from warmline.config import ModelConfig, RunConfig
 from warmline.data.enabled import data_checksums
 from warmline.errors import WarmlineError
+from warmline.files import sampled_sha256
 from warmline.model.choose import Choice
 from warmline.model.device import Place
 from warmline.model.transformers_backbone import model_path

@@ -1,6 +1,6 @@
 """How much memory a run will take, part by part, and which checkpointing that leaves room for.
 
-Counted from the architecture, not fitted: what the fused layers (`model/fused_decoder.py`) hold at the peak, the backward pass of one
+Counted from the architecture, not fitted: what the fused layers (`model/fast/decoder.py`) hold at the peak, the backward pass of one
 layer's attention, is listed in `values_a_token`. Against the peaks measured in docs/performance.md it is within 10 %
 (`tests/training/test_memory.py`). Left out: what the attention kernel adds for each conversation, and the base's
 states of the safety set.
@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from warmline.config import SEVEN_PROJECTIONS, RunConfig
 from warmline.errors import WarmlineError
 from warmline.model.choose import Backend
-from warmline.model.fused_decoder import Checkpointing
+from warmline.model.fast.decoder import Checkpointing
 from warmline.model.heads import Heads, head_specs
 from warmline.model.losses import CHUNK_LOGITS
 from warmline.model.transformers_backbone import load_architecture, skeleton, unusual

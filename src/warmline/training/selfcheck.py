@@ -15,9 +15,8 @@ from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate
 from warmline.errors import WarmlineError
-from warmline.model.device import Place
+from warmline.model.device import AGREEMENT, Place, gap, tolerance
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.rounding import AGREEMENT, gap, tolerance
 
 PROBE_TOKENS = 512
 

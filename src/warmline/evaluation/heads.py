@@ -1,22 +1,70 @@
-"""Does a head that reads before the reply see the reply? Hide it and look whether the head still says the very same."""
+"""Test comments as a chat has them: each the user's last turn behind earlier ones, read by what reads for a person.
 
+A head that is trained on turns alone may say something else behind a conversation. Here that would be seen.
+
+Does a head that reads before the reply see the reply? Hide it and look whether the head still says the very same.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from warmline.companion import PromptReader
+from warmline.conversation import Conversation
 from warmline.data.encoding import EncodedSource
+from warmline.data.template import Message, as_messages
 from warmline.metrics.statistics import FloatArray
+from warmline.model.device import gap, tolerance
 from warmline.model.reader import Reader
-from warmline.model.rounding import gap, tolerance
+from warmline.progress import watched
 from warmline.tasks.task import HiddenReply
+
+_BATCH = 64  # comments of a forward pass, about 30 tokens each
+
+
+def behind_earlier_turns(comments: Sequence[str], dialogues: Sequence[Conversation], seed: int) -> list[list[Message]]:
+    """A conversation for each comment: a dialogue up to one of its replies, both drawn, and the comment as the user's next turn.
+
+    Args:
+        comments: Any number.
+        dialogues: Those to draw from; one without a reply is passed over.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: no dialogue has a reply.
+    """
+    replies = [[at for at, turn in enumerate(one.turns) if turn.role == "assistant"] for one in dialogues]
+    usable = [(one, ends) for one, ends in zip(dialogues, replies, strict=True) if ends]
+    if not usable:
+        raise ValueError("no dialogue has a reply to stand before a comment")
+    random, talks = np.random.default_rng(seed), []
+    for comment in comments:
+        dialogue, ends = usable[random.integers(len(usable))]
+        earlier = as_messages(dialogue)[: ends[random.integers(len(ends))] + 1]
+        talks.append([*earlier, Message(role="user", content=comment)])
+    return talks
+
+
+def read_last_turns(reader: PromptReader, head: str, conversations: Sequence[Sequence[Message]]) -> FloatArray:
+    """A head's logits as when serving, [conversations, outputs]; it is one that reads the last turn alone.
+
+    Args:
+        reader: Of the tuned model.
+        head: Its name.
+        conversations: At least one, each ending with a user's message.
+    """
+    batches = [conversations[start : start + _BATCH] for start in range(0, len(conversations), _BATCH)]
+    found = [reader.alone(reader.last_turns(batch))[head].cpu() for batch in watched(batches, f"{head} in context")]
+    return np.asarray(torch.cat(found).double().numpy())
 
 
 def hide_replies(reader: Reader, head: str, source: EncodedSource, logits: FloatArray, seed: int) -> HiddenReply:
     """Score the split once more, in each conversation with one reply, and all that follows it, overwritten by other tokens.
 
     Overwritten and not cut off: with as many tokens in the same places, what does not depend on them comes out the same to the last bit, in
-    any precision (`model/rounding.py`, which also knows the one exception). A reply that is cut off changes shapes and with them the
+    any precision (`model/device.py`, which also knows the one exception). A reply that is cut off changes shapes and with them the
     rounding, which in bf16 is enough to break a near tie; and how far a conversation alone is from itself in a batch does not measure
     that: on a CPU it may be nothing at all. So a head that reads a reply is found by the smallest change. What the length of the reply
     would tell it is not looked for.

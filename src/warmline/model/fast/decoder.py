@@ -17,10 +17,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from warmline.model.attention import Attended, Scope, attend_backward, attend_forward
 from warmline.model.choose import GATES, attention_kinds, gate_activation, has_fused_layers
-from warmline.model.joint_linear import JointLinear, Projected
-from warmline.model.kernels import (
+from warmline.model.fast.attention import Attended, Scope, attend_backward, attend_forward
+from warmline.model.fast.kernels import (
     Activation,
     HeadLayout,
     Norm,
@@ -31,7 +30,8 @@ from warmline.model.kernels import (
     split_heads,
     split_heads_backward,
 )
-from warmline.model.offload import HostStore
+from warmline.model.fast.linear import JointLinear, Projected
+from warmline.model.fast.offload import HostStore
 
 Checkpointing = Literal["none", "selective", "full", "offload"]
 
