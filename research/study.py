@@ -53,7 +53,7 @@ def prepare(config: ConfigFile, data_dir: DataDir = None, overrides: Overrides =
     from warmline.conversation import SPLITS
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
-    from warmline.model.transformers_backbone import load_tokenizer
+    from warmline.model.base import load_tokenizer
 
     run = _config(config, data_dir, overrides)
     template = ChatTemplate(load_tokenizer(run.model), run.model.template, run.data.system_prompt)

@@ -18,7 +18,7 @@ from warmline.config import RunConfig, parse_config
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import build_model
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder
 from warmline.training.loop import train
 from warmline.training.view import View

@@ -20,7 +20,7 @@ from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact
 from warmline.model.backbone import Sampling
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder
 from warmline.tasks.emotion import EMOTIONS
 from warmline.tasks.strategy import STRATEGIES

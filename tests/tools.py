@@ -13,13 +13,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen3Config
 
 from warmline.bench.workload import in_4bit, store_in_4bit
-from warmline.config import RunConfig, TrainingConfig
+from warmline.config import RunConfig
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate
 from warmline.data.template import ChatTemplate
 from warmline.model.device import Place
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder
+from warmline.settings import TrainingConfig
 from warmline.training.loop import train
 from warmline.training.view import View
 

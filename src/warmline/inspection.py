@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 from safetensors import SafetensorError, safe_open
 
-from warmline.config import ModelConfig, RunConfig, load_config
+from warmline.config import RunConfig, load_config
 from warmline.errors import WarmlineError, printable
 from warmline.lock import LOCK
 from warmline.model.description import ADAPTER, ADAPTER_CONFIG, MODEL, faults, hashes, is_known, read_description
 from warmline.paths import NANO, expand_home, is_folder
 from warmline.runs import RunFolder, read_json, strangers
+from warmline.settings import ModelConfig
 
 _CARDS = {"export.json", "README.md"}
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}

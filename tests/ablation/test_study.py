@@ -26,7 +26,7 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.evaluation.evaluate import evaluate
 from warmline.model.artifacts import build_model
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.training.validation import Validator
 

@@ -26,8 +26,8 @@ from warmline.evaluation.evaluate import HeldOut, score_heads
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import behind_earlier_turns, predict
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
+from warmline.model.base import load_tokenizer
 from warmline.model.choose import Choice
-from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, write_json, write_text
 from warmline.tasks.emotion import EMOTIONS, NEUTRAL
 from warmline.tasks.strategy import STRATEGIES

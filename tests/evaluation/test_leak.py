@@ -12,17 +12,17 @@ from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak
 from warmline.evaluation.rows import StrategyRows, strategy_rows
 
 from tests.tools import CPU, ESCONV, architecture, perturb, write_architecture
-from warmline.config import TrainingConfig
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
 from warmline.evaluation import strategy
 from warmline.evaluation.heads import predict
 from warmline.metrics.statistics import FloatArray
 from warmline.model.artifacts import build_model
+from warmline.model.base import load_tokenizer
 from warmline.model.device import Place, choose_place
 from warmline.model.fast import attention
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.settings import TrainingConfig
 from warmline.sources.esconv import load
 from warmline.sources.files import sample_dir
 from warmline.tasks.strategy import STRATEGIES

@@ -25,7 +25,7 @@ from warmline.export import merge as merging
 from warmline.export.folder import EXPORT, Options, export, vllm_command, with_system_prompt
 from warmline.inspection import inspect
 from warmline.model.backbone import Sampling
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json
 
 TALK = [

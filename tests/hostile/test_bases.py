@@ -21,9 +21,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.tools import CPU, architecture, write_architecture
-from warmline.config import ModelConfig
 from warmline.errors import WarmlineError
-from warmline.model.transformers_backbone import TransformersBackbone, load_architecture, load_tokenizer
+from warmline.model.base import load_architecture, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone
+from warmline.settings import ModelConfig
 from warmline.training.memory import read_architecture
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

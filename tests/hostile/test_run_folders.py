@@ -31,7 +31,7 @@ from warmline.eqbench.journal import Journal
 from warmline.errors import WarmlineError
 from warmline.inspection import inspect
 from warmline.model.artifacts import build_model, save_artifact
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.model.base import load_tokenizer
 from warmline.reporting.report import write_report
 from warmline.runs import RunFolder, append_text, parse_json, read_json, write_folder, write_json, write_text
 from warmline.training.curves import draw_curves

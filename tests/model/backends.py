@@ -113,10 +113,11 @@ def open_model(variant: Variant, folder: Path, adapter: Path) -> tuple[Any, Any,
 
     from warmline.data.encoding import encode_split
     from warmline.data.template import ChatTemplate
+    from warmline.model.base import load_tokenizer
     from warmline.model.device import Place
     from warmline.model.heads import Heads
     from warmline.model.multitask import MultiTaskModel
-    from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+    from warmline.model.transformers_backbone import TransformersBackbone
     from warmline.model.unsloth_backbone import UnslothBackbone
 
     config = run_config(folder, variant)

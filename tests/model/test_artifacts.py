@@ -23,8 +23,8 @@ from warmline.config import dump_config, load_config
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
+from warmline.model.base import load_tokenizer
 from warmline.model.description import hashes, settings_of, weights_folder, weights_hash
-from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.tasks.emotion import EMOTIONS
 from warmline.tasks.strategy import STRATEGIES

@@ -27,14 +27,15 @@ from tests.tools import (
     perturb,
     stored_in_4bit,
 )
-from warmline.config import LoraSettings, ModelConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.packing import collate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
+from warmline.model.base import load_tokenizer
 from warmline.model.generation import until
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone
+from warmline.settings import LoraSettings, ModelConfig
 
 LENGTHS = (4, 9, 30, 5, 17, 64)  # a CPU multiplies fewer than four rows with another kernel; no conversation is that short
 GREEDY = Sampling(max_new_tokens=12, temperature=0)

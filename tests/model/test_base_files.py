@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.tools import CPU, architecture, write_architecture
-from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
+from warmline.model.base import expected_tensors, load_architecture, load_tokenizer
 from warmline.model.base_files import stored_tensors
-from warmline.model.transformers_backbone import TransformersBackbone, expected_tensors, load_architecture, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone
+from warmline.settings import LoraSettings, ModelConfig
 
 ROOT = Path(__file__).parents[2]
 ONE = "model.safetensors"

@@ -13,10 +13,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
 
 from tests.tools import architecture
-from warmline.config import SEVEN_PROJECTIONS, RunConfig, parse_config
+from warmline.config import RunConfig, parse_config
 from warmline.errors import WarmlineError
 from warmline.model.choose import Choice, choose_backend, import_unsloth, will_fuse
 from warmline.model.fast.decoder import can_fuse
+from warmline.settings import SEVEN_PROJECTIONS
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL: dict[str, Any] = {

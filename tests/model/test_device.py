@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from warmline.config import TrainingConfig
 from warmline.errors import WarmlineError
 from warmline.model.device import choose_place
+from warmline.settings import TrainingConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -8,11 +8,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from warmline.config import SEVEN_PROJECTIONS
 from warmline.model.choose import has_fused_layers
 from warmline.model.fast import kernels
 from warmline.model.fast.attention import VARLEN
 from warmline.model.fast.decoder import FusedDecoder, can_fuse
+from warmline.settings import SEVEN_PROJECTIONS
 
 BOUNDS, LONGEST = torch.tensor([0, 7, 30], dtype=torch.int32), 23
 POSITIONS = torch.cat([torch.arange(7), torch.arange(23)])

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from tests.tools import CPU, OWN_DEFAULTS, architecture, perturb, write_architecture
-from warmline.config import LoraSettings, ModelConfig, parse_config
+from warmline.config import parse_config
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.model.backbone import Sampling
@@ -30,6 +30,7 @@ from warmline.model.fast.attention import VARLEN
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.transformers_backbone import TransformersBackbone
 from warmline.model.unsloth_backbone import UnslothBackbone
+from warmline.settings import LoraSettings, ModelConfig
 
 LENGTHS = (9, 4, 30)
 LORA = LoraSettings(r=4, alpha=8, rank_stabilised=True, target_modules=("q_proj", "v_proj", "down_proj"))

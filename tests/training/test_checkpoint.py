@@ -16,15 +16,16 @@ from safetensors.torch import load_file
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, OPTIMIZERS, Tiny, metrics, perturb, quiet_train, start_training
-from warmline.config import RunConfig, TrainingConfig
+from warmline.config import RunConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
 from warmline.files import sha256_of
 from warmline.model.artifacts import build_model, weights_hash
 from warmline.runs import RunFolder, read_json, write_json
+from warmline.settings import TrainingConfig
 from warmline.training import checkpoint
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
-from warmline.training.loop import keep_metrics
+from warmline.training.curves import keep_metrics
 from warmline.training.optimizer import Optimizer
 
 

@@ -32,8 +32,8 @@ from warmline.data.packing import Batch, RowPacker
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact, weights_hash
+from warmline.model.base import load_tokenizer
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.transformers_backbone import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.loop import _Training, train
 from warmline.training.manifest import make_manifest

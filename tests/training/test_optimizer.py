@@ -6,8 +6,8 @@ import torch
 
 from tests.conftest import ConfigFactory
 from tests.tools import Tiny
-from warmline.config import TrainingConfig
 from warmline.model.multitask import MultiTaskModel
+from warmline.settings import TrainingConfig
 from warmline.training.optimizer import LongTensor, Optimizer
 
 

@@ -30,7 +30,7 @@ from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
-from warmline.model.transformers_backbone import load_tokenizer
+from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_text
 from warmline.training.checkpoint import trainable_state
 from warmline.training.loop import train

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from warmline.config import TrainingConfig
+from warmline.settings import TrainingConfig
 from warmline.training.optimizer import rate_factor
 
 

@@ -14,13 +14,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, ED, GOEMOTIONS, Tiny, architecture, write_architecture
-from warmline.config import TrainingConfig
 from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.model.device import choose_place
 from warmline.model.fast.attention import VARLEN, packed_attention
+from warmline.settings import TrainingConfig
 from warmline.training.checkpoint import trainable_state
 from warmline.training.selfcheck import self_check
 

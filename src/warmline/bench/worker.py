@@ -113,7 +113,7 @@ def _ours(case: Case) -> Step:
     from accelerate import Accelerator
 
     from warmline.bench.workload import FULL_ROWS, ROW_TOKENS, full_source, mixture_sources, packed_batches
-    from warmline.config import LoraSettings, LossWeights, ModelConfig, RunConfig, TrainingConfig
+    from warmline.config import LossWeights, RunConfig
     from warmline.data.packing import collate, count_targets
     from warmline.model.device import choose_place
     from warmline.model.heads import Heads, head_specs
@@ -122,6 +122,7 @@ def _ours(case: Case) -> Step:
     from warmline.model.reader import BaseStates
     from warmline.model.transformers_backbone import TransformersBackbone
     from warmline.model.unsloth_backbone import UnslothBackbone
+    from warmline.settings import LoraSettings, ModelConfig, TrainingConfig
     from warmline.tasks import TASKS
     from warmline.training.optimizer import Optimizer
 
@@ -172,7 +173,7 @@ def _padded_transformers(case: Case) -> Step:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from warmline.config import SEVEN_PROJECTIONS
+    from warmline.settings import SEVEN_PROJECTIONS
 
     if case.liger:
         from liger_kernel.transformers import apply_liger_kernel_to_qwen3
@@ -200,7 +201,7 @@ def _padded_unsloth(case: Case) -> Step:
     import torch
 
     from warmline.bench.workload import ROW_TOKENS
-    from warmline.config import SEVEN_PROJECTIONS
+    from warmline.settings import SEVEN_PROJECTIONS
 
     model, _ = FastLanguageModel.from_pretrained(
         case.model, max_seq_length=ROW_TOKENS, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True, trust_remote_code=False

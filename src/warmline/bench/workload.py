@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, 
 from warmline.data.encoding import Encoded, EncodedSource, join_parts
 from warmline.data.mixture import MixtureSampler
 from warmline.data.packing import Row, RowPacker
-from warmline.model.transformers_backbone import nf4
+from warmline.model.base import nf4
 from warmline.sources import SOURCES
 from warmline.tasks import TASKS
 

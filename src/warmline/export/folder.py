@@ -31,8 +31,8 @@ from warmline.data.enabled import SAMPLE
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError, reason_of
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
+from warmline.model.base import load_tokenizer
 from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, keep_known, verify, weights_folder
-from warmline.model.transformers_backbone import load_tokenizer
 from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card

@@ -9,12 +9,13 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from warmline.config import LoraSettings, ModelConfig
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone, Sampling
+from warmline.model.base import load_architecture
 from warmline.model.generation import generation_settings
-from warmline.model.transformers_backbone import TransformersBackbone, load_architecture
+from warmline.model.transformers_backbone import TransformersBackbone
+from warmline.settings import LoraSettings, ModelConfig
 
 DType = Literal["bfloat16", "float16", "float32"]
 DTYPES: dict[DType, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

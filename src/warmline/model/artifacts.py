@@ -12,12 +12,13 @@ from warmline.config import RunConfig, load_config
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Backbone
+from warmline.model.base import load_tokenizer
 from warmline.model.choose import Backend
 from warmline.model.description import FORMAT, hashes, keep_known, settings_of, verify, weights_folder, weights_hash
 from warmline.model.fast.decoder import Checkpointing
 from warmline.model.heads import Heads, head_specs
 from warmline.model.multitask import MultiTaskModel
-from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone
 from warmline.model.unsloth_backbone import UnslothBackbone
 from warmline.runs import RunFolder, disk_errors, write_bytes, write_folder, write_json
 

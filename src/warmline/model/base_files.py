@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from warmline.config import LoraSettings, ModelConfig
 from warmline.errors import WarmlineError
 from warmline.model.description import ADAPTER_WEIGHTS
+from warmline.settings import LoraSettings, ModelConfig
 
 _ONE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")

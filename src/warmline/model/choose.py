@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import platformdirs
 import torch
 
-from warmline.config import SEVEN_PROJECTIONS, RunConfig
+from warmline.config import RunConfig
 from warmline.errors import WarmlineError
 from warmline.model.fast.kernels import Activation
+from warmline.settings import SEVEN_PROJECTIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from warmline.config import HeadsConfig, LoraSettings, RunConfig, without_retired
+from warmline.config import HeadsConfig, RunConfig
 from warmline.errors import WarmlineError
 from warmline.files import sha256_of
+from warmline.retired import without_retired
 from warmline.runs import RunFolder, read_json
+from warmline.settings import LoraSettings
 
 ADAPTER = "adapter"
 MODEL = "model"

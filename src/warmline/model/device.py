@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from warmline.config import TrainingConfig
 from warmline.errors import WarmlineError
+from warmline.settings import TrainingConfig
 
 
 class Place(NamedTuple):

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from warmline.config import LoraSettings, ModelConfig
 from warmline.model.backbone import Prefill, Sampling
 from warmline.model.choose import import_unsloth
 from warmline.model.fast.decoder import Checkpointing
 from warmline.model.generation import generation_settings, pad_left, until, without_own_defaults
+from warmline.settings import LoraSettings, ModelConfig
 
 _RETURN_STATES = "UNSLOTH_RETURN_HIDDEN_STATES"
 _NO_CHAT = "Unsloth trains; load the run on transformers to read and to reply"
@@ -183,16 +183,8 @@ class UnslothBackbone(nn.Module):
 
 
 def _load_base(unsloth: Any, config: ModelConfig, device: torch.device, dtype: torch.dtype, recompute: bool | str) -> Any:
+    from warmline.model.base import compute_in, expected_tensors, holds_4bit, load_architecture, model_path, reading, refuse_unusual_logits
     from warmline.model.base_files import refuse_partial, stored_tensors
-    from warmline.model.transformers_backbone import (
-        compute_in,
-        expected_tensors,
-        holds_4bit,
-        load_architecture,
-        model_path,
-        reading,
-        refuse_unusual_logits,
-    )
 
     architecture = load_architecture(config)
     stored = holds_4bit(config, architecture)

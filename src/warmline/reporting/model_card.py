@@ -5,14 +5,15 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from warmline.config import ModelConfig, RunConfig, SourcesConfig
+from warmline.config import RunConfig, SourcesConfig
 from warmline.data.enabled import SAMPLE
 from warmline.data.template import END_OF_TURN, ChatTemplate, Message
-from warmline.model.transformers_backbone import model_path
+from warmline.model.base import model_path
 from warmline.paths import NANO, is_folder
 from warmline.reporting.facts import Absent, Facts, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
+from warmline.settings import ModelConfig
 from warmline.sources import SOURCES
 from warmline.tasks import TASKS
 

@@ -21,19 +21,21 @@ from typing import Literal, NamedTuple
 import torch
 
 from warmline.companion import PromptReader, check_messages
-from warmline.config import ModelConfig, TrainingConfig, load_config
+from warmline.config import load_config
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
+from warmline.model.base import load_tokenizer
 from warmline.model.device import Place, choose_place
 from warmline.model.generation import warpers
 from warmline.model.heads import Heads
-from warmline.model.transformers_backbone import TransformersBackbone, load_tokenizer
+from warmline.model.transformers_backbone import TransformersBackbone
 from warmline.runs import RunFolder
 from warmline.safety.guard import Heard, hear
 from warmline.serving.reply import PendingReply, ReplyText
 from warmline.serving.stream import Stream
+from warmline.settings import ModelConfig, TrainingConfig
 
 Show = Literal["inline", "card"]
 LONGEST_REPLY = 256

@@ -1,12 +1,13 @@
 """`results/training_curves.png`: what a person looks at first after a run."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from warmline.runs import RunFolder, parse_json, write_picture
+from warmline.runs import RunFolder, parse_json, write_picture, write_text
 from warmline.tasks import TASKS
 
 _TRAIN, _VALIDATION, _OTHER = "#9db4c0", "#c8553d", "#2a6f97"
@@ -90,3 +91,18 @@ def _plot(axis: Axes, lines: list[dict[str, Any]], name: str, **style: Any) -> N
     points = [(line["step"], line[name]) for line in lines if line[name] is not None]
     if points:
         axis.plot(*np.asarray(points).T, markersize=4, **style)
+
+
+def keep_metrics(path: Path, upto: int) -> None:
+    """Drop metrics lines after step `upto`, and a half-written last line: all that will be done again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            read = parse_json(line)
+            if read["step"] <= upto:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    write_text(path, "".join(kept))

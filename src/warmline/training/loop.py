@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +21,12 @@ from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.lock import LOCK, hold
 from warmline.model.artifacts import build_model, save_artifact
+from warmline.model.base import load_tokenizer
 from warmline.model.device import Place, choose_place
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import MultiTaskModel, count_weights
 from warmline.model.reader import BaseStates
-from warmline.model.transformers_backbone import load_tokenizer
-from warmline.runs import RunFolder, append_text, disk_errors, parse_json, read_manifest, write_json, write_text
+from warmline.runs import RunFolder, append_text, disk_errors, read_manifest, write_json, write_text
 from warmline.training.checkpoint import (
     Progress,
     collect_state,
@@ -36,7 +35,7 @@ from warmline.training.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
-from warmline.training.curves import draw_curves
+from warmline.training.curves import draw_curves, keep_metrics
 from warmline.training.manifest import make_manifest, record_base, record_resumption, refuse_changes
 from warmline.training.memory import what_would_fit
 from warmline.training.optimizer import Optimizer, rate_factor
@@ -330,21 +329,6 @@ def _build(config: RunConfig, way: Way, place: Place, ranks: int) -> MultiTaskMo
 def dropout_seed(seed: int, step: int, rank: int) -> int:
     """Seed of one step's dropout on one rank: a function of where the run is, so that no random state need be saved."""
     return (seed * 1_000_003 + step) * 4_096 + rank
-
-
-def keep_metrics(path: Path, upto: int) -> None:
-    """Drop metrics lines after step `upto`, and a half-written last line: all that will be done again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            read = parse_json(line)
-            if read["step"] <= upto:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue
-    write_text(path, "".join(kept))
 
 
 def _check_trackers(config: RunConfig) -> None:

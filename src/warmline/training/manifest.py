@@ -11,14 +11,15 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 
 from warmline import __version__
-from warmline.config import ModelConfig, RunConfig
+from warmline.config import RunConfig
 from warmline.data.enabled import data_checksums
 from warmline.errors import WarmlineError
 from warmline.files import sampled_sha256
+from warmline.model.base import model_path
 from warmline.model.choose import Choice
 from warmline.model.device import Place
-from warmline.model.transformers_backbone import model_path
 from warmline.runs import RunFolder, read_manifest, write_json
+from warmline.settings import ModelConfig
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
 _BASE_FILES = (

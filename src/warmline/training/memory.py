@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from warmline.config import SEVEN_PROJECTIONS, RunConfig
+from warmline.config import RunConfig
 from warmline.errors import WarmlineError
+from warmline.model.base import load_architecture, skeleton, unusual
 from warmline.model.choose import Backend
 from warmline.model.fast.decoder import Checkpointing
 from warmline.model.heads import Heads, head_specs
 from warmline.model.losses import CHUNK_LOGITS
-from warmline.model.transformers_backbone import load_architecture, skeleton, unusual
+from warmline.settings import SEVEN_PROJECTIONS
 
 NF4_BYTES = 0.516
 """Bytes a weight in NF4 with double quantisation: 4 bits, an 8-bit scale for each 64, a 32-bit one for each 256 of these."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from warmline.config import TrainingConfig
 from warmline.errors import WarmlineError
 from warmline.model.multitask import MultiTaskModel
+from warmline.settings import TrainingConfig
 from warmline.training.sharding import whole
 
 

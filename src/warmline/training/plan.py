@@ -13,10 +13,11 @@ from warmline.data.mixture import MixtureSampler, sample_probabilities
 from warmline.data.packing import RowPacker
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
+from warmline.model.base import holds_4bit, load_architecture, load_tokenizer
 from warmline.model.choose import Backend, Choice, choose_backend
 from warmline.model.device import Place, choose_place
 from warmline.model.fast.decoder import Checkpointing
-from warmline.model.transformers_backbone import holds_4bit, load_architecture, load_tokenizer, refuse_targets
+from warmline.model.transformers_backbone import refuse_targets
 from warmline.training.memory import (
     choose_checkpointing,
     choose_sharding,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from warmline.model.fast.kernels import join_packed, unpack_nf4
+from warmline.model.fast.nf4 import join_packed, unpack_nf4
 
 _ALIGNED = 8  # values: 16 bytes, what the fastest products ask of a row
 
