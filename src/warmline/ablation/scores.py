@@ -157,8 +157,8 @@ def language_items(reader: Reader, sources: list[EncodedSource], draws: list[Dra
     safety: dict[str, list[Any]] = {"kl": []}
     wanted = [draw for draw in draws if {"lm", "safety"} & set(sources[draw.source].objectives)]
     for one in reader.passes(sources, wanted):
-        batch = one.batch
-        of_task, of_safety = (reply_sums(reader, one, positions) for positions in (batch.lm_positions, batch.safety_positions))
+        batch, base = one.batch, reader.base_states(one.batch)
+        of_task, of_safety = (reply_sums(reader, one, base, positions) for positions in (batch.lm_positions, batch.safety_positions))
         for draw, replies, held in zip(one.row, of_task.tolist(), of_safety.tolist(), strict=True):
             if "safety" in sources[draw.source].objectives:
                 if held[0]:

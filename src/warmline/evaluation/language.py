@@ -62,7 +62,7 @@ def reply_losses(reader: Reader, source: EncodedSource, conversations: Sequence[
     """
     sums = np.zeros((len(conversations), 4))
     for one in reader.passes([source], doing=f"language model: {source.name}"):
-        found = reply_sums(reader, one, one.batch.lm_positions)
+        found = reply_sums(reader, one, reader.base_states(one.batch), one.batch.lm_positions)
         np.add.at(sums, source.originals[[draw.conversation for draw in one.row]], found)
     lengths = [sum(len(template.clean(turn.text).encode()) for turn in one.turns if turn.role == "assistant") for one in conversations]
     scored = np.flatnonzero(sums[:, 0])
@@ -82,21 +82,20 @@ def _told_in_lines(reader: Reader, told: EncodedSource) -> FloatArray:
     return nats
 
 
-def reply_sums(reader: Reader, one: Pass, positions: Tensor) -> FloatArray:
+def reply_sums(reader: Reader, one: Pass, base: Tensor, positions: Tensor) -> FloatArray:
     """Losses of each conversation's replies, by the tuned model and the base.
 
     Args:
         reader: That made the pass.
         one: Of some conversations, by the tuned model.
+        base: [tokens, hidden], the base's states of the same.
         positions: [targets], states that predict a reply token.
 
     Returns:
         [conversations, 4], sums over a conversation's reply tokens: one each, nats of the tuned model, nats of the base, KL(base || tuned).
     """
     backbone, targets = reader.model.backbone, one.batch.tokens[positions + 1]
-    with backbone.reference():
-        base = reader.states(one.batch)[positions]
-    tuned = one.states[positions]
+    tuned, base = one.states[positions], base[positions]
     return _by_conversation(
         one.batch,
         positions,

@@ -89,6 +89,11 @@ class Reader(NamedTuple):
         with self.place.autocast():
             return self.model.states(batch)
 
+    def base_states(self, batch: Batch) -> Tensor:
+        """[tokens, hidden], the base's."""
+        with self.model.backbone.reference():
+            return self.states(batch)
+
     @torch.no_grad()
     def read(self, head: str, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None) -> Readings:
         """What a head reads and says at every labelled turn.
