@@ -105,7 +105,7 @@ NO_SAFETY_SOURCE = {"data": {"sources": {"safety": {"enabled": False}}}}
         (FULL, {"loss": {"safety": 0}}, "this run was itself trained without it"),
         (FULL, NO_SAFETY_SOURCE, "this run was itself trained without it"),
         (QUICK, {"loss": {"safety": 0}}, "this run was itself trained without it"),
-        (QUICK, {}, "the ablation's runs were cut to 12 steps, no match for this one"),
+        (QUICK, {}, "the ablation's runs were cut to 8 steps, no match for this one"),
         (FULL, {"loss": {"lm": 0, "emotion": 0, "strategy": 0}}, "the ablation has none (no-safety: no loss is left to train)"),
         (FULL, {}, "the ablation has no finished tiny-no-safety-seed13; `warmline ablate` trains it"),
     ],

@@ -47,7 +47,7 @@ FULL = Budget(
     probe_rows=4000,
 )
 QUICK = Budget(
-    name="quick", replies=16, prompts=8, reply_tokens=64, eqbench_tokens=24, ablation_steps=12, ablation_conversations=10, probe_rows=150
+    name="quick", replies=16, prompts=8, reply_tokens=64, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6, probe_rows=100
 )
 """For a demonstration on a CPU; every results file says how far it was cut. warmline-nano's replies end within 64 tokens."""
 

@@ -179,13 +179,13 @@ def _train(one: StudyRun, main: RunFolder, view: StudyView, call: Callable[..., 
         view.say(f"taking the last step of {main.path}, which trained alike")
         with hold(folder.path, "ablate"):
             _adopt(main, folder, one.config)
-    call(train_variant, one.config, view.quiet)
+    call(train_variant, one.config, view.quiet, one.variant != FULL)
     return folder
 
 
-def train_variant(config: RunConfig, quiet: bool) -> None:
-    """Train a variant, or what is left of it."""
-    train(config, resume=True, view=ShortView(quiet))
+def train_variant(config: RunConfig, quiet: bool, checked: bool) -> None:
+    """Train a variant, or what is left of it; `full`, the first, has passed the self-check for all."""
+    train(config, resume=True, view=ShortView(quiet), checked=checked)
 
 
 def _alone_on_a_gpu(function: Callable[..., Any], *arguments: Any) -> Any:

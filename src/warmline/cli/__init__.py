@@ -1,6 +1,7 @@
 """The command line: parse, call, print, and no logic. A command imports what it needs when it runs, so that `--help` waits for no torch."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -50,6 +51,7 @@ _UsageError: Any = typer.BadParameter.__base__  # what a wrong option or argumen
 
 def main() -> None:
     """Run the command line; bad input ends with one line on standard error and status 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch comes: threads that spin starve whatever else runs, and each other
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it asks for a kernel that is not needed
     try:

@@ -1,7 +1,6 @@
 """Commands that use a run: talk to it, serve it, hand it on, look into what was handed on."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +44,6 @@ def serve(
     base: OwnBase = None,
 ) -> None:
     """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch comes: its threads must not spin where requests have to be answered
     from warmline.serving import require_extra
 
     require_extra()

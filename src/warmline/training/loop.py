@@ -46,7 +46,7 @@ from warmline.training.validation import Validator
 from warmline.training.view import View
 
 
-def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view: View | None = None) -> RunFolder:
+def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view: View | None = None, checked: bool = False) -> RunFolder:
     """Train a run from its configuration to its saved artefact.
 
     Args:
@@ -54,6 +54,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
         resume: Go on from the newest checkpoint in the run folder.
         overwrite: Remove a run folder of that name first.
         view: What a person sees; None prints to the terminal.
+        checked: A run of the same model and data has passed the self-check, so that it need not be made again.
 
     Returns:
         The finished run folder.
@@ -84,7 +85,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, view
             _claim(run, config, now, resume, overwrite)
         accelerator.wait_for_everyone()
         try:
-            return _Training(config, run, accelerator, place, way, now, view).finish()
+            return _Training(config, run, accelerator, place, way, now, view, checked).finish()
         except torch.OutOfMemoryError:
             raise WarmlineError(f"out of GPU memory; {what_would_fit(config, place.dtype != torch.float32, place.device)}") from None
         finally:
@@ -105,7 +106,15 @@ class _Training:
     """A run in progress. Everything that changes lies in `progress`, the model, the optimiser and the packer."""
 
     def __init__(
-        self, config: RunConfig, run: RunFolder, accelerator: Accelerator, place: Place, way: Way, now: dict[str, Any], view: View
+        self,
+        config: RunConfig,
+        run: RunFolder,
+        accelerator: Accelerator,
+        place: Place,
+        way: Way,
+        now: dict[str, Any],
+        view: View,
+        checked: bool,
     ) -> None:
         self.config, self.run, self.accelerator, self.place, self.way, self.view = config, run, accelerator, place, way, view
         self.template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
@@ -129,7 +138,7 @@ class _Training:
         if accelerator.is_main_process:
             record_base(run, config.model)
         self.progress = self._start_or_resume(now)
-        if self.progress.step < self.plan.steps:
+        if self.progress.step < self.plan.steps and not checked:
             for line in self_check(self.model, self.sources, place):
                 view.say(f"self-check: {line}")
         self.base_states = BaseStates(self.model, self.sources, place)
