@@ -183,7 +183,7 @@ def _train(one: StudyRun, main: RunFolder, view: StudyView, call: Callable[..., 
     return folder
 
 
-def train_variant(config: RunConfig, quiet: bool, checked: bool) -> None:
+def train_variant(config: RunConfig, quiet: bool, checked: bool = False) -> None:
     """Train a variant, or what is left of it; `full`, the first, has passed the self-check for all."""
     train(config, resume=True, view=ShortView(quiet), checked=checked)
 
