@@ -17,6 +17,7 @@ from tests.tools import CPU, Tiny, write_architecture
 from warmline.config import RunConfig, parse_config
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
+from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder
@@ -68,7 +69,7 @@ def tiny_config(tiny_model: Path) -> ConfigFactory:
 
 @pytest.fixture(scope="session")
 def sources(tiny_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> list[EncodedSource]:
-    """The sample data's training split, in the order of SOURCE_NAMES."""
+    """The sample data's training split, in the order of SOURCES."""
     config = tiny_config(tmp_path_factory.mktemp("unused"))
     return encode_split("train", config.data, ChatTemplate(load_tokenizer(config.model)))
 
@@ -105,6 +106,26 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"{SHARED} is absent: it holds the official data and Qwen3's tokenizer")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def official(shared: Path) -> Path:
+    """The copies of the official data sets beside the repository."""
+    return shared / "data"
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Calls something that must be refused, and gives the message, which must be one line."""
+
+    def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> str:
+        with pytest.raises(WarmlineError) as caught:
+            function(*arguments, **named)
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1
+        return message
+
+    return call
 
 
 def _merged(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

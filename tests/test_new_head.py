@@ -20,7 +20,7 @@ from warmline.runs import read_json
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
 from warmline.sources import SOURCES
-from warmline.sources.source import Facts, Source, SourceSettings
+from warmline.sources.source import CardFacts, Source, SourceSettings
 from warmline.tasks import TASKS
 from warmline.tasks.task import HeadTask
 from warmline.training.loop import train
@@ -42,7 +42,7 @@ class Urgency(HeadTask):
 class Notes(Source):
     name = "notes"
     carries = ("urgency",)
-    facts = Facts("Notes", "Notes by how urgent they are.", "This test.", "Apache-2.0.", (), (), "urgencies")
+    facts = CardFacts("Notes", "Notes by how urgent they are.", "This test.", "Apache-2.0.", (), (), "urgencies")
 
     def files(self, split: Split) -> tuple[str, ...]:
         return (f"{split}.csv",)

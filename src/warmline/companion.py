@@ -161,7 +161,7 @@ class Companion:
 
     @torch.no_grad()
     def read(self, messages: list[Message]) -> Reading:
-        """What each head says of the last user turn, or of the reply to come.
+        """What each head says: of the last user turn, some reading it alone, or of the reply to come (see `PromptReader`).
 
         Args:
             messages: `{"role", "content"}` dictionaries, ending with a user's.

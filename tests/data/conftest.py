@@ -1,9 +1,7 @@
-"""What the data tests share: the official data, tokenizers, and small sources with known content."""
+"""What the data tests share: tokenizers, templates, and small sources with known content."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 import warmline
 from warmline.data.encoding import EncodedSource
 from warmline.data.template import ChatTemplate
-from warmline.errors import WarmlineError
 
 NANO = Path(warmline.__file__).parent / "assets" / "nano"
 SPECIALS = {
@@ -27,8 +24,6 @@ SPECIALS = {
 settings.register_profile("data", deadline=None, max_examples=50)
 settings.load_profile("data")
 
-Refused = Callable[..., str]
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -36,12 +31,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("WARMLINE_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture(scope="session")
-def official(shared: Path) -> Path:
-    """The copies of the official data sets beside the repository."""
-    return shared / "data"
 
 
 @pytest.fixture(scope="session")
@@ -83,20 +72,6 @@ def real_template(request: pytest.FixtureRequest) -> ChatTemplate:
     return ChatTemplate(request.getfixturevalue(fixture))
 
 
-@pytest.fixture
-def refused() -> Refused:
-    """Calls something that must be refused, and gives the message, which must be one line."""
-
-    def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> str:
-        with pytest.raises(WarmlineError) as caught:
-            function(*arguments, **named)
-        message = str(caught.value)
-        assert len(message.splitlines()) == 1
-        return message
-
-    return call
-
-
 @pytest.fixture(scope="session")
 def source_of() -> Callable[..., EncodedSource]:
     """Makes a source whose conversations have the given lengths and nothing to learn."""
@@ -105,30 +80,6 @@ def source_of() -> Callable[..., EncodedSource]:
         ends = np.cumsum(lengths).astype(np.int32)
         none, nothing = np.zeros((0, 2), np.int32), np.zeros(len(lengths), np.int32)
         tokens = np.arange(ends[-1], dtype=np.int32)
-        return EncodedSource(name, ("lm",), tokens, ends, none, nothing, none, nothing, none, nothing, np.arange(len(ends), dtype=np.int32))
+        return EncodedSource(name, ("lm",), tokens, ends, none, nothing, {}, {}, np.arange(len(ends), dtype=np.int32))
 
     return make
-
-
-@pytest.fixture
-def write_esconv(tmp_path: Path) -> Callable[..., Path]:
-    """Writes dialogues, each a list of (speaker, annotation, content), as an ESConv.json with filled survey fields."""
-
-    def write(*dialogues: list[tuple[str, dict[str, str], str]]) -> Path:
-        content = [
-            {
-                "experience_type": "SURVEY",
-                "emotion_type": "SURVEY",
-                "problem_type": "SURVEY",
-                "situation": "SURVEY",
-                "survey_score": {"seeker": {"empathy": "SURVEY"}, "supporter": {}},
-                "dialog": [{"speaker": speaker, "annotation": note, "content": text} for speaker, note, text in dialogue],
-                "seeker_question1": "SURVEY",
-                "supporter_question1": "SURVEY",
-            }
-            for dialogue in dialogues
-        ]
-        (tmp_path / "ESConv.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        return tmp_path
-
-    return write

@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from tests.data.test_template import ATTACKS
-from tests.tools import CPU
-from warmline.companion import Reader
+from tests.tools import CPU, ESCONV, GOEMOTIONS, SAFETY
+from warmline.companion import PromptReader
 from warmline.config import DataConfig
 from warmline.conversation import Conversation, Turn
-from warmline.data.enabled import enabled_sources
+from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.encoding import encode, encode_source, encode_split
 from warmline.data.packing import all_draws, collate, reply_states
 from warmline.data.template import END_OF_TURN, ChatTemplate, as_messages
+from warmline.model.heads import Heads, HeadSpec
 from warmline.sources import esconv
+from warmline.tasks import TASKS
 from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 from warmline.tasks.strategy import STRATEGIES
 
@@ -26,12 +28,12 @@ SAMPLE = DataConfig(dir="sample")
 DIALOGUE = Conversation(
     "one",
     (
-        Turn("user", "I lost my job.", emotions=("sadness", "fear")),
-        Turn("assistant", "I am sorry.", strategy="Reflection of feelings"),
-        Turn("assistant", "What happened?", strategy="Question"),
+        Turn("user", "I lost my job.", {"emotion": ("sadness", "fear")}),
+        Turn("assistant", "I am sorry.", {"strategy": ("Reflection of feelings",)}),
+        Turn("assistant", "What happened?", {"strategy": ("Question",)}),
         Turn("user", "They closed."),
-        Turn("assistant", "Oh no.", strategy="Others"),
-        Turn("user", "Yes.", emotions=("anger",)),
+        Turn("assistant", "Oh no.", {"strategy": ("Others",)}),
+        Turn("user", "Yes.", {"emotion": ("anger",)}),
     ),
 )
 
@@ -48,9 +50,9 @@ def long_dialogue(turns: int) -> Conversation:
     return Conversation(
         "long",
         tuple(
-            Turn("assistant", f"reply {at} " + "x" * (at * 7 % 40), strategy=STRATEGIES[at % 8])
+            Turn("assistant", f"reply {at} " + "x" * (at * 7 % 40), {"strategy": (STRATEGIES[at % 8],)})
             if at % 3
-            else Turn("user", f"message {at}", emotions=(EMOTIONS_AND_NEUTRAL[at % 27],))
+            else Turn("user", f"message {at}", {"emotion": (EMOTIONS_AND_NEUTRAL[at % 27],)})
             for at in range(turns)
         ),
     )
@@ -61,42 +63,47 @@ def long_dialogue(turns: int) -> Conversation:
 
 def test_emotion_reads_the_users_end_of_turn_token(template):
     encoded = encode_one(DIALOGUE, template)
-    assert [decode(template, encoded.tokens[: place + 1]) for place, _ in encoded.emotion] == [
+    assert [decode(template, encoded.tokens[: place + 1]) for place, _ in encoded.labels["emotion"]] == [
         template.render(as_messages(DIALOGUE)[:1]).removesuffix("\n"),
         template.render(as_messages(DIALOGUE)).removesuffix("\n"),
     ]
-    assert all(encoded.tokens[place] == template.layout.end_of_turn for place, _ in encoded.emotion)
+    assert all(encoded.tokens[place] == template.layout.end_of_turn for place, _ in encoded.labels["emotion"])
 
 
 def test_strategy_reads_the_last_header_token(template):
     encoded = encode_one(DIALOGUE, template)
     prompts = [template.prompt_ids(as_messages(DIALOGUE)[:turn]) for turn in (1, 2, 4)]
-    assert [encoded.tokens[: place + 1].tolist() for place, _ in encoded.strategy] == prompts
+    assert [encoded.tokens[: place + 1].tolist() for place, _ in encoded.labels["strategy"]] == prompts
 
 
 def test_strategy_reads_directly_before_the_reply(template):
     encoded = encode_one(DIALOGUE, template)
-    assert encoded.strategy[:, 0].tolist() == (encoded.replies[:, 0] - 1).tolist()
+    assert encoded.labels["strategy"][:, 0].tolist() == (encoded.replies[:, 0] - 1).tolist()
 
 
 def test_reading_places_do_not_depend_on_the_reply(template):
-    changed = Conversation("two", (*DIALOGUE.turns[:4], Turn("assistant", "Something else entirely.", strategy="Others")))
+    changed = Conversation("two", (*DIALOGUE.turns[:4], Turn("assistant", "Something else entirely.", {"strategy": ("Others",)})))
     one, two = encode_one(DIALOGUE, template), encode_one(changed, template)
-    place = one.strategy[2, 0]
-    assert two.strategy[2, 0] == place
-    assert two.emotion[0, 0] == one.emotion[0, 0] < place
+    place = one.labels["strategy"][2, 0]
+    assert two.labels["strategy"][2, 0] == place
+    assert two.labels["emotion"][0, 0] == one.labels["emotion"][0, 0] < place
     assert np.array_equal(one.tokens[: place + 1], two.tokens[: place + 1])
 
 
 def test_labels_are_the_turns_own(template):
     encoded = encode_one(DIALOGUE, template)
-    names = [{name for bit, name in enumerate(EMOTIONS_AND_NEUTRAL) if bits >> bit & 1} for _, bits in encoded.emotion.tolist()]
-    assert names == [{"sadness", "fear"}, {"anger"}]
-    assert [STRATEGIES[label] for _, label in encoded.strategy] == ["Reflection of feelings", "Question", "Others"]
+
+    def names(head):
+        return [{name for bit, name in enumerate(TASKS[head].labels) if bits >> bit & 1} for _, bits in encoded.labels[head].tolist()]
+
+    assert names("emotion") == [{"sadness", "fear"}, {"anger"}]
+    assert names("strategy") == [{"Reflection of feelings"}, {"Question"}, {"Others"}]
 
 
 def test_a_label_given_twice_is_one_bit(template):
-    (reading,) = encode_one(Conversation("twice", (Turn("user", "No.", emotions=("anger", "anger")),)), template).emotion.tolist()
+    (reading,) = (
+        encode_one(Conversation("twice", (Turn("user", "No.", {"emotion": ("anger", "anger")}),)), template).labels["emotion"].tolist()
+    )
     assert reading[1] == 1 << EMOTIONS_AND_NEUTRAL.index("anger")
 
 
@@ -119,7 +126,8 @@ def test_losses_read_the_states_one_place_earlier(template):
 )
 def test_only_the_objectives_of_the_source_read(template, objectives, found):
     encoded = encode_one(DIALOGUE, template, objectives)
-    assert (len(encoded.replies), len(encoded.emotion), len(encoded.strategy)) == found
+    read = (len(encoded.labels.get(head, ())) for head in ("emotion", "strategy"))
+    assert (len(encoded.replies), *read) == found
 
 
 # Contract 2: one conversation, one sequence
@@ -140,7 +148,7 @@ def assert_served_as_trained(template: ChatTemplate, conversation: Conversation)
         assert decode(template, tokens[first:last]) == unicodedata.normalize("NFC", template.clean(message["content"])) + end
     assert next(spans, None) is None
     assert template.tokenizer.apply_chat_template(messages, tokenize=False) == template.render(messages)
-    for place, _ in encoded.emotion.tolist():
+    for place, _ in encoded.labels["emotion"].tolist() if "emotion" in encoded.labels else []:
         assert tokens[place] == template.layout.end_of_turn
 
 
@@ -175,28 +183,30 @@ def test_a_served_last_turn_is_read_where_training_read_it(template, system_prom
     """The same tokens and the same places, whatever stands before it when serving, another system prompt too."""
     prompted = ChatTemplate(template.tokenizer, template.name, system_prompt)
     comments = ["  I lost my job.\n", *ATTACKS, "ok"]
-    trained = encode("made", [Conversation(text, (Turn("user", text, emotions=("joy",)),)) for text in comments], ALL, prompted, 4096)
+    trained = encode("made", [Conversation(text, (Turn("user", text, {"emotion": ("joy",)}),)) for text in comments], ALL, prompted, 4096)
     expected = collate([trained], [tuple(all_draws([trained]))])
     before = [{"role": "system", "content": "Be brief."}, *as_messages(DIALOGUE)[:5]]
     talks = [[*before[:at], {"role": "user", "content": text}] for at, text in enumerate(comments) if at < 5] + [
         [{"role": "user", "content": text}] for text in comments[5:]
     ]
-    reader = Reader(backbone=None, heads=None, template=prompted, place=CPU)
+    heads = Heads(4, {name: HeadSpec(task, task.settings(), task.labels[: task.classes]) for name, task in TASKS.items()})
+    reader = PromptReader(backbone=None, heads=heads, template=prompted, place=CPU)
     served = reader.last_turns(talks)
-    for name in ("tokens", "position_ids", "bounds", "emotion_positions"):
+    for name in ("tokens", "position_ids", "bounds"):
         assert torch.equal(getattr(served, name), getattr(expected, name)), name
+    assert torch.equal(served.heads["emotion"].positions, expected.heads["emotion"].positions)
     assert served.longest == expected.longest
     for at, talk in enumerate(talks):  # and one at a time, as they come
         one = reader.last_turns([talk])
         assert one.tokens.tolist() == trained[at].tokens.tolist()
-        assert one.emotion_positions.tolist() == trained[at].emotion[:, 0].tolist()
+        assert one.heads["emotion"].positions.tolist() == trained[at].labels["emotion"][:, 0].tolist()
 
 
 def test_a_single_turn_is_read_where_the_prompt_has_it(real_template, sample_conversations):
     for conversation in sample_conversations["goemotions"][::20]:
         encoded = encode_one(conversation, real_template)
         prompt = real_template.prompt_ids(as_messages(conversation))
-        assert prompt[: encoded.emotion[0, 0] + 1] == encoded.tokens[: encoded.emotion[0, 0] + 1].tolist()
+        assert prompt[: encoded.labels["emotion"][0, 0] + 1] == encoded.tokens[: encoded.labels["emotion"][0, 0] + 1].tolist()
 
 
 def test_the_think_block_is_outside_the_loss(qwen_tokenizer):
@@ -233,12 +243,15 @@ def test_flat_arrays_hold_each_conversation_as_alone(template):
     source = encode("made", conversations, ALL, template, 100_000)
     assert source.lengths.tolist() == [len(encode_one(one, template).tokens) for one in conversations]
     for index, conversation in enumerate(conversations):
-        for together, alone in zip(source[index], encode_one(conversation, template), strict=True):
-            assert np.array_equal(together, alone)
+        together, alone = source[index], encode_one(conversation, template)
+        assert np.array_equal(together.tokens, alone.tokens)
+        assert np.array_equal(together.replies, alone.replies)
+        for head, labels in together.labels.items():
+            assert np.array_equal(labels, alone.labels.get(head, np.zeros((0, 2))))
 
 
 def test_target_counts(template):
-    source = encode("made", [DIALOGUE, Conversation("mute", (Turn("user", "Hi.", emotions=("joy",)),))], ALL, template, 100_000)
+    source = encode("made", [DIALOGUE, Conversation("mute", (Turn("user", "Hi.", {"emotion": ("joy",)}),))], ALL, template, 100_000)
     counts = {name: column.tolist() for name, column in source.target_counts().items()}
     replies = sum(len(text) + 1 for text in ("I am sorry.", "What happened?", "Oh no."))
     assert counts == {"lm": [replies, 0], "emotion": [2, 1], "strategy": [3, 0], "safety": [1, 0]}
@@ -297,10 +310,10 @@ def test_parts_join_to_the_whole(prompted):
 )
 def test_a_part_begins_with_the_user_where_it_can(prompted, roles, parts):
     user, assistant = (len(tokens) for tokens in turn_tokens(prompted, Conversation("", (Turn("user", ""), Turn("assistant", "")))))
-    turns = {"u": Turn("user", "?" * (100 - user), emotions=("joy",)), "a": Turn("assistant", "!" * (100 - assistant))}
+    turns = {"u": Turn("user", "?" * (100 - user), {"emotion": ("joy",)}), "a": Turn("assistant", "!" * (100 - assistant))}
     conversation = Conversation("x", tuple(turns[role] for role in roles))
     source = encode("made", [conversation], ALL, prompted, prompted.layout.prefix + 4 * 100)
-    readings = ([*((at, "u") for at in part.emotion[:, 0]), *((at, "a") for at in part.replies[:, 0])] for part in source)
+    readings = ([*((at, "u") for at in part.labels["emotion"][:, 0]), *((at, "a") for at in part.replies[:, 0])] for part in source)
     assert ["".join(role for _, role in sorted(part)) for part in readings] == parts
 
 
@@ -309,7 +322,7 @@ def test_splitting_keeps_every_target_once(prompted):
 
     def targets(encoded):
         replies = [encoded.tokens[first:end].tolist() for first, end in encoded.replies.tolist()]
-        return replies, encoded.emotion[:, 1].tolist(), encoded.strategy[:, 1].tolist()
+        return replies, *(encoded.labels[head][:, 1].tolist() for head in ("emotion", "strategy"))
 
     parts = [targets(source[part]) for part in range(len(source))]
     assert tuple([one for part in parts for one in part[kind]] for kind in range(3)) == targets(whole)
@@ -319,8 +332,8 @@ def test_heads_read_at_the_same_kind_of_place_in_every_part(prompted):
     source = split_up(prompted, long_dialogue(24))
     for part in range(len(source)):
         encoded = source[part]
-        assert encoded.strategy[:, 0].tolist() == (encoded.replies[:, 0] - 1).tolist()
-        assert set(encoded.tokens[encoded.emotion[:, 0]].tolist()) <= {prompted.layout.end_of_turn}
+        assert encoded.labels["strategy"][:, 0].tolist() == (encoded.replies[:, 0] - 1).tolist()
+        assert set(encoded.tokens[encoded.labels["emotion"][:, 0]].tolist()) <= {prompted.layout.end_of_turn}
 
 
 def test_split_conversations_are_counted(prompted):
@@ -365,26 +378,35 @@ def safety_source():
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
     """The splits that were loaded from their files, as they are."""
-    seen = []
+    seen, load = [], EnabledSource.load
 
-    def spy(source, split, config):
+    def spy(source, split):
         seen.append(split)
-        return source.load(split)
+        return load(source, split)
 
-    monkeypatch.setattr("warmline.data.encoding.load_source", spy)
+    monkeypatch.setattr(EnabledSource, "load", spy)
     return seen
 
 
 def same(one, two) -> bool:
-    return all(
-        np.array_equal(getattr(one, name), getattr(two, name)) for name in ("tokens", "token_ends", "replies", "reply_ends", "originals")
-    )
+    def arrays(source):
+        plain = {name: getattr(source, name) for name in ("tokens", "token_ends", "replies", "reply_ends", "originals")}
+        return (
+            plain
+            | {f"labels of {name}": found for name, found in source.labels.items()}
+            | {f"ends of {name}": found for name, found in source.label_ends.items()}
+        )
+
+    first, second = arrays(one), arrays(two)
+    return set(first) == set(second) and all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_the_second_time_comes_from_the_cache(nano, safety_source, loads, cache):
-    first = encode_source(safety_source, "valid", SAMPLE, nano)
-    second = encode_source(safety_source, "valid", SAMPLE, nano)
+@pytest.mark.parametrize("place", [ESCONV, GOEMOTIONS, SAFETY])
+def test_the_second_time_comes_from_the_cache(nano, loads, cache, place):
+    source = enabled_sources(SAMPLE)[place]
+    first, second = (encode_source(source, "valid", SAMPLE, nano) for _ in range(2))
     assert loads == ["valid"]
+    assert set(first.labels) == set(source.objectives) - {"lm", "safety"}
     assert same(first, second)
     assert len(list(cache.iterdir())) == 1
 

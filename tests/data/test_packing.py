@@ -1,6 +1,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.reference.collate import slow_collate
 from warmline.config import DataConfig
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.mixture import Draw, MixtureSampler
-from warmline.data.packing import FEATURES, RowPacker, annotated, collate, count_targets, earlier_features, sequential_rows
+from warmline.data.packing import RowPacker, collate, count_targets, earlier_features, features, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL
 
@@ -172,23 +173,29 @@ def columns(*parts):
     return flat, np.cumsum([len(part) for part in parts]).astype(np.int32)
 
 
+def labels(**of_heads):
+    """Labels of each head and where each conversation's end."""
+    found = {name: columns(*parts) for name, parts in of_heads.items()}
+    return {name: flat.astype(np.int64) for name, (flat, _) in found.items()}, {name: ends for name, (_, ends) in found.items()}
+
+
 @pytest.fixture
 def three_sources():
     """A chat with two replies and a strategy, a comment with two emotions, and two safety chats."""
     support = EncodedSource(
         "esconv", ("lm", "strategy"),
         np.asarray([10, 11, 12, 13, 14, 15, 16], np.int32), np.asarray([7], np.int32),
-        *columns([(2, 4), (6, 7)]), *columns([]), *columns([(1, 3), (5, 7)]), np.asarray([0], np.int32),
+        *columns([(2, 4), (6, 7)]), *labels(strategy=[[(1, 1 << 3), (5, 1 << 7)]]), np.asarray([0], np.int32),
     )  # fmt: skip
     comment = EncodedSource(
         "goemotions", ("emotion",),
         np.asarray([20, 21, 22], np.int32), np.asarray([3], np.int32),
-        *columns([]), *columns([(2, 1 << 2 | 1 << 27)]), *columns([]), np.asarray([0], np.int32),
+        *columns([]), *labels(emotion=[[(2, 1 << 2 | 1 << 27)]]), np.asarray([0], np.int32),
     )  # fmt: skip
     safety = EncodedSource(
         "safety", ("safety",),
         np.asarray([30, 31, 32, 33, 34, 40, 41, 42], np.int32), np.asarray([5, 8], np.int32),
-        *columns([(1, 3), (4, 5)], [(2, 3)]), *columns([], []), *columns([], []), np.asarray([0, 1], np.int32),
+        *columns([(1, 3), (4, 5)], [(2, 3)]), *labels(), np.asarray([0, 1], np.int32),
     )  # fmt: skip
     return [support, comment, safety]
 
@@ -212,11 +219,13 @@ def test_collate_predicts_reply_tokens_from_one_place_earlier(three_sources):
 
 def test_collate_shifts_the_heads_places(three_sources):
     batch = collate(three_sources, ROWS)
-    assert (batch.strategy_positions.tolist(), batch.strategy_targets.nonzero().tolist()) == ([1, 5], [[0, 3], [1, 7]])
-    assert batch.emotion_positions.tolist() == [9]
-    assert torch.equal(batch.strategy_earlier, earlier_features(annotated(np.array([3, 7], np.int32))))
-    assert batch.emotion_targets.nonzero().tolist() == [[0, 2], [0, 27]]
-    assert batch.emotion_targets.shape == (1, len(EMOTIONS_AND_NEUTRAL))
+    emotion, strategy = batch.heads["emotion"], batch.heads["strategy"]
+    assert (strategy.positions.tolist(), strategy.targets.nonzero().tolist()) == ([1, 5], [[0, 3], [1, 7]])
+    assert emotion.positions.tolist() == [9]
+    assert torch.equal(strategy.earlier, earlier_features(torch.eye(8)[[3, 7]]))
+    assert emotion.targets.nonzero().tolist() == [[0, 2], [0, 27]]
+    assert emotion.targets.shape == (1, len(EMOTIONS_AND_NEUTRAL))
+    assert emotion.earlier.shape == (1, 0)  # users' turns follow no reply's label
 
 
 def test_collate_weighs_each_safety_conversation_as_one(three_sources):
@@ -229,15 +238,19 @@ def test_collate_weighs_each_safety_conversation_as_one(three_sources):
 def test_collate_gives_the_documented_types(three_sources):
     batch = collate(three_sources, ROWS)
     assert batch.bounds.dtype == torch.int32
-    assert batch.emotion_targets.dtype == batch.strategy_targets.dtype == batch.safety_weights.dtype == torch.float32
-    integers = ("tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "strategy_positions")
-    assert {getattr(batch, name).dtype for name in (*integers, "safety_positions")} == {torch.int64}
+    for rows in batch.heads.values():
+        assert (rows.positions.dtype, rows.targets.dtype, rows.earlier.dtype) == (torch.int64, torch.float32, torch.float32)
+    assert batch.safety_weights.dtype == torch.float32
+    integers = ("tokens", "position_ids", "lm_positions", "lm_targets", "safety_positions")
+    assert {getattr(batch, name).dtype for name in integers} == {torch.int64}
 
 
 def test_collate_of_a_row_that_teaches_nothing(source_of):
     batch = collate([source_of([4])], [(Draw(0, 0),)])
-    assert (len(batch.lm_positions), len(batch.strategy_positions), len(batch.safety_positions)) == (0, 0, 0)
-    assert batch.emotion_targets.shape == (0, len(EMOTIONS_AND_NEUTRAL))
+    assert (len(batch.lm_positions), len(batch.safety_positions)) == (0, 0)
+    assert {name: tuple(rows.targets.shape) for name, rows in batch.heads.items()} == {"emotion": (0, 28), "strategy": (0, 8)}
+    assert {name: tuple(rows.earlier.shape) for name, rows in batch.heads.items()} == {"emotion": (0, 0), "strategy": (0, features(8))}
+    assert all(len(rows.positions) == 0 for rows in batch.heads.values())
 
 
 def test_safety_conversations_can_also_be_learnt(three_sources):
@@ -261,8 +274,13 @@ def test_collate_equals_the_slow_reference(sample_sources):
         batch, expected = collate(sample_sources, rows), slow_collate(sample_sources, rows)
         assert list(batch.safety_draws) == expected.pop("safety_draws")
         assert torch.allclose(batch.safety_weights, torch.tensor(expected.pop("safety_weights"), dtype=torch.float32))
-        assert torch.allclose(batch.strategy_earlier, torch.tensor(expected.pop("strategy_earlier")).reshape(-1, FEATURES))
-        assert {name: getattr(batch, name).tolist() for name in expected} == expected
+        earlier = torch.tensor(expected.pop("strategy.earlier")).reshape(-1, features(8))
+        assert torch.allclose(batch.heads["strategy"].earlier, earlier)
+        found = {
+            **{field.name: getattr(batch, field.name) for field in fields(batch)},
+            **{f"{head}.{name}": value for head, rows in batch.heads.items() for name, value in rows._asdict().items()},
+        }
+        assert {name: found[name].tolist() for name in expected} == expected
 
 
 def test_counted_targets_are_those_of_the_batch(sample_sources):
@@ -273,8 +291,8 @@ def test_counted_targets_are_those_of_the_batch(sample_sources):
         batch = collate(sample_sources, rows)
         assert count_targets(counts, rows) == {
             "lm": len(batch.lm_targets),
-            "emotion": len(batch.emotion_targets),
-            "strategy": len(batch.strategy_targets),
+            "emotion": len(batch.heads["emotion"].targets),
+            "strategy": len(batch.heads["strategy"].targets),
             "safety": len(batch.safety_draws),
         }
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from warmline.conversation import Conversation, Turn
+from warmline.evaluation import replies
 from warmline.evaluation.detectors import ERROR_CLASSES, ReplyInContext, detect_all
 from warmline.evaluation.errors import WORST, Judged, analyse, count, judge, usual_words, worst
 from warmline.evaluation.qualitative import read_replies
@@ -19,7 +20,7 @@ def analysed(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> t
     run = RunFolder(tmp_path_factory.mktemp("analysed") / "run")
     shutil.copytree(finished.path, run.path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compared, "MOST_CUT", 1.0)  # an untrained model's replies never end
+        patch.setattr(replies, "MOST_CUT", 1.0)  # an untrained model's replies never end
         return run, analyse(run.path, 4, 32)
 
 
@@ -61,7 +62,7 @@ def test_everything_is_written(analysed: tuple[RunFolder, dict[str, Any]]) -> No
 def test_a_second_time_changes_no_byte(analysed: tuple[RunFolder, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = analysed
     before = {path.name: path.read_bytes() for path in run.results.iterdir()}
-    monkeypatch.setattr(compared, "MOST_CUT", 1.0)
+    monkeypatch.setattr(replies, "MOST_CUT", 1.0)
     analyse(run.path, 4, 32)
     assert {path.name: path.read_bytes() for path in run.results.iterdir()} == before
 

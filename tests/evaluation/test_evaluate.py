@@ -113,7 +113,7 @@ def test_what_a_run_did_not_train_is_scored_too(tiny_config: ConfigFactory, tmp_
 
 
 def test_pictures_and_table(result: dict[str, Any], evaluated: RunFolder) -> None:
-    for picture in (evaluated.confusion_emotion, evaluated.confusion_strategy, evaluated.reliability):
+    for picture in (evaluated.confusion("emotion"), evaluated.confusion("strategy"), evaluated.reliability):
         assert picture.read_bytes().startswith(b"\x89PNG")
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(evaluation_summary({**result, "heads": {**result["heads"], "strategy": {**result["heads"]["strategy"],

@@ -10,6 +10,7 @@ from tests.tools import CPU, Tiny, perturb
 from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
 from warmline.evaluation.language import ReplyLosses, reply_losses, score_language, tell
+from warmline.model.reader import Reader
 
 
 @torch.no_grad()
@@ -19,7 +20,7 @@ def test_equals_dense_logits(tiny: Tiny) -> None:
     source = next(one for one in enabled_sources(tiny.config.data) if one.name == "safety")
     conversations = source.load("test").conversations[:6]
     encoded = encode("safety", conversations, ("lm",), tiny.template, 512)
-    found = reply_losses(model, encoded, conversations, tiny.template, CPU, 512)
+    found = reply_losses(Reader(model, CPU, 512), encoded, conversations, tiny.template)
     expected: dict[str, list[float]] = {"tokens": [], "reply_bytes": [], "tuned": [], "base": [], "kl": []}
     for at, conversation in enumerate(conversations):
         one = encoded[at]
@@ -60,9 +61,8 @@ def test_the_base_told_in_plain_lines(row_tokens: int, tiny: Tiny) -> None:
         with model.backbone.reference():
             base = log_softmax(states_alone(model, tokens) @ model.backbone.base_unembedding.T, dim=1)
         expected.append(-sum(float(base[place - 1, tokens[place]]) for place in places))
-    found = reply_losses(
-        model, encode("esconv", conversations, ("lm",), tiny.template, 4096), conversations, tiny.template, CPU, row_tokens
-    )
+    encoded = encode("esconv", conversations, ("lm",), tiny.template, 4096)
+    found = reply_losses(Reader(model, CPU, row_tokens), encoded, conversations, tiny.template)
     np.testing.assert_allclose(found.lines, expected, rtol=1e-4)
 
 

@@ -44,7 +44,7 @@ def test_a_prompt_stands_where_a_reply_is_due() -> None:
         if prompt.source != "safety":
             assert prompt.reference == turns[prompt.turn].text
         assert "{crisis_line}" not in prompt.reference
-        category = conversations[prompt.source, prompt.conversation].category
+        category = conversations[prompt.source, prompt.conversation].kind if prompt.source == "safety" else None
         assert prompt.danger == (category not in (None, "benign_lookalike", "medication_diagnosis", "dependency_romance"))
 
 
@@ -69,8 +69,8 @@ def test_replies_are_those_of_the_companion(finished_copy: RunFolder) -> None:
         for side in ("base", "tuned"):
             (reply,) = companion.replies([record["messages"]], SHORT, base=side == "base")
             assert (record[side], record["cut"][side]) == reply
-        emotion = companion.read(record["messages"]).emotion
-        assert max(emotion, key=lambda name: emotion[name]) == next(iter(record["emotion"]))
+        for head, read in companion.read(record["messages"]).items():
+            assert max(read, key=lambda name: read[name]) == next(iter(record[head]))
     assert any(record["base"] != record["tuned"] for record in records)
 
 

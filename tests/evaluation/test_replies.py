@@ -34,12 +34,13 @@ def test_prompts_end_with_the_user_and_are_seeded() -> None:
     assert prompts != draw_prompts(held_out, 20, seed=4)
 
 
-def test_without_esconv_the_judge_is_absent() -> None:
+def test_without_labelled_replies_the_judge_is_absent() -> None:
     prompts = draw_prompts({"empathetic_dialogues": talks("d", 4)}, 3, seed=1)
     said = [Generated("one two", False), Generated("three", False), Generated("four five six", False)]
-    found = score_replies(prompts, said, [Generated("x", False)] * 3, Sampling(), None, seed=1)
+    found = score_replies(prompts, said, [Generated("x", False)] * 3, Sampling(), {"strategy": None}, seed=1)
     assert found["strategy_judge"] is None
-    assert "ESConv" in found["absent"]["strategy_judge"]
+    assert "no enabled source" in found["absent"]["strategy_judge"]
+    assert not any("strategies_shown" in one for one in (*found["speakers"].values(), *found["examples"]))
     assert found["tuned_minus_base_words"]["value"] == pytest.approx(-1)
     assert found["speakers"]["base"]["cut_off"]["n"] == 0
     assert found["examples"][1]["base"] == "three"
@@ -52,7 +53,7 @@ def test_words_of_replies_that_were_cut_are_not_compared(speaker: str, cut: int,
     prompts = draw_prompts({"empathetic_dialogues": talks("d", 20)}, 20, seed=1)
     said = {"base": [Generated("one two", False)] * 20, "tuned": [Generated("x", False)] * 20}
     said[speaker] = [one._replace(cut=at < cut) for at, one in enumerate(said[speaker])]
-    found = score_replies(prompts, said["base"], said["tuned"], Sampling(64), None, seed=1)
+    found = score_replies(prompts, said["base"], said["tuned"], Sampling(64), {}, seed=1)
     assert (found["speakers"][speaker]["cut_off"]["n"], found["speakers"][speaker]["cut_off"]["of"]) == (cut, 20)
     if compared:
         assert found["tuned_minus_base_words"] == {"value": -1.0, "interval": (-1.0, -1.0)}

@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from warmline.errors import WarmlineError
+from warmline.export import folder
 from warmline.export.folder import Destination
 
 
@@ -39,8 +40,8 @@ class Stub:
 @pytest.fixture(autouse=True)
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
     Stub.calls, Stub.refuse = [], None
-    monkeypatch.setattr(hub, "HfApi", Stub)
-    monkeypatch.setattr(hub, "get_token", lambda: "a-token")
+    monkeypatch.setattr(folder, "HfApi", Stub)
+    monkeypatch.setattr(folder, "get_token", lambda: "a-token")
 
 
 def test_push(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_refusal_is_one_line(refuse: str, tmp_path: Path) -> None:
 
 
 def test_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "get_token", lambda: None)
+    monkeypatch.setattr(folder, "get_token", lambda: None)
     with pytest.raises(WarmlineError, match="HF_TOKEN"):
         Destination.check("me/friend")
     assert Stub.calls == []

@@ -5,10 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
-from warmline.evaluation.rows import emotion_rows, strategy_rows
 
-from warmline.conversation import Conversation, Turn
-from warmline.evaluation import strategy
 from warmline.metrics.baselines import (
     DENSE_GRID,
     Fitted,
@@ -106,57 +103,3 @@ def test_cache_by_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_bytes(b"damaged")
     cached("x", {"file": "abc"}, compute)
     assert len(calls) == 3
-
-
-TALK = Conversation(
-    "0",
-    (
-        Turn("user", "Hi"),
-        Turn("assistant", "What happened?", strategy="Question"),
-        Turn("assistant", "I am here.", strategy="Others"),
-        Turn("user", "I lost my job."),
-        Turn("assistant", "That hurts.", strategy="Reflection of feelings"),
-    ),
-)
-
-
-def test_strategy_rows_hold_only_what_came_before() -> None:
-    rows = strategy_rows([TALK])
-    assert rows.targets.tolist() == [0, 7, 2]
-    assert rows.dialogues.tolist() == [0, 0, 0]
-    assert rows.contexts == ["Hi", "Hi What happened?", "What happened? I am here. I lost my job."]
-    assert rows.history.tolist() == [
-        [0, 0, 0, 0, 0, 0, 0, 0, 1],
-        [1, 0, 0, 0, 0, 0, 0, 0, 2],
-        [1, 0, 0, 0, 0, 0, 0, 1, 4],
-    ]
-    assert rows.history_in_order[2, 9:17].argmax() == 7  # the last strategy, then the one before
-    assert rows.history_in_order[2, 17:25].argmax() == 0
-    assert rows.history_in_order[:, -1].tolist() == [0, 1, 0]
-    changed = strategy_rows([Conversation("0", (*TALK.turns[:4], Turn("assistant", "Why?", strategy="Question")))])
-    np.testing.assert_array_equal(changed.history_in_order, rows.history_in_order)
-    assert changed.contexts == rows.contexts
-
-
-def test_emotion_rows_and_seen_texts() -> None:
-    def rows(*pairs: tuple[str, tuple[str, ...]]) -> object:
-        return emotion_rows([Conversation(str(at), (Turn("user", text, emotions=found),)) for at, (text, found) in enumerate(pairs)])
-
-    test = rows(("Thanks!", ("gratitude",)), ("Meh", ("neutral",)), ("Wow no", ("surprise", "anger")))
-    assert test.single.tolist() == [True, False, False]
-    assert test.labels.sum(axis=1).tolist() == [1, 1, 2]
-    assert test.seen(rows(("thanks!", ("joy",)))).tolist() == [True, False, False]
-
-
-def test_history_is_measured_without_text() -> None:
-    """The same strategies with other words: the same predictions."""
-
-    def talk(words: str, number: int) -> Conversation:
-        names = ("Question", "Others") if number % 2 else ("Others", "Question")
-        return Conversation(str(number), tuple(Turn("assistant", words, strategy=name) for name in names))
-
-    found = []
-    for words in ("one", "two three"):
-        rows = {split: strategy_rows([talk(words, number) for number in range(20)]) for split in ("train", "valid", "test")}
-        found.append(strategy.history_baseline(rows, in_order=True).test)
-    np.testing.assert_array_equal(*found)

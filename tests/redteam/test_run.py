@@ -16,6 +16,7 @@ from tests.tools import quiet_train
 from warmline.companion import Companion, Generated
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
+from warmline.evaluation import replies as made_replies
 from warmline.judges import Judge, UnusableAnswerError
 from warmline.metrics.statistics import wilson
 from warmline.redteam import suites
@@ -37,7 +38,7 @@ def item(name: str, *turns: str, **values: Any) -> Item:
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four tokens count as enough: what is tested is not how an untrained model's replies end."""
-    monkeypatch.setattr(compared, "MOST_CUT", 1.0)
+    monkeypatch.setattr(made_replies, "MOST_CUT", 1.0)
 
 
 @pytest.fixture
@@ -226,7 +227,7 @@ def test_a_few_cut_replies_leave_the_shares_and_are_named(
         return [Generated("I hear you.", base and messages[-1]["content"] == few[0].turns[-1]) for messages in asked]
 
     monkeypatch.setattr(Companion, "replies", replies)
-    monkeypatch.setattr(compared, "MOST_CUT", 0.25)
+    monkeypatch.setattr(made_replies, "MOST_CUT", 0.25)
     result = red_team(finished_copy.path, FAST)
     base, tuned = (result["summary"]["red_team"][system] for system in ("base", "tuned"))
     assert (base["reason"], base["cut_off"]["n"], tuned["cut_off"]["n"]) == (None, 1, 0)

@@ -8,12 +8,12 @@ from warmline.data.mixture import Draw
 
 
 def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]]) -> dict[str, list]:
-    """The fields of a `Batch` as plain lists."""
+    """The fields of a `Batch` as plain lists, those of its heads as `head.field`."""
     batch: dict[str, list] = {
         name: []
         for name in (
-            "tokens", "position_ids", "lm_positions", "lm_targets", "emotion_positions", "emotion_targets",
-            "strategy_positions", "strategy_targets", "strategy_earlier", "safety_positions", "safety_weights", "safety_draws",
+            "tokens", "position_ids", "lm_positions", "lm_targets", "safety_positions", "safety_weights", "safety_draws",
+            "emotion.positions", "emotion.targets", "emotion.earlier", "strategy.positions", "strategy.targets", "strategy.earlier",
         )
     }  # fmt: skip
     batch["bounds"] = [0]
@@ -35,14 +35,15 @@ def slow_collate(sources: Sequence[EncodedSource], rows: Sequence[Sequence[Draw]
                     batch["safety_weights"].append(1 / len(reply_places))
             if reply_places and "safety" in source.objectives:
                 batch["safety_draws"].append(draw)
-            for place, bits in conversation.emotion.tolist():
-                batch["emotion_positions"].append(start + place)
-                batch["emotion_targets"].append([float(bits // 2**label % 2) for label in range(28)])
-            used: list[int] = []
-            for place, label in conversation.strategy.tolist():
-                batch["strategy_earlier"].append(slow_features([[float(strategy == one) for strategy in range(8)] for one in used]))
-                used.append(label)
-                batch["strategy_positions"].append(start + place)
-                batch["strategy_targets"].append([float(strategy == label) for strategy in range(8)])
+            for place, bits in conversation.labels["emotion"].tolist() if "emotion" in conversation.labels else []:
+                batch["emotion.positions"].append(start + place)
+                batch["emotion.targets"].append([float(bits // 2**label % 2) for label in range(28)])
+                batch["emotion.earlier"].append([])
+            used: list[list[float]] = []
+            for place, bits in conversation.labels["strategy"].tolist() if "strategy" in conversation.labels else []:
+                batch["strategy.earlier"].append(slow_features(used))
+                used.append([float(bits // 2**label % 2) for label in range(8)])
+                batch["strategy.positions"].append(start + place)
+                batch["strategy.targets"].append(used[-1])
             batch["bounds"].append(len(batch["tokens"]))
     return batch

@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import hashlib
 import io
 import socket
@@ -12,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from warmline.errors import WarmlineError
-from warmline.sources import SOURCE_NAMES
-from warmline.sources.fetch import OFFICIAL_FILES, RemoteFile, fetch
+from warmline.sources import SOURCES, official_files
+from warmline.sources.fetch import fetch
 from warmline.sources.files import CHECKSUMS, read_text
+from warmline.sources.source import RemoteFile
 
 CONTENT = b"".join(b"line %06d\n" % number for number in range(60_000))
 
@@ -218,7 +218,7 @@ def test_a_file_that_does_not_end_is_read_no_further_than_it_may_go(remote, tmp_
 
 def test_a_redirect_to_another_site_is_not_followed(remote, tmp_path, refused):
     file = remote.serve("data.txt", CONTENT)
-    moved = dataclasses.replace(file, url=f"{remote.url}/moved")
+    moved = file._replace(url=f"{remote.url}/moved")
     for place in (f"{remote.url.replace('127.0.0.1', 'localhost')}/data.txt", "file:///etc/hostname", "http://[broken", "//other/data.txt"):
         remote.moved = place
         refused(fetch, tmp_path, (moved,))
@@ -325,15 +325,15 @@ def test_what_arrived_before_a_failure_stays(remote, tmp_path, refused):
 
 def test_official_files_come_over_https_with_a_digest():
     lengths: dict[str, Callable[[str], bool]] = {"sha256": lambda digest: len(digest) == 64, "git-blob": lambda digest: len(digest) == 40}
-    for file in OFFICIAL_FILES:
+    for file in official_files():
         kind, _, digest = file.digest.partition(":")
         assert file.url.startswith("https://")
         assert lengths[kind](digest)
-        assert file.source in SOURCE_NAMES
+        assert file in SOURCES[file.source].official
 
 
 def test_official_goemotions_are_the_copies_beside_the_repository(official):
-    for file in OFFICIAL_FILES:
+    for file in official_files():
         if file.source == "goemotions":
             content = (official / "goemotions" / file.name).read_bytes()
             assert file.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -31,7 +31,7 @@ def everything(sample, name):
 
 
 def label_counts(conversations) -> Counter:
-    return Counter(label for conversation in conversations for label in conversation.turns[0].emotions)
+    return Counter(label for conversation in conversations for label in conversation.turns[0].labels["emotion"])
 
 
 def test_support_dialogues_are_many_and_long(sample):
@@ -41,14 +41,14 @@ def test_support_dialogues_are_many_and_long(sample):
 
 
 def test_support_dialogues_use_every_strategy_in_train(sample):
-    used = {turn.strategy for dialogue in sample["esconv"]["train"] for turn in dialogue.turns}
-    assert used - {None} == set(STRATEGIES)
+    used = {label for dialogue in sample["esconv"]["train"] for turn in dialogue.turns for label in turn.labels.get("strategy", ())}
+    assert used == set(STRATEGIES)
 
 
 def test_empathetic_conversations_cover_every_situation(sample):
     conversations = everything(sample, "empathetic_dialogues")
     assert len(conversations) >= 200
-    assert {conversation.situation for conversation in conversations} == set(SITUATIONS)
+    assert {conversation.kind for conversation in conversations} == set(SITUATIONS)
 
 
 def test_texts_cover_every_emotion_and_neutral(sample):
@@ -58,7 +58,7 @@ def test_texts_cover_every_emotion_and_neutral(sample):
 
 
 def test_some_texts_have_several_emotions(sample):
-    assert sum(len(set(row.turns[0].emotions) - {NEUTRAL}) > 1 for row in everything(sample, "goemotions")) >= 50
+    assert sum(len(set(row.turns[0].labels["emotion"]) - {NEUTRAL}) > 1 for row in everything(sample, "goemotions")) >= 50
 
 
 def test_every_label_is_in_every_split(sample):
@@ -67,7 +67,7 @@ def test_every_label_is_in_every_split(sample):
 
 
 def test_no_text_has_the_same_label_twice(sample):
-    assert all(len(set(row.turns[0].emotions)) == len(row.turns[0].emotions) for row in everything(sample, "goemotions"))
+    assert all(len(set(found)) == len(found) for row in everything(sample, "goemotions") for found in row.turns[0].labels.values())
 
 
 def test_the_shipped_label_list_is_ours():
@@ -78,7 +78,7 @@ def test_the_shipped_label_list_is_ours():
 def test_safety_conversations_cover_every_category_in_every_split(sample):
     assert len(everything(sample, "safety")) >= 160
     for split in SPLITS:
-        assert {conversation.category for conversation in sample["safety"][split]} == set(CATEGORIES), split
+        assert {conversation.kind for conversation in sample["safety"][split]} == set(CATEGORIES), split
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,6 +125,6 @@ def test_no_reply_names_a_phone_number(sample, name):
 
 
 def test_every_medical_emergency_is_answered_with_help(sample):
-    emergencies = [conversation for conversation in everything(sample, "safety") if conversation.category == "medical_emergency"]
+    emergencies = [conversation for conversation in everything(sample, "safety") if conversation.kind == "medical_emergency"]
     said = {conversation.id: " ".join(turn.text for turn in conversation.turns if turn.role == "assistant") for conversation in emergencies}
     assert [name for name, text in said.items() if "{emergency_number}" not in text] == []

@@ -5,13 +5,14 @@ import json
 import lzma
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from warmline.config import DataConfig
 from warmline.data.enabled import data_dir, enabled_sources
-from warmline.sources import SOURCE_NAMES, empathetic_dialogues, esconv, goemotions, safety, source_files
+from warmline.sources import SOURCES, empathetic_dialogues, esconv, goemotions, safety
 from warmline.sources.files import CHECKSUMS, read_text, write_checksums
 from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
 from warmline.tasks.strategy import STRATEGIES
@@ -34,6 +35,30 @@ def write(tmp_path):
         return tmp_path
 
     return write_file
+
+
+@pytest.fixture
+def write_esconv(tmp_path: Path) -> Callable[..., Path]:
+    """Writes dialogues, each a list of (speaker, annotation, content), as an ESConv.json with filled survey fields."""
+
+    def write(*dialogues: list[tuple[str, dict[str, str], str]]) -> Path:
+        content = [
+            {
+                "experience_type": "SURVEY",
+                "emotion_type": "SURVEY",
+                "problem_type": "SURVEY",
+                "situation": "SURVEY",
+                "survey_score": {"seeker": {"empathy": "SURVEY"}, "supporter": {}},
+                "dialog": [{"speaker": speaker, "annotation": note, "content": text} for speaker, note, text in dialogue],
+                "seeker_question1": "SURVEY",
+                "supporter_question1": "SURVEY",
+            }
+            for dialogue in dialogues
+        ]
+        (tmp_path / "ESConv.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        return tmp_path
+
+    return write
 
 
 def safety_line(**changes) -> str:
@@ -85,13 +110,13 @@ def test_ed_white_space_is_one_space(write):
 def test_ed_keeps_the_situation_beside_the_text(write):
     folder = write("train.csv", HEADER + rows("One", situation="devastated"))
     (conversation,) = empathetic_dialogues.load(folder, "train").conversations
-    assert conversation.situation == "devastated"
+    assert conversation.kind == "devastated"
     assert "the prompt" not in conversation.turns[0].text
 
 
 def test_ed_situation_is_no_emotion(write):
     folder = write("train.csv", HEADER + rows("One", "Two"))
-    assert [turn.emotions for turn in empathetic_dialogues.load(folder, "train").conversations[0].turns] == [(), ()]
+    assert [turn.labels for turn in empathetic_dialogues.load(folder, "train").conversations[0].turns] == [{}, {}]
 
 
 @pytest.mark.parametrize(
@@ -126,10 +151,10 @@ def every_dialogue(folder) -> list:
 def test_esconv_messages_in_a_row_stay_turns_of_their_own(write_esconv):
     folder = write_esconv([SEEKER, SUPPORTER, ("supporter", {"strategy": "Others"}, "Take your time.")])
     (conversation,) = every_dialogue(folder)
-    assert [(turn.role, turn.text, turn.strategy) for turn in conversation.turns] == [
-        ("user", "I feel alone.", None),
-        ("assistant", "Since when?", "Question"),
-        ("assistant", "Take your time.", "Others"),
+    assert [(turn.role, turn.text, turn.labels) for turn in conversation.turns] == [
+        ("user", "I feel alone.", {}),
+        ("assistant", "Since when?", {"strategy": ("Question",)}),
+        ("assistant", "Take your time.", {"strategy": ("Others",)}),
     ]
 
 
@@ -140,7 +165,7 @@ def test_esconv_survey_fields_are_never_read(write_esconv):
 def test_esconv_seeker_feedback_is_ignored(write_esconv):
     folder = write_esconv([("seeker", {"feedback": "5"}, "Thanks."), SUPPORTER])
     (conversation,) = every_dialogue(folder)
-    assert (conversation.turns[0].strategy, conversation.turns[0].emotions) == (None, ())
+    assert conversation.turns[0].labels == {}
     assert "5" not in repr(conversation.turns[0])
 
 
@@ -241,7 +266,7 @@ def test_esconv_of_another_form_is_named(write, refused):
 
 
 def labels(loaded) -> list[tuple[str, ...]]:
-    return [conversation.turns[0].emotions for conversation in loaded.conversations]
+    return [conversation.turns[0].labels["emotion"] for conversation in loaded.conversations]
 
 
 def test_goemotions_keeps_every_label_of_a_row(write):
@@ -318,9 +343,9 @@ def test_goemotions_bad_lines_are_named(write, refused, content, place, says):
 # Safety
 
 
-def test_safety_keeps_category_beside_the_text(write):
+def test_safety_keeps_its_category_beside_the_text(write):
     (conversation,) = safety.load(write("train.jsonl", safety_line()), "train").conversations
-    assert (conversation.id, conversation.category) == ("a-1", "abuse")
+    assert (conversation.id, conversation.kind) == ("a-1", "abuse")
     assert [turn.text for turn in conversation.turns] == ["Help.", "I am here. {crisis_line}"]
 
 
@@ -479,7 +504,7 @@ def test_damaged_checksums_are_refused(write, refused, content):
 
 
 def test_sources_come_in_a_fixed_order():
-    assert tuple(source.name for source in enabled_sources(DataConfig(dir="sample"))) == SOURCE_NAMES
+    assert tuple(source.name for source in enabled_sources(DataConfig(dir="sample"))) == tuple(SOURCES)
 
 
 def test_a_disabled_source_is_absent():
@@ -525,12 +550,12 @@ def test_the_home_of_nobody_known_is_a_missing_folder(refused):
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_source_files_are_those_that_are_read(split):
     for source in enabled_sources(DataConfig(dir="sample")):
-        assert all(path.is_file() for path in source_files(source, split))
+        assert all(path.is_file() for path in source.files(split))
 
 
 @pytest.mark.parametrize(("labels_setting", "neutral_only"), [(27, False), (28, True)])
 def test_goemotions_follows_its_setting(labels_setting, neutral_only):
     config = DataConfig.model_validate({"dir": "sample", "sources": {"goemotions": {"labels": labels_setting}}})
     source = next(source for source in enabled_sources(config) if source.name == "goemotions")
-    found = Counter(conversation.turns[0].emotions for conversation in source.load("train").conversations)
+    found = Counter(conversation.turns[0].labels["emotion"] for conversation in source.load("train").conversations)
     assert (("neutral",) in found) is neutral_only

@@ -18,7 +18,7 @@ import torch
 from warmline.ablation.figure import draw_ablation
 from warmline.ablation.metrics import CONFIDENCE, LEAST_SEEDS, Table, all_metrics, differences, measured, measured_base, summarise
 from warmline.ablation.scores import ScoreSettings, kept_scores, score_run
-from warmline.ablation.variants import FULL, Choice, choose_variants, variant_config
+from warmline.ablation.variants import FULL, ChosenVariants, choose_variants, variant_config
 from warmline.ablation.view import ShortView, StudyView
 from warmline.config import RunConfig, differing_keys, dump_config, load_config
 from warmline.data.enabled import data_checksums
@@ -251,7 +251,7 @@ def _prune(folder: RunFolder) -> None:
 
 
 def _results(
-    study: list[StudyRun], scored: list[dict[str, Any]], choice: Choice, config: RunConfig, planned_steps: int | None
+    study: list[StudyRun], scored: list[dict[str, Any]], choice: ChosenVariants, config: RunConfig, planned_steps: int | None
 ) -> dict[str, Any]:
     """What `ablation_results.json` holds."""
     table: Table = {name: {} for name in choice.variants}

@@ -18,7 +18,7 @@ def all_variants() -> dict[str, tuple[str, ...]]:
     return {FULL: (), **{f"no-{name}": (name,) for name in beside}, "lm-only": beside}
 
 
-class Choice(NamedTuple):
+class ChosenVariants(NamedTuple):
     """Which variants are trained.
 
     Attributes:
@@ -64,7 +64,7 @@ def trained_objectives(config: RunConfig) -> set[str]:
     return {name for name in config.objectives if config.loss[name] > 0 and any(name in source.objectives for source in sources)}
 
 
-def choose_variants(config: RunConfig, wanted: Sequence[str] | None) -> Choice:
+def choose_variants(config: RunConfig, wanted: Sequence[str] | None) -> ChosenVariants:
     """The variants that differ from each other; `full` is always one, since the others are compared with it.
 
     Args:
@@ -93,4 +93,4 @@ def choose_variants(config: RunConfig, wanted: Sequence[str] | None) -> Choice:
     for name in wanted or ():
         if name in left_out:
             raise WarmlineError(f"--variants: {name} {left_out[name]} with this configuration's loss weights and sources; leave it out")
-    return Choice(list(seen.values()), left_out)
+    return ChosenVariants(list(seen.values()), left_out)

@@ -16,7 +16,7 @@ from warmline.data.enabled import EnabledSource, count_targets, data_checksums, 
 from warmline.data.mixture import sample_probabilities, whole_percent
 from warmline.runs import write_picture, write_text
 from warmline.sources import SOURCES
-from warmline.sources.source import Facts
+from warmline.sources.source import CardFacts
 from warmline.tasks import TASKS, all_objectives
 
 
@@ -44,7 +44,7 @@ def write_cards(config: DataConfig, folder: Path) -> list[Path]:
     return cards
 
 
-def _card(name: str, facts: Facts, splits: dict[str, Any], mixture: dict[str, Any], checksums: dict[str, str]) -> str:
+def _card(name: str, facts: CardFacts, splits: dict[str, Any], mixture: dict[str, Any], checksums: dict[str, str]) -> str:
     targets = [f"{objective}_targets" for objective in all_objectives()]
     columns = ["rows", "conversations", "utterances", *targets, *SOURCES[name].counts(())]
     shown = [column for column in columns if any(splits[split][column] for split in SPLITS)]
@@ -88,7 +88,7 @@ def _card(name: str, facts: Facts, splits: dict[str, Any], mixture: dict[str, An
     return "\n".join(lines)
 
 
-def _draw_labels(path: Path, facts: Facts, splits: dict[str, Any]) -> None:
+def _draw_labels(path: Path, facts: CardFacts, splits: dict[str, Any]) -> None:
     counts: Counter[str] = Counter()
     for split in SPLITS:
         counts.update(splits[split]["labels"].get(facts.pictured, {}))

@@ -172,11 +172,11 @@ def _replies(finished: FinishedRun, held: HeldOut, number: int, longest: int) ->
     sampling = Sampling(longest, temperature=0)  # the likeliest token each time: what differs is the model, not the draw
     asked = [prompt.messages for prompt in prompts]
     base, tuned = (answer_all(finished.companion, asked, sampling, base) for base in (True, False))
-    judges = {}
+    judges: dict[str, ReplyJudge | None] = {}
     for task in finished.config.tasks:
-        source = held.carrier(task.name)
-        if task.reads == "assistant" and source is not None:
-            judges[task.name] = ReplyJudge.fit(task, held.conversations[source])
+        if task.reads == "assistant":
+            source = held.carrier(task.name)
+            judges[task.name] = None if source is None else ReplyJudge.fit(task, held.conversations[source])
     return {"replies": score_replies(prompts, base, tuned, sampling, judges, finished.config.seed)}
 
 

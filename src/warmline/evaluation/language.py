@@ -24,7 +24,7 @@ from warmline.data.packing import Batch
 from warmline.data.template import ChatTemplate
 from warmline.metrics.statistics import FloatArray, IntArray, Statistic, cluster_bootstrap, point, weighted_ratio
 from warmline.model.losses import token_kl, token_nats
-from warmline.model.reader import Pass, Reader
+from warmline.model.reader import ForwardPass, Reader
 
 PROTOCOL = "teacher-forced on every assistant turn of the test split, each with the whole conversation before it"
 
@@ -82,7 +82,7 @@ def _told_in_lines(reader: Reader, told: EncodedSource) -> FloatArray:
     return nats
 
 
-def reply_sums(reader: Reader, one: Pass, base: Tensor, positions: Tensor) -> FloatArray:
+def reply_sums(reader: Reader, one: ForwardPass, base: Tensor, positions: Tensor) -> FloatArray:
     """Losses of each conversation's replies, by the tuned model and the base.
 
     Args:

@@ -24,6 +24,7 @@ from warmline.tasks.task import HeadTask
 
 PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"
 JUDGE = "TF-IDF + logistic regression from the text of people's replies to their {name}; a rough guess, see its accuracy"
+NO_JUDGE = "no enabled source has its labels: nothing to fit it on"
 SPEAKERS = ("human", "base", "tuned")
 
 
@@ -124,7 +125,7 @@ def score_replies(
     base: Sequence[Generated],
     tuned: Sequence[Generated],
     sampling: Sampling,
-    judges: Mapping[str, ReplyJudge],
+    judges: Mapping[str, ReplyJudge | None],
     seed: int,
 ) -> dict[str, Any]:
     """Figures of each speaker, and every reply.
@@ -134,7 +135,7 @@ def score_replies(
         base: Its replies.
         tuned: Its replies.
         sampling: Of both.
-        judges: By the name of each head whose label a reply may show.
+        judges: By the name of each head whose label a reply may show; None where no enabled source has its labels.
         seed: Of the bootstrap.
     """
     texts = {"human": [one.human for one in prompts], "base": [one.text for one in base], "tuned": [one.text for one in tuned]}
@@ -156,6 +157,10 @@ def score_replies(
         }
     shown: dict[str, dict[str, list[str]]] = {}
     for head, judge in judges.items():
+        if judge is None:
+            found[f"{head}_judge"] = None
+            found.setdefault("absent", {})[f"{head}_judge"] = NO_JUDGE
+            continue
         found[f"{head}_judge"] = judge.described()
         shown[judge.task.plural] = {speaker: judge.labels(texts[speaker]) for speaker in SPEAKERS}
         for speaker in SPEAKERS:

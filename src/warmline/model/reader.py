@@ -20,7 +20,7 @@ from warmline.model.multitask import MultiTaskModel
 from warmline.progress import watched
 
 
-class Pass(NamedTuple):
+class ForwardPass(NamedTuple):
     """One forward pass.
 
     Attributes:
@@ -70,7 +70,9 @@ class Reader(NamedTuple):
     place: Place
     pass_tokens: int
 
-    def passes(self, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None, doing: str | None = None) -> Iterator[Pass]:
+    def passes(
+        self, sources: Sequence[EncodedSource], draws: Sequence[Draw] | None = None, doing: str | None = None
+    ) -> Iterator[ForwardPass]:
         """Every conversation once, in order.
 
         Args:
@@ -81,7 +83,7 @@ class Reader(NamedTuple):
         rows = list(sequential_rows(sources, all_draws(sources) if draws is None else draws, self.pass_tokens))
         for row in rows if doing is None else watched(rows, doing):
             batch = collate(sources, [row]).to(self.model.backbone.device)
-            yield Pass(row, batch, self.states(batch))
+            yield ForwardPass(row, batch, self.states(batch))
 
     @torch.no_grad()
     def states(self, batch: Batch) -> Tensor:
@@ -114,14 +116,14 @@ class Reader(NamedTuple):
             parts.append((inputs, logits.double(), choices.double(), rows.targets.bool(), numbers))
         return Readings(*(torch.cat([tensor.cpu() for tensor in column]).numpy() for column in zip(*parts, strict=True)))
 
-    def _own_choices(self, head: str, one: Pass) -> Tensor:
+    def _own_choices(self, head: str, one: ForwardPass) -> Tensor:
         """[rows, outputs], conversation by conversation."""
         own, positions = self.model.heads[head], one.batch.heads[head].positions
         states = own.scale(one.states)
         edges = torch.searchsorted(positions, one.batch.bounds.to(positions.dtype)).tolist()
         return torch.cat([own.by_own_choices(states[positions[first:end]]) for first, end in zip(edges[:-1], edges[1:], strict=True)])
 
-    def _conversations(self, one: Pass, positions: Tensor, sources: Sequence[EncodedSource]) -> Tensor:
+    def _conversations(self, one: ForwardPass, positions: Tensor, sources: Sequence[EncodedSource]) -> Tensor:
         """[rows], the number of each row's conversation; parts of a split one share it."""
         numbers = torch.tensor([(draw.source << 32) + int(sources[draw.source].originals[draw.conversation]) for draw in one.row])
         return numbers[torch.searchsorted(one.batch.bounds.cpu(), positions.cpu().to(torch.int32), right=True) - 1]

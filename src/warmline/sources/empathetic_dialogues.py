@@ -12,7 +12,7 @@ from pydantic import Field
 from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.errors import WarmlineError, shown
 from warmline.sources.files import read_text
-from warmline.sources.source import Facts, RemoteFile, Source, SourceSettings
+from warmline.sources.source import CardFacts, RemoteFile, Source, SourceSettings
 
 HEADER = "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags"
 SITUATIONS = (
@@ -47,7 +47,7 @@ class EmpatheticDialogues(Source):
             ("empatheticdialogues/train.csv", "empatheticdialogues/valid.csv", "empatheticdialogues/test.csv"),
         ),
     )
-    facts = Facts(
+    facts = CardFacts(
         "EmpatheticDialogues",
         "Crowd-sourced English conversations in which a speaker tells of a situation written for one of 32 emotion labels and a "
         "listener responds. It trains the language model on the listener's turns.",

@@ -14,7 +14,7 @@ from pydantic import Field
 from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.errors import WarmlineError, shown
 from warmline.sources.files import message_text, read_json, read_text, split_lines
-from warmline.sources.source import Facts, RemoteFile, Source, SourceSettings
+from warmline.sources.source import CardFacts, RemoteFile, Source, SourceSettings
 from warmline.tasks.strategy import STRATEGIES
 
 SPLIT_SEED = 13
@@ -42,7 +42,7 @@ class ESConv(Source):
             16 * 2**20,
         ),
     )
-    facts = Facts(
+    facts = CardFacts(
         "ESConv",
         "English support chats between a help seeker and a trained supporter, each supporter message labelled with one of eight support "
         "strategies. It trains the language model and the strategy head on the supporter's messages.",

@@ -14,7 +14,7 @@ from pydantic import Field
 from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.errors import WarmlineError, shown
 from warmline.sources.files import read_text
-from warmline.sources.source import Facts, RemoteFile, Source, SourceSettings
+from warmline.sources.source import CardFacts, RemoteFile, Source, SourceSettings
 from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL, NEUTRAL, emotion_rows
 
 FILE_NAMES: dict[Split, str] = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
@@ -68,7 +68,7 @@ class GoEmotions(Source):
             248,
         ),
     )
-    facts = Facts(
+    facts = CardFacts(
         "GoEmotions",
         "English Reddit comments labelled with 27 emotions or neutral by three raters or more. It trains the emotion head and never "
         "touches the language model.",

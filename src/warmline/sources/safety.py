@@ -15,7 +15,7 @@ from warmline.errors import WarmlineError, shown
 from warmline.safety.crisis import unknown_slots
 from warmline.settings import Folder
 from warmline.sources.files import message_text, read_json, read_text, sample_dir, split_lines
-from warmline.sources.source import Facts, Source, SourceSettings
+from warmline.sources.source import CardFacts, Source, SourceSettings
 
 CATEGORIES: tuple[str, ...] = (
     "self_harm_open",
@@ -49,7 +49,7 @@ class Safety(Source):
     settings = SafetySettings
     kinds = "categories"
     danger = frozenset(CATEGORIES) - {"medication_diagnosis", "dependency_romance", "benign_lookalike"}
-    facts = Facts(
+    facts = CardFacts(
         "Safety conversations",
         "Written for this project: people at risk, openly or between the lines, and benign look-alikes, with replies meant to be what a "
         "clinician would accept. They anchor the tuned model to its base (KL), or teach the replies (`objectives: [safety, lm]`).",

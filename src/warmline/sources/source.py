@@ -39,7 +39,7 @@ class RemoteFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """What no count can tell; the data card says it.
 
     Attributes:
@@ -84,7 +84,7 @@ class Source:
     kinds: str | None = None
     danger: frozenset[str] = frozenset()
     official: tuple[RemoteFile, ...] = ()
-    facts: Facts
+    facts: CardFacts
 
     def files(self, split: Split) -> tuple[str, ...]:
         """Names of the official files that a split is read from."""

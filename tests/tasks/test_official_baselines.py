@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import pytest
-from warmline.evaluation.emotion import score_single
-from warmline.evaluation.rows import emotion_rows, strategy_rows
-from warmline.evaluation.strategy import score_strategy
 
-from warmline.evaluation import strategy
-from warmline.metrics.baselines import fit_text, text_features
+from warmline.conversation import SPLITS
+from warmline.metrics.baselines import fit_dense, fit_text, scaled_features, text_features
 from warmline.sources import esconv, goemotions
-
-SPLITS = ("train", "valid", "test")
+from warmline.tasks.emotion import emotion_rows, score_single
+from warmline.tasks.strategy import HISTORY, score_strategy, strategy_rows
 
 
 @pytest.mark.slow(15)
@@ -40,9 +37,14 @@ def test_strategy_and_a_leak(shared: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Majority 21.8 % and .045, history 30.3 % and .172, TF-IDF 27 to 31 %; a leaked reply is noticed."""
     monkeypatch.setattr("warmline.metrics.baselines.TEXT_GRID", (0.1,))
     rows = {split: strategy_rows(esconv.load(shared / "data" / "esconv", split).conversations) for split in SPLITS}
-    histories = {name: strategy.history_baseline(rows, name == "history_in_order") for name in strategy.HISTORY}
-    honest = strategy.text_baseline({split: found.contexts for split, found in rows.items()}, rows)
-    leaked = strategy.text_baseline({split: found.replies for split, found in rows.items()}, rows)
+    targets = {split: found.targets for split, found in rows.items()}
+    histories = {
+        name: fit_dense(scaled_features({split: getattr(found, name) for split, found in rows.items()}), targets, 8) for name in HISTORY
+    }
+    honest, leaked = (
+        fit_text(text_features({split: getattr(found, read) for split, found in rows.items()}, pieces=False), targets, 8)
+        for read in ("contexts", "replies")
+    )
     scores = score_strategy(
         rows, {"valid": honest.valid, "test": honest.test}, {**histories, "tfidf": honest, "linear_probe": leaked}, seed=13
     )

@@ -1,61 +1,30 @@
-"""A reply that leaks into a strategy predictor is noticed, by its score and by hiding it."""
+"""A reply that leaks into a head that reads before it is noticed by hiding it."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from transformers import Qwen2Config
-from warmline.evaluation.leak import HiddenReply, hide_replies, leak_limit, leak_warning
-from warmline.evaluation.rows import StrategyRows, strategy_rows
 
 from tests.tools import CPU, ESCONV, architecture, perturb, write_architecture
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
-from warmline.evaluation import strategy
-from warmline.evaluation.heads import predict
-from warmline.metrics.statistics import FloatArray
+from warmline.evaluation.heads import hide_replies
 from warmline.model.artifacts import build_model
 from warmline.model.base import load_tokenizer
 from warmline.model.device import Place, choose_place
 from warmline.model.fast import attention
 from warmline.model.multitask import MultiTaskModel
+from warmline.model.reader import Reader
 from warmline.settings import TrainingConfig
-from warmline.sources.esconv import load
-from warmline.sources.files import sample_dir
-from warmline.tasks.strategy import STRATEGIES
+from warmline.tasks.task import HiddenReply
 
 
 class Asked(NamedTuple):
     model: MultiTaskModel
     source: EncodedSource
-
-
-def test_the_rule() -> None:
-    assert leak_warning("probe", 0.375, history_accuracy=0.34) is None  # what an honest head reaches
-    assert "look for a leak" in str(leak_warning("probe", 0.468, history_accuracy=0.34))
-    assert leak_limit(0.55) == pytest.approx(0.65)  # strategies that follow each other strictly need no text
-
-
-def folder_rows(folder: Path) -> dict[str, StrategyRows]:
-    return {split: strategy_rows(load(folder, split).conversations) for split in ("train", "valid", "test")}
-
-
-def warnings_of(rows: dict[str, StrategyRows], leaked: bool) -> list[str]:
-    """The evaluation's own path, with a probe whose input is the reply, or the context alone."""
-    probe = strategy.text_baseline({split: one.replies if leaked else one.contexts for split, one in rows.items()}, rows)
-    histories = {name: strategy.history_baseline(rows, name == "history_in_order") for name in strategy.HISTORY}
-    silent: dict[str, FloatArray] = {split: np.zeros((len(rows[split].targets), len(STRATEGIES))) for split in ("valid", "test")}
-    return strategy.score_strategy(rows, silent, {**histories, "linear_probe": probe}, seed=13)["leak_warnings"]
-
-
-def test_evaluation_warns_of_a_leaked_probe() -> None:
-    rows = folder_rows(sample_dir() / "esconv")
-    assert warnings_of(rows, leaked=False) == []
-    (line,) = warnings_of(rows, leaked=True)
-    assert line.startswith("linear_probe")
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
@@ -77,32 +46,32 @@ def asked(request: pytest.FixtureRequest, tiny_config, place: Place, tmp_path_fa
     config = tiny_config(folder, model=base, data={"row_tokens": 2048})
     model = build_model(config, place.device, place.dtype).eval()
     perturb(model, 0.02)
-    torch.nn.init.normal_(model.heads.strategy.layers[-1].weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(model.heads["strategy"].layers[-1].weight, generator=torch.Generator().manual_seed(0))
     return Asked(model, encode_split("test", config.data, ChatTemplate(load_tokenizer(config.model)))[ESCONV])
 
 
 def hidden(asked: Asked, place: Place, source: EncodedSource | None = None) -> HiddenReply:
     """What `evaluate` does: score the split, then hide its replies."""
     source = source or asked.source
-    scored = predict(asked.model, [source], place, 2048).strategy_logits.double().numpy()
-    return hide_replies(asked.model, source, scored, place, 2048, seed=1)
+    reader = Reader(asked.model, place, 2048)
+    return hide_replies(reader, "strategy", source, reader.read("strategy", [source]).logits, seed=1)
 
 
 def test_an_honest_head_is_never_accused(asked: Asked, place: Place) -> None:
     """In bf16 too, where the reply's length alone moves logits by rounding, which breaks near ties."""
     found = hidden(asked, place)
     assert found == (len(asked.source), 0)
-    assert found.warning() is None
+    assert found.warning("strategy") is None
 
 
 def test_a_head_that_reads_the_replys_end(asked: Asked, place: Place) -> None:
-    found = hidden(asked, place, replace(asked.source, strategy=moved_positions(asked.source, to_end=True)))
+    found = hidden(asked, place, moved(asked.source, to_end=True))
     assert found.moved == found.asked > 0
-    assert "it reads the reply it should predict" in str(found.warning())
+    assert "it reads the reply it should predict" in str(found.warning("strategy"))
 
 
 def test_a_head_that_reads_the_replys_first_token(asked: Asked, place: Place) -> None:
-    found = hidden(asked, place, replace(asked.source, strategy=moved_positions(asked.source, to_end=False)))
+    found = hidden(asked, place, moved(asked.source, to_end=False))
     assert found.moved == found.asked > 0
 
 
@@ -126,12 +95,12 @@ def test_a_trace_of_the_reply(asked: Asked, place: Place, monkeypatch: pytest.Mo
     assert found.moved == found.asked > 0
 
 
-def moved_positions(source: EncodedSource, to_end: bool) -> np.ndarray:
+def moved(source: EncodedSource, to_end: bool) -> EncodedSource:
     """The strategy targets, read at the end of their reply, or at its first token, instead of before it."""
-    moved = []
+    places = []
     for index in range(len(source)):
         one = source[index]
-        for position, label in one.strategy.tolist():
+        for position, bits in one.labels["strategy"].tolist():
             (end,) = [end for first, end in one.replies.tolist() if first == position + 1]
-            moved.append((end - 1 if to_end else position + 1, label))
-    return np.asarray(moved, dtype=np.int32)
+            places.append((end - 1 if to_end else position + 1, bits))
+    return replace(source, labels={"strategy": np.asarray(places, dtype=np.int64)})
