@@ -17,7 +17,6 @@ class Budget(NamedTuple):
 
     Attributes:
         name: Written down for each step; a step done with another is done again.
-        replies: Held-out turns that `evaluate` has answered, for length and variety.
         prompts: Most held-out prompts of one data set that base and tuned model answer.
         reply_tokens: Longest reply to those and to the red team.
         eqbench_tokens: Longest EQ-Bench reply; None is the protocol's.
@@ -27,7 +26,6 @@ class Budget(NamedTuple):
     """
 
     name: str
-    replies: int
     prompts: int
     reply_tokens: int
     eqbench_tokens: int | None
@@ -38,7 +36,6 @@ class Budget(NamedTuple):
 
 FULL = Budget(
     name="full",
-    replies=50,
     prompts=20,
     reply_tokens=REPLY_TOKENS,
     eqbench_tokens=None,
@@ -46,9 +43,7 @@ FULL = Budget(
     ablation_conversations=None,
     probe_rows=4000,
 )
-QUICK = Budget(
-    name="quick", replies=16, prompts=8, reply_tokens=64, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6, probe_rows=100
-)
+QUICK = Budget(name="quick", prompts=8, reply_tokens=64, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6, probe_rows=100)
 """For a demonstration on a CPU; every results file says how far it was cut. warmline-nano's replies end within 64 tokens."""
 
 
@@ -122,7 +117,7 @@ def _train(config: RunConfig, folder: RunFolder) -> None:
 def _evaluate(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     from warmline.evaluation.evaluate import evaluate
 
-    return evaluate(folder.path, replies=budget.replies, longest=budget.reply_tokens)
+    return evaluate(folder.path, replies=budget.prompts, longest=budget.reply_tokens)
 
 
 def _errors(_: RunConfig, folder: RunFolder, budget: Budget) -> object:

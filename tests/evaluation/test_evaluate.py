@@ -12,9 +12,10 @@ from rich.console import Console
 
 from tests.conftest import ConfigFactory
 from tests.evaluation.test_heads import untrained
-from warmline.evaluation.evaluate import HeldOut, evaluate
+from warmline.evaluation.evaluate import evaluate
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.replies import answer_all, draw_prompts
+from warmline.evaluation.qualitative import draw_prompts
+from warmline.evaluation.replies import answer_all
 from warmline.evaluation.view import evaluation_summary
 from warmline.model.backbone import Sampling
 from warmline.runs import RunFolder, read_json
@@ -94,7 +95,7 @@ def test_language_and_replies(result: dict[str, Any]) -> None:
         assert found["perplexity_ratio"]["interval"][0] < ratio < found["perplexity_ratio"]["interval"][1]
     assert language["kl_per_token"]["task"]["value"] > 0
     replies = result["replies"]
-    assert replies["n"] == len(replies["examples"]) == 3
+    assert replies["n"] == len(replies["examples"]) == 6  # of two sources with dialogues
     assert replies["decoding"]["max_new_tokens"] == 16
     assert set(replies["speakers"]["human"]["strategies_shown"]) == set(STRATEGIES)
     assert replies["strategy_judge"]["n"] == result["heads"]["strategy"]["n"]
@@ -129,7 +130,7 @@ def test_replies_stand_beside_their_own_prompts(finished: RunFolder, monkeypatch
     run = FinishedRun.open(finished.path)
     monkeypatch.setattr("warmline.evaluation.replies.BATCH", 2)
     monkeypatch.setattr(type(run.model.backbone), "generate", lambda self, prompts, *_: [[len(prompt)] for prompt in prompts])
-    prompts = draw_prompts({"esconv": HeldOut.of(run).conversations["esconv"]["test"]}, 5, seed=1)
+    prompts = draw_prompts(run.config.data, 1, 5)
     lengths = [len(run.template.prompt_ids(one.messages)) for one in prompts]
     assert lengths != sorted(lengths)
     found = answer_all(run.companion, [prompt.messages for prompt in prompts], Sampling())

@@ -1,10 +1,10 @@
 """What is said about replies, by hand."""
 
+from typing import Any
+
 import pytest
 
-from warmline.companion import Generated
-from warmline.conversation import Conversation, Turn
-from warmline.evaluation.replies import describe_replies, distinct, draw_prompts, score_replies
+from warmline.evaluation.replies import describe_replies, distinct, score_replies
 from warmline.model.backbone import Sampling
 
 
@@ -17,27 +17,15 @@ def test_description_by_hand() -> None:
     assert distinct([["one"]], 2) is None
 
 
-def talks(source: str, number: int) -> list[Conversation]:
-    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("assistant", "c"), Turn("user", "d"), Turn("assistant", "e"))
-    return [Conversation(f"{source}{at}", turns) for at in range(number)]
-
-
-def test_prompts_end_with_the_user_and_are_seeded() -> None:
-    held_out = {"esconv": talks("s", 30), "empathetic_dialogues": talks("d", 4)}
-    prompts = draw_prompts(held_out, 20, seed=3)
-    assert len({(one.source, one.conversation) for one in prompts}) == 20
-    assert [one.source for one in prompts].count("empathetic_dialogues") == 4
-    assert {one.turn for one in prompts} == {1, 4}  # never turn 2, which follows another reply
-    assert all(one.messages[-1]["role"] == "user" for one in prompts)
-    assert all(one.human == {1: "b", 4: "e"}[one.turn] for one in prompts)
-    assert prompts == draw_prompts(held_out, 20, seed=3)
-    assert prompts != draw_prompts(held_out, 20, seed=4)
+def record(base: str, tuned: str, base_cut: bool = False, tuned_cut: bool = False) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "a"}]
+    said = {"reference": "b", "base": base, "tuned": tuned, "cut": {"base": base_cut, "tuned": tuned_cut}}
+    return {"source": "esconv", "conversation": "s1", "turn": 1, "messages": messages, **said}
 
 
 def test_without_labelled_replies_the_judge_is_absent() -> None:
-    prompts = draw_prompts({"empathetic_dialogues": talks("d", 4)}, 3, seed=1)
-    said = [Generated("one two", False), Generated("three", False), Generated("four five six", False)]
-    found = score_replies(prompts, said, [Generated("x", False)] * 3, Sampling(), {"strategy": None}, seed=1)
+    records = [record(base, "x") for base in ("one two", "three", "four five six")]
+    found = score_replies(records, Sampling(), {"strategy": None}, seed=1)
     assert found["strategy_judge"] is None
     assert "no enabled source" in found["absent"]["strategy_judge"]
     assert not any("strategies_shown" in one for one in (*found["speakers"].values(), *found["examples"]))
@@ -50,10 +38,8 @@ def test_without_labelled_replies_the_judge_is_absent() -> None:
 @pytest.mark.parametrize("speaker", ["base", "tuned"])
 def test_words_of_replies_that_were_cut_are_not_compared(speaker: str, cut: int, compared: bool) -> None:
     """Two of twenty are a tenth, three are more."""
-    prompts = draw_prompts({"empathetic_dialogues": talks("d", 20)}, 20, seed=1)
-    said = {"base": [Generated("one two", False)] * 20, "tuned": [Generated("x", False)] * 20}
-    said[speaker] = [one._replace(cut=at < cut) for at, one in enumerate(said[speaker])]
-    found = score_replies(prompts, said["base"], said["tuned"], Sampling(64), {}, seed=1)
+    records = [record("one two", "x", **{f"{speaker}_cut": at < cut}) for at in range(20)]
+    found = score_replies(records, Sampling(64), {}, seed=1)
     assert (found["speakers"][speaker]["cut_off"]["n"], found["speakers"][speaker]["cut_off"]["of"]) == (cut, 20)
     if compared:
         assert found["tuned_minus_base_words"] == {"value": -1.0, "interval": (-1.0, -1.0)}

@@ -13,7 +13,8 @@ from warmline.data.encoding import EncodedSource, encode_source
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.heads import behind_earlier_turns, hide_replies, read_last_turns
 from warmline.evaluation.language import reply_losses, score_language
-from warmline.evaluation.replies import ReplyJudge, answer_all, draw_prompts, score_replies
+from warmline.evaluation.qualitative import PROMPTS_PER_SOURCE, make_replies
+from warmline.evaluation.replies import ReplyJudge, score_replies
 from warmline.evaluation.view import draw_confusion, draw_reliability
 from warmline.lock import writes_run
 from warmline.metrics.scores import METHOD
@@ -78,12 +79,12 @@ def evaluation_data(data: DataConfig) -> DataConfig:
 
 
 @writes_run("evaluate")
-def evaluate(path: Path, replies: int = 50, baselines: bool = True, longest: int = REPLY_TOKENS) -> dict[str, Any]:
+def evaluate(path: Path, replies: int = PROMPTS_PER_SOURCE, baselines: bool = True, longest: int = REPLY_TOKENS) -> dict[str, Any]:
     """Score the saved artefact on the test splits; write `results/evaluation.json` and the pictures.
 
     Args:
         path: A finished run folder.
-        replies: Held-out turns that base and tuned model answer; 0 for none.
+        replies: Held-out prompts of each data set that base and tuned model answer; 0 for none.
         baselines: Fit what the heads must beat (the majority class always stands beside them).
         longest: Tokens of a reply at most.
 
@@ -165,19 +166,16 @@ def _served(finished: FinishedRun, held: HeldOut, task: HeadTask, test: Sequence
 
 
 def _replies(finished: FinishedRun, held: HeldOut, number: int, longest: int) -> dict[str, Any]:
-    prompts = draw_prompts(held.dialogues, number, finished.config.seed)
-    if not prompts:
-        reason = "no reply was asked for" if not number else "no enabled source has dialogues"
-        return {"replies": None, "absent": {"replies": reason}}
+    if not number or not held.dialogues:
+        return {"replies": None, "absent": {"replies": "no enabled source has dialogues" if number else "no reply was asked for"}}
     sampling = Sampling(longest, temperature=0)  # the likeliest token each time: what differs is the model, not the draw
-    asked = [prompt.messages for prompt in prompts]
-    base, tuned = (answer_all(finished.companion, asked, sampling, base) for base in (True, False))
+    records = [one for one in make_replies(finished, number, sampling) if one["source"] in held.dialogues]
     judges: dict[str, ReplyJudge | None] = {}
     for task in finished.config.tasks:
         if task.reads == "assistant":
             source = held.carrier(task.name)
             judges[task.name] = None if source is None else ReplyJudge.fit(task, held.conversations[source])
-    return {"replies": score_replies(prompts, base, tuned, sampling, judges, finished.config.seed)}
+    return {"replies": score_replies(records, sampling, judges, finished.config.seed)}
 
 
 def _draw(finished: FinishedRun, heads: dict[str, Any]) -> None:

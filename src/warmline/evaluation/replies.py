@@ -8,74 +8,26 @@ Replies in which base and tuned model are compared: how they are made, and when 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from warmline.companion import Companion, Generated
 from warmline.conversation import Conversation, Split
-from warmline.data.template import Message, as_messages
+from warmline.data.template import Message
 from warmline.metrics.baselines import reply_judge
 from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_mean, wilson
 from warmline.model.backbone import Sampling
 from warmline.progress import watched
 from warmline.tasks.task import HeadTask
 
-PROTOCOL = "one reply after a user's turn of a held-out conversation, the same turns for base and tuned, greedy"
+PROTOCOL = (
+    "one reply after a user's turn of a held-out conversation, drawn by rule (replies.jsonl), the same for base and tuned, greedy"
+)
 JUDGE = "TF-IDF + logistic regression from the text of people's replies to their {name}; a rough guess, see its accuracy"
 NO_JUDGE = "no enabled source has its labels: nothing to fit it on"
 SPEAKERS = ("human", "base", "tuned")
-
-
-class Prompt(NamedTuple):
-    """A held-out turn.
-
-    Attributes:
-        source: Which data set.
-        conversation: Its id there.
-        turn: Place of the reply in it.
-        messages: All before the reply, ending with the user's.
-        human: The reply that was given.
-    """
-
-    source: str
-    conversation: str
-    turn: int
-    messages: list[Message]
-    human: str
-
-
-def draw_prompts(conversations: Mapping[str, Sequence[Conversation]], number: int, seed: int) -> list[Prompt]:
-    """Seeded held-out turns, the same for every run with these data: sources in turn, each conversation at most once.
-
-    Args:
-        conversations: Of each source's test split.
-        number: How many at most.
-        seed: Of the draw.
-    """
-    random = np.random.default_rng([seed, number])
-    queues = []
-    for source, found in conversations.items():
-        shuffled = [found[at] for at in random.permutation(len(found))]
-        queues.append(_prompts(source, shuffled, random))
-    prompts: list[Prompt] = []
-    while queues and len(prompts) < number:
-        queue = queues.pop(0)
-        prompt = next(queue, None)
-        if prompt is not None:
-            prompts.append(prompt)
-            queues.append(queue)
-    return prompts
-
-
-def _prompts(source: str, conversations: Sequence[Conversation], random: np.random.Generator) -> Iterator[Prompt]:
-    for conversation in conversations:
-        turns = conversation.turns
-        places = [at for at in range(1, len(turns)) if turns[at].role == "assistant" and turns[at - 1].role == "user"]
-        if places:
-            at = int(random.choice(places))
-            yield Prompt(source, conversation.id, at, as_messages(conversation)[:at], turns[at].text)
 
 
 class ReplyJudge(NamedTuple):
@@ -121,39 +73,32 @@ class ReplyJudge(NamedTuple):
 
 
 def score_replies(
-    prompts: Sequence[Prompt],
-    base: Sequence[Generated],
-    tuned: Sequence[Generated],
-    sampling: Sampling,
-    judges: Mapping[str, ReplyJudge | None],
-    seed: int,
+    records: Sequence[dict[str, Any]], sampling: Sampling, judges: Mapping[str, ReplyJudge | None], seed: int
 ) -> dict[str, Any]:
     """Figures of each speaker, and every reply.
 
     Args:
-        prompts: Those that were answered, at least one.
-        base: Its replies.
-        tuned: Its replies.
-        sampling: Of both.
-        judges: By the name of each head whose label a reply may show; None where no enabled source has its labels.
+        records: As `qualitative.make_replies` gives them, at least one.
+        sampling: Of both models' replies.
+        judges: By the name of each head whose label a reply may show; None where no enabled source has labelled replies.
         seed: Of the bootstrap.
     """
-    texts = {"human": [one.human for one in prompts], "base": [one.text for one in base], "tuned": [one.text for one in tuned]}
-    cut = {"base": [one.cut for one in base], "tuned": [one.cut for one in tuned]}
+    texts = {speaker: [one[key] for one in records] for speaker, key in zip(SPEAKERS, ("reference", "base", "tuned"), strict=True)}
+    cut = {speaker: [one["cut"][speaker] for one in records] for speaker in ("base", "tuned")}
     speakers: dict[str, dict[str, Any]] = {}
     for speaker in SPEAKERS:
         speakers[speaker] = describe_replies(texts[speaker])
         if speaker in cut:
             speakers[speaker]["cut_off"] = cut_off(cut[speaker])
-    found: dict[str, Any] = {"protocol": PROTOCOL, "decoding": sampling._asdict(), "n": len(prompts), "speakers": speakers}
+    found: dict[str, Any] = {"protocol": PROTOCOL, "decoding": sampling._asdict(), "n": len(records), "speakers": speakers}
     words = {speaker: [len(text.split()) for text in texts[speaker]] for speaker in SPEAKERS}
     if reason := too_many_cut(cut, sampling.max_new_tokens):
         found["tuned_minus_base_words"] = {"value": None, "interval": None, "reason": reason}
-    elif len(prompts) > 1:
+    elif len(records) > 1:
         change = difference(weighted_mean(words["tuned"]), weighted_mean(words["base"]))
         found["tuned_minus_base_words"] = {
             "value": float(np.mean(words["tuned"]) - np.mean(words["base"])),
-            "interval": cluster_bootstrap(change, np.arange(len(prompts)), seed),
+            "interval": cluster_bootstrap(change, np.arange(len(records)), seed),
         }
     shown: dict[str, dict[str, list[str]]] = {}
     for head, judge in judges.items():
@@ -168,14 +113,12 @@ def score_replies(
             speakers[speaker][f"{judge.task.plural}_shown"] = {label: counts[label] for label in judge.task.labels}
     found["examples"] = [
         {
-            "source": prompt.source,
-            "conversation": prompt.conversation,
-            "turn": prompt.turn,
-            "user": prompt.messages[-1]["content"],
+            **{key: record[key] for key in ("source", "conversation", "turn")},
+            "user": record["messages"][-1]["content"],
             **{speaker: texts[speaker][at] for speaker in SPEAKERS},
             **{f"{kind}_shown": {speaker: labels[speaker][at] for speaker in SPEAKERS} for kind, labels in shown.items()},
         }
-        for at, prompt in enumerate(prompts)
+        for at, record in enumerate(records)
     ]
     return found
 
