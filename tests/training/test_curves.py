@@ -66,11 +66,16 @@ def test_objective_without_targets_is_left_out(tmp_path: Path, monkeypatch: pyte
     assert panels["Strategy head"] == {}
 
 
-def test_heads_fitted_anew_stand_at_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("heads", [(), ("emotion",), ("emotion", "strategy")])
+def test_a_panel_for_each_head_and_no_empty_one(heads: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path)
-    scores = [{"kind": "validation", "step": step, "strategy": loss} for step, loss in ((0, 2.0), (5, 1.6), (10, 1.8), (5, 1.5))]
-    write(run, scores)
-    assert lines_of(drawn(run, monkeypatch))["Strategy head"]["validation"] == ([0, 5, 5, 10], [2.0, 1.6, 1.5, 1.8])
+    names = ("lm", *heads, "safety", "task_kl", *(f"{name}_accuracy" for name in heads))
+    run.metrics.write_text(
+        "".join(json.dumps({"kind": kind, "step": 1, **dict.fromkeys(names, 1.0)}) + "\n" for kind in ("train", "validation"))
+    )
+    visible = [axis for axis in drawn(run, monkeypatch).axes if axis.get_ylabel() != "accuracy"]
+    titles = ["Language model", *(f"{name.capitalize()} head" for name in heads), "Drift from the base"]
+    assert [axis.get_title(loc="left") for axis in visible] == titles
 
 
 def write(run: RunFolder, lines: list[dict[str, Any]]) -> None:
