@@ -68,7 +68,7 @@ def tiny_config(tiny_model: Path) -> ConfigFactory:
 
 @pytest.fixture(scope="session")
 def sources(tiny_config: ConfigFactory, tmp_path_factory: pytest.TempPathFactory) -> list[EncodedSource]:
-    """The sample data's training split, in the order of SOURCE_NAMES."""
+    """The sample data's training split, in the order of SOURCES."""
     config = tiny_config(tmp_path_factory.mktemp("unused"))
     return encode_split("train", config.data, ChatTemplate(load_tokenizer(config.model)))
 

@@ -28,7 +28,7 @@ OPTIMIZERS = get_args(TrainingConfig.model_fields["optimizer"].annotation)
 """Every optimiser that a configuration may name."""
 
 ED, ESCONV, GOEMOTIONS, SAFETY = range(4)
-"""Places of the sources in SOURCE_NAMES."""
+"""Places of the sources in SOURCES."""
 
 
 class Tiny(NamedTuple):
