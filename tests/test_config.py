@@ -6,8 +6,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmline.config import RunConfig, StrategyHeadConfig, _all_keys, dump_config, load_config, parse_config
+from warmline.config import RunConfig, _all_keys, dump_config, load_config, parse_config
 from warmline.errors import WarmlineError
+from warmline.tasks.strategy import StrategySettings
 
 MINIMAL = "name: trial\nmodel:\n  name: nano\n"
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
@@ -223,7 +224,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(config_file, more, key
 def test_a_merged_key_may_be_overridden(config_file):
     heads = "heads:\n  emotion: &head {dropout: 0.2, hidden_size: 8}\n  strategy: {<<: *head, dropout: 0.3}\n"
     config_file.write_text(MINIMAL + heads, encoding="utf-8")
-    assert load_config(config_file).heads.strategy == StrategyHeadConfig(hidden_size=8, dropout=0.3)
+    assert load_config(config_file).heads["strategy"] == StrategySettings(hidden_size=8, dropout=0.3)
 
 
 @pytest.mark.parametrize("text", ["", "just words\n", "- a\n- b\n"])
@@ -273,7 +274,6 @@ def test_a_key_that_is_no_text_is_refused(config_file):
         ("training.learning_rate=.inf", "training.learning_rate"),
         ("training.epochs=.inf", "training.epochs"),
         ("model.template=llama", "model.template"),
-        ("data.sources.esconv.objectives=[lm, joy]", "data.sources.esconv.objectives.1"),
         ("data.sources.goemotions.labels=6", "data.sources.goemotions.labels"),
         ("name=../up", "name"),
         ("name=", "name"),
@@ -305,10 +305,18 @@ def test_bad_set_is_refused(config_file, override):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["data.sources.empathetic_dialogues.objectives=[lm, emotion]"], "only goemotions has emotion labels"),
-        (["data.sources.goemotions.objectives=[emotion, strategy]"], "only esconv has strategies"),
-        (["data.sources.safety.objectives=[safety, emotion]"], "only goemotions has emotion labels"),
-        (["data.sources.goemotions.objectives=[emotion, lm]"], "no reply"),
+        (["data.sources.esconv.objectives=[lm, joy]"], "data.sources.esconv.objectives: `joy` is none of what it can train: lm, strategy"),
+        (["data.sources.empathetic_dialogues.objectives=[lm, emotion]"], "`emotion` is none of what it can train: lm"),
+        (["data.sources.goemotions.objectives=[emotion, strategy]"], "`strategy` is none of what it can train: emotion"),
+        (["data.sources.safety.objectives=[safety, emotion]"], "`emotion` is none of what it can train: lm, safety"),
+        (["data.sources.goemotions.objectives=[emotion, lm]"], "`lm` is none of what it can train: emotion"),
+        (["data.sources.esconv.objectives=[]"], "data.sources.esconv.objectives: empty"),
+        (["heads.strategy=null"], "data.sources.esconv.objectives: `strategy` has no head"),
+        (["validation.metric=joy"], "validation.metric: `joy` is none of total, lm, emotion, strategy, safety"),
+        (
+            ["heads.strategy=null", "data.sources.esconv.objectives=[lm]", "validation.metric=strategy"],
+            "validation.metric: `strategy` is none of total, lm, emotion, safety",
+        ),
         (
             [f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")],
             "every source is disabled",
@@ -319,6 +327,12 @@ def test_bad_set_is_refused(config_file, override):
 )
 def test_what_does_not_fit_together_is_refused(config_file, overrides, says):
     assert says in refused(config_file, *overrides)
+
+
+def test_a_run_may_go_without_a_head(config_file):
+    config = load_config(config_file, ["heads.strategy=null", "data.sources.esconv.objectives=[lm]"])
+    assert [task.name for task in config.tasks] == ["emotion"]
+    assert config.objectives == ("lm", "emotion", "safety")
 
 
 OLD = """
@@ -368,4 +382,4 @@ def test_dump_is_plain_yaml(config_file):
 
 @pytest.mark.parametrize(("given", "exponent"), [("none", 0), ("sqrt", 0.5), ("balanced", 1), ("0.25", 0.25)])
 def test_class_weights_have_names_too(config_file, given, exponent):
-    assert load_config(config_file, [f"heads.strategy.class_weights={given}"]).heads.strategy.class_weights == exponent
+    assert load_config(config_file, [f"heads.strategy.class_weights={given}"]).heads["strategy"].class_weights == exponent

@@ -65,7 +65,7 @@ def test_a_configuration_runs(name: str, tmp_path: Path) -> None:
     assert found["heads"]["emotion"]["single_label_27"]["n"] > 0
     friend = warmline.load(run.path)
     talk = [{"role": "user", "content": "I finally told my dad I'm dropping out. He just hung up."}]
-    assert sum(friend.read(talk).emotion.values()) == pytest.approx(1, abs=1e-4)
+    assert sum(friend.read(talk)["emotion"].values()) == pytest.approx(1, abs=1e-4)
     assert isinstance(friend.reply(talk, Sampling(max_new_tokens=8)), str)
 
 

@@ -89,9 +89,9 @@ def run(variant: Variant, folder: Path, out: Path) -> dict[str, Any]:
     with torch.no_grad():
         for batch in batches:
             terms, logits = forward(model, batch, place)
-            losses.append(torch.stack([term.sum.double() / max(term.targets, 1) for term in terms]))
-            emotion.append(logits.emotion)
-            strategy.append(logits.strategy)
+            losses.append(torch.stack([term.sum.double() / max(term.targets, 1) for term in terms.values()]))
+            emotion.append(logits["emotion"])
+            strategy.append(logits["strategy"])
     tensors |= {"losses": torch.stack(losses), "emotion": torch.cat(emotion), "strategy": torch.cat(strategy)}
     model.train()
     tensors["gradients"] = torch.cat([gradient(model, batch, place) for batch in batches[:GRADIENT_BATCHES]])
@@ -115,7 +115,7 @@ def open_model(variant: Variant, folder: Path, adapter: Path) -> tuple[Any, Any,
     from warmline.data.template import ChatTemplate
     from warmline.model.base import load_tokenizer
     from warmline.model.device import Place
-    from warmline.model.heads import Heads
+    from warmline.model.heads import Heads, head_specs
     from warmline.model.multitask import MultiTaskModel
     from warmline.model.transformers_backbone import TransformersBackbone
     from warmline.model.unsloth_backbone import UnslothBackbone
@@ -125,7 +125,7 @@ def open_model(variant: Variant, folder: Path, adapter: Path) -> tuple[Any, Any,
     place = Place(torch.device(variant.device), torch.float32 if on_cpu else torch.bfloat16, "no" if on_cpu else "bf16")
     kind: Any = UnslothBackbone if variant.backend == "unsloth" else TransformersBackbone
     backbone = kind(config.model, config.lora, place.device, place.dtype, tuned=adapter, checkpointing=variant.checkpointing)
-    heads = Heads(backbone.hidden_size, 27, config.heads)
+    heads = Heads(backbone.hidden_size, head_specs(config))
     heads.load_state_dict(load_file(folder / "heads.safetensors"))
     model = MultiTaskModel(backbone, heads.to(place.device))
     return config, place, model, encode_split("train", config.data, ChatTemplate(load_tokenizer(config.model)))
@@ -148,7 +148,7 @@ def first_logits(folder: Path, name: str, adapter: Path) -> Any:
     config, place, model, sources = open_model(variant, folder, adapter)
     with torch.no_grad():
         _, logits = forward(model.eval(), first_batches(config, sources, 1, place)[0], place)
-    return torch.cat([logits.emotion.flatten(), logits.strategy.flatten()]).double()
+    return torch.cat([logits["emotion"].flatten(), logits["strategy"].flatten()]).double()
 
 
 def forward(model: Any, batch: Any, place: Any) -> Any:
@@ -164,7 +164,7 @@ def gradient(model: Any, batch: Any, place: Any) -> Any:
 
     model.zero_grad(set_to_none=True)
     terms, _ = forward(model, batch, place)
-    loss = sum(weight * term.sum / max(term.targets, 1) for weight, term in zip((1.0, 0.2, 0.2, 0.1), terms, strict=True))
+    loss = sum(weight * term.sum / max(term.targets, 1) for weight, term in zip((1.0, 0.2, 0.2, 0.1), terms.values(), strict=True))
     loss.backward()
     tuned = sorted((name, parameter) for name, parameter in model.backbone.named_parameters() if "lora_" in name)
     flat = torch.cat([parameter.grad.float().flatten() for _, parameter in tuned])
@@ -280,7 +280,7 @@ def step_and_save(model: Any, batch: Any, place: Any, folder: Path) -> Any:
     import torch
 
     terms, _ = forward(model, batch, place)
-    (terms.lm.sum / terms.lm.targets).backward()
+    (terms["lm"].sum / terms["lm"].targets).backward()
     with torch.no_grad():
         for parameter in model.backbone.parameters():
             if parameter.requires_grad:
@@ -288,7 +288,7 @@ def step_and_save(model: Any, batch: Any, place: Any, folder: Path) -> Any:
         model.eval()
         _, logits = forward(model, batch, place)
     model.backbone.save(folder)
-    return torch.cat([logits.emotion.flatten(), logits.strategy.flatten()])
+    return torch.cat([logits["emotion"].flatten(), logits["strategy"].flatten()])
 
 
 def unpack_4bit(folder: Path) -> None:

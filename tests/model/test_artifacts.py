@@ -24,7 +24,7 @@ from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model, load_artifact, save_artifact
 from warmline.model.base import load_tokenizer
-from warmline.model.description import hashes, settings_of, weights_folder, weights_hash
+from warmline.model.description import hashes, read_description, settings_of, weights_folder, weights_hash
 from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.tasks.emotion import EMOTIONS
 from warmline.tasks.strategy import STRATEGIES
@@ -35,7 +35,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 import warmline
 reading = warmline.load(sys.argv[1]).read(json.loads(sys.argv[2]))
-print(json.dumps([{name: value.hex() for name, value in part.items()} for part in reading]))
+print(json.dumps({head: {label: value.hex() for label, value in said.items()} for head, said in reading.items()}))
 """
 
 
@@ -43,7 +43,7 @@ def saved(tiny: Tiny, name: str = "tiny", **changes: Any) -> RunFolder:
     """A run folder with this model as if it had been trained."""
     perturb(tiny.model)
     with torch.no_grad():
-        tiny.model.heads.strategy.layers[-1].bias += torch.arange(8) / 10
+        tiny.model.heads["strategy"].layers[-1].bias += torch.arange(8) / 10
     config = tiny.config.model_copy(update={"name": name, **changes})
     run = RunFolder(config.output_dir / name)
     run.create()
@@ -63,14 +63,20 @@ def sign(run: RunFolder) -> None:
 
 def as_format(run: RunFolder, number: int) -> None:
     """Let heads.json be as an earlier version wrote it."""
-    kept = {key: value for key, value in read_json(run.heads_description).items() if key not in ("files", "settings")}
-    write_json(run.heads_description, {**kept, "format": number})
+    content = read_json(run.heads_description)
+    if number < 4 and "labels" in content:
+        labels = content.pop("labels")
+        content |= {"emotions": labels["emotion"], "strategies": labels["strategy"]}
+    for key in ("files", "settings") if number < 3 else ():
+        content.pop(key, None)
+    write_json(run.heads_description, {**content, "format": number})
 
 
-def read_in_new_process(run: RunFolder) -> list[dict[str, float]]:
+def read_in_new_process(run: RunFolder) -> dict[str, dict[str, float]]:
     command = [sys.executable, "-c", READ, str(run.path), json.dumps(MESSAGES)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [{name: float.fromhex(value) for name, value in part.items()} for part in json.loads(done.stdout.splitlines()[-1])]
+    read = json.loads(done.stdout.splitlines()[-1])
+    return {head: {label: float.fromhex(value) for label, value in said.items()} for head, said in read.items()}
 
 
 @pytest.mark.slow
@@ -80,8 +86,7 @@ def test_new_process_predicts_the_same_bits(full: bool, tiny: Tiny, tiny_config:
         config = tiny_config(tmp_path, lora=None)
         tiny = Tiny(build_model(config, CPU.device, CPU.dtype), config, tiny.template)
     run = saved(tiny)
-    emotion, strategy = Companion(tiny.model.eval(), tiny.template, CPU).read(MESSAGES)
-    assert read_in_new_process(run) == [emotion, strategy]
+    assert read_in_new_process(run) == Companion(tiny.model.eval(), tiny.template, CPU).read(MESSAGES)
 
 
 def test_adapter_is_plain_peft(tiny: Tiny) -> None:
@@ -104,8 +109,7 @@ def test_adapter_is_plain_peft(tiny: Tiny) -> None:
 def test_heads_file_says_what_it_is(tiny: Tiny) -> None:
     run = saved(tiny)
     content = read_json(run.heads_description)
-    assert content["emotions"] == list(EMOTIONS)
-    assert content["strategies"] == list(STRATEGIES)
+    assert content["labels"] == {"emotion": list(EMOTIONS), "strategy": list(STRATEGIES)}
     assert (content["base_model"], content["base_random_init_seed"]) == (tiny.config.model.name, 0)
     assert (content["run"], content["step"], content["weights"], content["dtype"]) == ("tiny", 3, "adapter", "float32")
     assert set(content["reads"]) == {"emotion", "strategy"}
@@ -116,7 +120,7 @@ def test_28_labels_come_back(tiny_config: ConfigFactory, tmp_path: Path) -> None
     config = tiny_config(tmp_path, data={"sources": {"goemotions": {"labels": 28}}}, heads={"emotion": {"hidden_size": 8}})
     tiny = Tiny(build_model(config, CPU.device, CPU.dtype), config, ChatTemplate(load_tokenizer(config.model)))
     reading = warmline.load(saved(tiny).path).read(MESSAGES)
-    assert list(reading.emotion) == [*EMOTIONS, "neutral"]
+    assert list(reading["emotion"]) == [*EMOTIONS, "neutral"]
 
 
 def test_heads_of_another_run_are_refused(tiny: Tiny) -> None:
@@ -178,6 +182,32 @@ def test_damaged_description(content: str, tiny: Tiny) -> None:
     run.heads_description.write_text(content)
     with pytest.raises(WarmlineError, match=r"heads\.json"):
         warmline.load(run.path)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_heads_of_an_earlier_format_say_the_same(number: int, tiny: Tiny) -> None:
+    run = saved(tiny)
+    expected = warmline.load(run.path).read(MESSAGES)
+    as_format(run, number)
+    assert set(read_json(run.heads_description)) > {"emotions", "strategies"}
+    assert warmline.load(run.path).read(MESSAGES) == expected
+
+
+@pytest.mark.parametrize("labels", [[], "joy", {"emotion": ["joy"]}])
+def test_labels_that_an_earlier_format_did_not_have_are_passed_over(labels: Any, tiny: Tiny) -> None:
+    run = saved(tiny)
+    as_format(run, 3)
+    write_json(run.heads_description, {**read_json(run.heads_description), "labels": labels})
+    assert read_description(run)["labels"] == {"emotion": list(EMOTIONS), "strategy": list(STRATEGIES)}
+
+
+@pytest.mark.parametrize("labels", [[], "joy", {"emotion": "joy"}, {"emotion": list(EMOTIONS)}, {"emotion": [], "strategy": []}])
+def test_other_labels_are_refused(labels: Any, tiny: Tiny) -> None:
+    run = saved(tiny)
+    write_json(run.heads_description, {**read_json(run.heads_description), "labels": labels})
+    with pytest.raises(WarmlineError, match=r"heads\.json: .*labels") as caught:
+        warmline.load(run.path)
+    assert "\n" not in str(caught.value)
 
 
 def test_heads_that_do_not_fit_are_refused(tiny: Tiny) -> None:

@@ -1,14 +1,20 @@
-"""The two classification heads."""
+"""The classification heads."""
 
 from typing import TypeVar
 
 import pytest
 import torch
 
-from warmline.config import HeadConfig, HeadsConfig, StrategyHeadConfig
-from warmline.data.packing import FEATURES, Batch, earlier_features
-from warmline.model.heads import ClassificationHead, Heads
+from warmline.data.packing import Batch, HeadRows, earlier_features, features
+from warmline.model.heads import Head, Heads, HeadSpec
+from warmline.tasks import TASKS
+from warmline.tasks.strategy import StrategySettings
+from warmline.tasks.task import HeadSettings
 
+FEATURES = features(8)
+PLAIN = StrategySettings()
+TOLD = StrategySettings(earlier_strategies=True)
+HIDDEN = StrategySettings(earlier_strategies=True, hidden_size=8, dropout=0)
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
@@ -19,17 +25,31 @@ def noisy(module: Module) -> Module:
     return module
 
 
+def spec(task: str, settings: HeadSettings, classes: int) -> HeadSpec:
+    return HeadSpec(TASKS[task], settings, TASKS[task].labels[:classes])
+
+
+def both(emotions: int = 27, emotion: HeadSettings | None = None, strategy: HeadSettings = PLAIN, scaled: bool = True) -> Heads:
+    """On states of width 16."""
+    specs = {"emotion": spec("emotion", emotion or HeadSettings(), emotions), "strategy": spec("strategy", strategy, 8)}
+    return Heads(16, specs, scaled)
+
+
+def of_strategies(hidden_size: int, settings: HeadSettings) -> Head:
+    return Head(hidden_size, spec("strategy", settings, 8))
+
+
 def test_starts_from_zero_logits() -> None:
     """The first losses are ln 27 and ln 8, whatever the base."""
-    heads = Heads(16, 27, HeadsConfig.model_validate({"emotion": {"hidden_size": 4}}))
+    heads = both(emotion=HeadSettings(hidden_size=4))
     logits = heads(50 * torch.randn(10, 16), batch_of([2], [4]))
-    assert not bool(logits.emotion.any() or logits.strategy.any())
+    assert not bool(logits["emotion"].any() or logits["strategy"].any())
 
 
 def test_states_are_read_on_one_scale() -> None:
-    heads = noisy(Heads(16, 27, HeadsConfig())).eval()
+    heads = noisy(both()).eval()
     states, batch = torch.randn(10, 16), batch_of([2, 7], [4])
-    read = heads.emotion.pick(states)
+    read = heads["emotion"].scale(states)
     torch.testing.assert_close(read.square().mean(dim=1), torch.ones(10), rtol=1e-4, atol=0)
     small, large = (heads(size * states, batch) for size in (0.2, 60))
     torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-4)
@@ -37,18 +57,18 @@ def test_states_are_read_on_one_scale() -> None:
 
 def test_heads_of_an_earlier_format_read_states_as_they_come() -> None:
     states = torch.randn(10, 16)
-    assert Heads(16, 27, HeadsConfig(), scaled=False).strategy.pick(states) is states
+    assert both(scaled=False)["strategy"].scale(states) is states
 
 
 def test_linear_head_is_one_product() -> None:
-    head = noisy(ClassificationHead(16, 8, HeadConfig())).eval()
+    head = noisy(of_strategies(16, PLAIN)).eval()
     states = torch.randn(5, 16)
     (weight, bias) = head.parameters()
     torch.testing.assert_close(head(states), states @ weight.T + bias)
 
 
 def test_hidden_layer() -> None:
-    head = ClassificationHead(16, 8, HeadConfig(hidden_size=4)).eval()
+    head = of_strategies(16, HeadSettings(hidden_size=4)).eval()
     states = torch.randn(5, 16)
     inner_weight, inner_bias, weight, bias = head.parameters()
     inner = torch.nn.functional.gelu(states @ inner_weight.T + inner_bias)
@@ -57,7 +77,7 @@ def test_hidden_layer() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_fp32_whatever_comes_in(dtype: torch.dtype) -> None:
-    head = ClassificationHead(64, 8, HeadConfig(dropout=0)).eval()
+    head = of_strategies(64, HeadSettings(dropout=0)).eval()
     states = torch.randn(5, 64).to(dtype)
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(states)
@@ -66,7 +86,7 @@ def test_fp32_whatever_comes_in(dtype: torch.dtype) -> None:
 
 
 def test_dropout_only_in_training() -> None:
-    head = noisy(ClassificationHead(64, 8, HeadConfig(dropout=0.5)))
+    head = noisy(of_strategies(64, HeadSettings(dropout=0.5)))
     states = torch.randn(5, 64)
     assert not torch.equal(head.train()(states), head(states))
     assert torch.equal(head.eval()(states), head(states))
@@ -82,11 +102,14 @@ def batch_of(emotion: list[int], strategy: list[int], earlier: torch.Tensor | No
         longest=10,
         lm_positions=none,
         lm_targets=none,
-        emotion_positions=torch.tensor(emotion, dtype=torch.int64),
-        emotion_targets=torch.zeros(len(emotion), 28),
-        strategy_positions=torch.tensor(strategy, dtype=torch.int64),
-        strategy_targets=torch.zeros(len(strategy), 8),
-        strategy_earlier=torch.zeros(len(strategy), FEATURES) if earlier is None else earlier,
+        heads={
+            "emotion": HeadRows(torch.tensor(emotion, dtype=torch.int64), torch.zeros(len(emotion), 28), torch.zeros(len(emotion), 0)),
+            "strategy": HeadRows(
+                torch.tensor(strategy, dtype=torch.int64),
+                torch.zeros(len(strategy), 8),
+                torch.zeros(len(strategy), FEATURES) if earlier is None else earlier,
+            ),
+        },
         safety_positions=none,
         safety_weights=torch.zeros(0),
         safety_draws=(),
@@ -95,64 +118,59 @@ def batch_of(emotion: list[int], strategy: list[int], earlier: torch.Tensor | No
 
 @pytest.mark.parametrize("emotions", [27, 28])
 def test_reads_only_its_positions(emotions: int) -> None:
-    heads = noisy(Heads(16, emotions, HeadsConfig())).eval()
+    heads = noisy(both(emotions)).eval()
     states = torch.randn(10, 16)
     batch = batch_of([2, 7], [4])
     logits = heads(states, batch)
-    assert (logits.emotion.shape, logits.strategy.shape) == ((2, emotions), (1, 8))
+    assert (logits["emotion"].shape, logits["strategy"].shape) == ((2, emotions), (1, 8))
     others = [at for at in range(10) if at not in (2, 4, 7)]
     states[others] += 1
     again = heads(states, batch)
-    assert torch.equal(again.emotion, logits.emotion)
-    assert torch.equal(again.strategy, logits.strategy)
+    assert torch.equal(again["emotion"], logits["emotion"])
+    assert torch.equal(again["strategy"], logits["strategy"])
     states[2] += 1
     states[4] += 1
     moved = heads(states, batch)
-    assert not torch.equal(moved.emotion[0], logits.emotion[0])
-    assert not torch.equal(moved.strategy, logits.strategy)
-
-
-TOLD = HeadsConfig(strategy=StrategyHeadConfig(earlier_strategies=True))
-HIDDEN = HeadsConfig(strategy=StrategyHeadConfig(earlier_strategies=True, hidden_size=8, dropout=0))
+    assert not torch.equal(moved["emotion"][0], logits["emotion"][0])
+    assert not torch.equal(moved["strategy"], logits["strategy"])
 
 
 def test_earlier_strategies_are_an_input() -> None:
     states = torch.randn(10, 16)
-    for config, matters in ((TOLD, True), (HIDDEN, True), (HeadsConfig(), False)):
-        heads = noisy(Heads(16, 27, config)).eval()
-        if heads.strategy.earlier is not None:
-            torch.nn.init.normal_(heads.strategy.earlier.weight)
-        one, other = (heads(states, batch_of([], [4], earlier)).strategy for earlier in (torch.zeros(1, FEATURES), torch.ones(1, FEATURES)))
+    for settings, matters in ((TOLD, True), (HIDDEN, True), (PLAIN, False)):
+        heads = noisy(both(strategy=settings)).eval()
+        assert heads["strategy"].sees_earlier == matters
+        one, other = (
+            heads(states, batch_of([], [4], earlier))["strategy"] for earlier in (torch.zeros(1, FEATURES), torch.ones(1, FEATURES))
+        )
         assert torch.equal(one, other) != matters
 
 
 def test_a_hidden_layer_reads_state_and_earlier_strategies_together() -> None:
-    head = noisy(Heads(16, 27, HIDDEN)).eval().strategy
-    torch.nn.init.normal_(head.earlier.weight)
+    head = noisy(of_strategies(16, HIDDEN)).eval()
     state, other, told = torch.randn(1, 16), torch.randn(1, 16), torch.ones(1, FEATURES)
-    differences = [head.read(one, told) - head.read(one, 0 * told) for one in (state, other)]
+    differences = [head(one, told) - head(one, 0 * told) for one in (state, other)]
     assert not torch.allclose(*differences, atol=1e-3)
 
 
-@pytest.mark.parametrize("config", [TOLD, HIDDEN])
-def test_own_choices_stand_in_for_annotated_ones(config: HeadsConfig) -> None:
+@pytest.mark.parametrize("settings", [TOLD, HIDDEN])
+def test_own_choices_stand_in_for_annotated_ones(settings: HeadSettings) -> None:
     """One reply after the other, each with what the head said of those before."""
-    head = noisy(Heads(16, 27, config)).eval().strategy
-    torch.nn.init.normal_(head.earlier.weight)
+    head = noisy(of_strategies(16, settings)).eval()
     states, own = torch.randn(4, 16), torch.zeros(1, 8)
     said: list[torch.Tensor] = []
     for state in states:
-        features = earlier_features(torch.cat([*(one[None] for one in said), own]))[-1:]
-        said.append(head.read(state[None], features)[0].softmax(0).detach())
+        earlier = earlier_features(torch.cat([*(one[None] for one in said), own]))[-1:]
+        said.append(head(state[None], earlier)[0].softmax(0).detach())
     torch.testing.assert_close(head.by_own_choices(states).softmax(1), torch.stack(said))
     assert head.by_own_choices(states[:0]).shape == (0, 8)
-    plain = noisy(Heads(16, 27, HeadsConfig())).eval().strategy
+    plain = noisy(of_strategies(16, PLAIN)).eval()
     torch.testing.assert_close(plain.by_own_choices(states), torch.cat([plain(state[None]) for state in states]))
 
 
-@pytest.mark.parametrize("config", [HeadsConfig(), TOLD])
-def test_no_rows(config: HeadsConfig) -> None:
-    heads = noisy(Heads(16, 27, config))
+@pytest.mark.parametrize("settings", [PLAIN, TOLD])
+def test_no_rows(settings: HeadSettings) -> None:
+    heads = noisy(both(strategy=settings))
     logits = heads(torch.randn(10, 16), batch_of([], []))
-    (logits.emotion.sum() + logits.strategy.sum()).backward()
+    (logits["emotion"].sum() + logits["strategy"].sum()).backward()
     assert all(parameter.grad is not None and not bool(parameter.grad.any()) for parameter in heads.parameters())

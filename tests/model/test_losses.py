@@ -11,19 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.reference.losses import dense_cross_entropy, dense_kl
-from tests.tools import ESCONV
-from warmline.config import HeadsConfig, LossWeights, StrategyHeadConfig
+from tests.tools import ESCONV, GOEMOTIONS, Tiny
+from warmline.config import LossWeights
 from warmline.data.encoding import EncodedSource
 from warmline.model import losses
 from warmline.model.fast.logits import cross_entropy_rows
 from warmline.model.losses import (
-    LossTerms,
     Term,
     chunked_cross_entropy,
     chunked_kl,
     class_weights,
-    emotion_loss,
-    strategy_loss,
+    head_loss,
     token_kl,
     token_nats,
     weighted_loss,
@@ -156,7 +154,7 @@ def test_several_emotions_share_the_mass() -> None:
     targets[1, [8, 27]] = 1  # neutral is no class here
     scores = log_softmax(logits, dim=1)
     expected = -(scores[0, 3] + scores[0, 5]) / 2 - scores[1, 8]
-    torch.testing.assert_close(emotion_loss(logits, targets), expected)
+    torch.testing.assert_close(head_loss(logits, targets, False), expected)
 
 
 def test_28_labels_are_independent() -> None:
@@ -165,14 +163,14 @@ def test_28_labels_are_independent() -> None:
     targets[0, [3, 27]] = targets[1, 0] = 1
     chances = logits.sigmoid()
     expected = -(targets * chances.log() + (1 - targets) * (1 - chances).log()).sum()
-    torch.testing.assert_close(emotion_loss(logits, targets), expected)
+    torch.testing.assert_close(head_loss(logits, targets, True), expected)
 
 
-def test_strategy_loss_is_a_sum() -> None:
+def test_a_head_s_loss_is_a_sum() -> None:
     logits = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 7, 3, 3, 1])
     expected = -log_softmax(logits, dim=1)[range(5), targets].sum()
-    torch.testing.assert_close(strategy_loss(logits, torch.eye(8)[targets]), expected)
+    torch.testing.assert_close(head_loss(logits, torch.eye(8)[targets], False), expected)
 
 
 def test_class_weights_count_targets() -> None:
@@ -183,9 +181,9 @@ def test_class_weights_count_targets() -> None:
     weights[3], weights[4] = 0.5, 2.0
     scores = log_softmax(logits, dim=1)
     expected = -0.5 * scores[0, 3] - 2 * scores[1, 4] - 1.25 * (scores[2, 3] + scores[2, 4]) / 2
-    torch.testing.assert_close(emotion_loss(logits, targets, weights), expected)
+    torch.testing.assert_close(head_loss(logits, targets, False, weights), expected)
     of_eight = torch.arange(1.0, 9.0)
-    mine = strategy_loss(logits[:, :8], torch.eye(8)[[0, 7, 3]], of_eight)
+    mine = head_loss(logits[:, :8], torch.eye(8)[[0, 7, 3]], False, of_eight)
     torch.testing.assert_close(mine, torch.nn.functional.cross_entropy(logits[:, :8], torch.tensor([0, 7, 3]), of_eight, reduction="sum"))
 
 
@@ -199,20 +197,28 @@ def test_mean_class_weight_over_the_targets_is_1(exponent: float) -> None:
     assert class_weights(counts, 0.0) is None
 
 
-def test_class_weights_count_the_training_data(sources: list[EncodedSource]) -> None:
-    config = HeadsConfig(strategy=StrategyHeadConfig(class_weights=1.0))
-    found = count_weights(config, sources, 27, torch.device("cpu"))
-    assert found.emotion is None
-    labels = sources[ESCONV].strategy[:, 1]
-    counts = torch.bincount(torch.from_numpy(labels.astype("int64")), minlength=8).clamp(min=1)
-    assert found.strategy is not None
-    torch.testing.assert_close(found.strategy * counts, (found.strategy * counts)[0].expand(8))
+def test_class_weights_count_the_training_data(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    found = count_weights(tiny.model.heads, sources, {"emotion": 0.0, "strategy": 1.0})
+    assert list(found) == ["strategy"]
+    labels = [bits.bit_length() - 1 for bits in sources[ESCONV].labels["strategy"][:, 1].tolist()]
+    counts = torch.bincount(torch.tensor(labels), minlength=8).clamp(min=1)
+    torch.testing.assert_close(found["strategy"] * counts, (found["strategy"] * counts)[0].expand(8))
+
+
+def test_class_weights_share_a_target_of_several_labels(tiny: Tiny, sources: list[EncodedSource]) -> None:
+    """Neutral is none of the 27, and a comment of two emotions is half a target of each."""
+    weights = count_weights(tiny.model.heads, sources, {"emotion": 1.0, "strategy": 0.0})["emotion"]
+    counts = torch.zeros(27)
+    for bits in sources[GOEMOTIONS].labels["emotion"][:, 1].tolist():
+        emotions = [label for label in range(27) if bits >> label & 1]
+        counts[emotions] += 1 / max(len(emotions), 1)
+    torch.testing.assert_close(weights * counts.clamp(min=1), (weights * counts.clamp(min=1))[0].expand(27))
 
 
 def test_weighted_loss_divides_by_the_whole_step() -> None:
     values = [torch.tensor(value, requires_grad=True) for value in (6.0, 3.0, 0.0, 4.0)]
-    terms = LossTerms(*(Term(value, 2) for value in values))
-    weights = LossWeights(lm=1.0, emotion=0.5, strategy=0.25, safety=0.1)
+    terms = {name: Term(value, 2) for name, value in zip(("lm", "emotion", "strategy", "safety"), values, strict=True)}
+    weights = LossWeights.model_validate({"lm": 1.0, "emotion": 0.5, "strategy": 0.25, "safety": 0.1})
     loss = weighted_loss(terms, weights, {"lm": 12, "emotion": 4, "strategy": 0, "safety": 8})
     assert loss.item() == pytest.approx(6 / 12 + 0.5 * 3 / 4 + 0.1 * 4 / 8)
     loss.backward()

@@ -18,7 +18,7 @@ def states_alone(model: MultiTaskModel, tokens: Tensor) -> Tensor:
 
 
 def plain_terms(model: MultiTaskModel, sources: Sequence[EncodedSource], draws: Sequence[Draw]) -> dict[str, list[Tensor]]:
-    """Each objective's value at each of its targets (for safety: each conversation), 27 emotion classes."""
+    """Each objective's value at each of its targets (for safety: each conversation); each head under one softmax."""
     found: dict[str, list[Tensor]] = {"lm": [], "emotion": [], "strategy": [], "safety": []}
     for draw in draws:
         objectives, one = sources[draw.source].objectives, sources[draw.source][draw.conversation]
@@ -34,12 +34,11 @@ def plain_terms(model: MultiTaskModel, sources: Sequence[EncodedSource], draws: 
                 base = log_softmax(states_alone(model, tokens) @ model.backbone.base_unembedding.T, dim=1)
             drift = [(base[at - 1].exp() * (base[at - 1] - tuned[at - 1])).sum() for at in replies]
             found["safety"].append(torch.stack(drift).mean())
-        for position, bits in one.emotion.tolist():
-            labels = [label for label in range(27) if bits >> label & 1]
-            scores = log_softmax(model.heads.emotion(read[position : position + 1])[0], dim=0)
-            found["emotion"].append(-scores[labels].mean())
-        for position, label in one.strategy.tolist():
-            found["strategy"].append(-log_softmax(model.heads.strategy(read[position : position + 1])[0], dim=0)[label])
+        for name, classes in (("emotion", 27), ("strategy", 8)):
+            for position, bits in one.labels[name].tolist() if name in one.labels else []:
+                labels = [label for label in range(classes) if bits >> label & 1]
+                scores = log_softmax(model.heads[name](read[position : position + 1])[0], dim=0)
+                found[name].append(-scores[labels].mean())
     return found
 
 
@@ -47,4 +46,4 @@ def plain_loss(model: MultiTaskModel, sources: Sequence[EncodedSource], draws: S
     """sum_o lambda_o * mean over the targets of o."""
     terms = plain_terms(model, sources, draws)
     means = {name: torch.stack(values).mean() for name, values in terms.items() if values}
-    return sum((getattr(weights, name) * value for name, value in means.items()), start=torch.zeros(()))
+    return sum((weights[name] * value for name, value in means.items()), start=torch.zeros(()))

@@ -66,6 +66,18 @@ def test_objective_without_targets_is_left_out(tmp_path: Path, monkeypatch: pyte
     assert panels["Strategy head"] == {}
 
 
+@pytest.mark.parametrize("heads", [(), ("emotion",), ("emotion", "strategy")])
+def test_a_panel_for_each_head_and_no_empty_one(heads: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    names = ("lm", *heads, "safety", "task_kl", *(f"{name}_accuracy" for name in heads))
+    run.metrics.write_text(
+        "".join(json.dumps({"kind": kind, "step": 1, **dict.fromkeys(names, 1.0)}) + "\n" for kind in ("train", "validation"))
+    )
+    visible = [axis for axis in drawn(run, monkeypatch).axes if axis.get_ylabel() != "accuracy"]
+    titles = ["Language model", *(f"{name.capitalize()} head" for name in heads), "Drift from the base"]
+    assert [axis.get_title(loc="left") for axis in visible] == titles
+
+
 def write(run: RunFolder, lines: list[dict[str, Any]]) -> None:
     empty = dict.fromkeys(("lm", "emotion", "strategy", "safety", "task_kl", "emotion_accuracy", "strategy_accuracy"))
     run.metrics.write_text("".join(json.dumps({**empty, **line}) + "\n" for line in lines))

@@ -25,13 +25,13 @@ from transformers import (
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, architecture, metrics, quiet_train, write_architecture
 from warmline.config import dump_config, load_config
-from warmline.conversation import OBJECTIVES
 from warmline.data.encoding import EncodedSource, encode_split
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
 from warmline.model.artifacts import build_model
 from warmline.model.base import load_tokenizer
 from warmline.runs import RunFolder, read_json, write_text
+from warmline.tasks import all_objectives
 from warmline.training.checkpoint import trainable_state
 from warmline.training.loop import train
 from warmline.training.plan import MANY_PASSES, Plan, make_packer, plan_run
@@ -46,7 +46,7 @@ def test_plan_is_what_happened(finished: RunFolder) -> None:
     assert plan.rows_per_step == 2
     assert plan.tokens == sum(line["tokens"] for line in train)
     assert plan.fill == pytest.approx(np.mean([line["fill"] for line in train]))
-    assert plan.targets == {name: sum(line["counts"][name] for line in train) for name in OBJECTIVES}
+    assert plan.targets == {name: sum(line["counts"][name] for line in train) for name in all_objectives()}
     assert dict(zip(plan.sources, plan.realised, strict=True)) == train[-1]["shares"]
     drawn = read_json(finished.checkpoint(12) / "state.json")["progress"]["drawn"]
     assert plan.passes == [number / size for number, size in zip(drawn, plan.conversations, strict=True)]
@@ -57,14 +57,14 @@ def test_target_shares_are_those_of_the_rows(finished: RunFolder) -> None:
     plan = plan_run(config)
     sources = encode_split("train", config.data, ChatTemplate(load_tokenizer(config.model)))
     packer = make_packer(config, sources)
-    found = {name: [0] * len(sources) for name in OBJECTIVES}
+    found = {name: [0] * len(sources) for name in all_objectives()}
     for draw in (draw for _ in range(plan.steps * plan.rows_per_step) for draw in packer.row()):
         source = sources[draw.source]
         encoded = source[draw.conversation]
         if "lm" in source.objectives:
             found["lm"][draw.source] += sum(int(end - first) for first, end in encoded.replies)
-        found["emotion"][draw.source] += len(encoded.emotion)
-        found["strategy"][draw.source] += len(encoded.strategy)
+        for name, labels in encoded.labels.items():
+            found[name][draw.source] += len(labels)
         found["safety"][draw.source] += "safety" in source.objectives
     assert plan.targets == {name: sum(numbers) for name, numbers in found.items()}
     for name, numbers in found.items():
@@ -127,7 +127,7 @@ def test_the_summary_says_passes_and_shares_within_80_columns(tiny_config: Confi
     lines = shown(plan)
     for at, name in enumerate(plan.sources):
         (row,) = (line.split() for line in lines if line.split()[:1] == [name] and line.count("%") > 2)
-        shares = [plan.target_shares[objective][at] for objective in OBJECTIVES]
+        shares = [plan.target_shares[objective][at] for objective in all_objectives()]
         assert row[4:] == [f"{plan.passes[at]:.1f}", *(f"{share:.1%}" if share else "-" for share in shares)]
     text = " ".join(" ".join(lines).split())
     assert f"split to fit a row, and counted in parts: {plan.split_conversations[1]} of esconv" in text

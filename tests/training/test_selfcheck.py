@@ -139,8 +139,7 @@ def test_adapter_gradient_cut(tiny: Tiny, sources: list[EncodedSource], monkeypa
 
 @pytest.mark.parametrize("head", ["emotion", "strategy"])
 def test_head_gradient_cut(head: str, tiny: Tiny, sources: list[EncodedSource]) -> None:
-    module = getattr(tiny.model.heads, head)
-    module.register_forward_hook(lambda module, given, logits: logits.detach())
+    tiny.model.heads[head].register_forward_hook(lambda module, given, logits: logits.detach())
     assert f"no gradient reaches the {head} head" in failure(tiny, sources)
 
 
@@ -187,8 +186,8 @@ def test_fault_leaves_the_weights_alone(tiny: Tiny, sources: list[EncodedSource]
 
 def test_long_conversations_do_not_hide_a_head(tiny: Tiny, sources: list[EncodedSource]) -> None:
     """Real ESConv dialogues are mostly longer than the probe; the strategy head must be checked all the same."""
-    talk = (Turn("user", "I feel lost. " * 90), Turn("assistant", "Tell me more. " * 90, strategy="Question"))
-    short = (Turn("user", "I feel lost."), Turn("assistant", "Tell me more.", strategy="Question"))
+    talk = (Turn("user", "I feel lost. " * 90), Turn("assistant", "Tell me more. " * 90, labels={"strategy": ("Question",)}))
+    short = (Turn("user", "I feel lost."), Turn("assistant", "Tell me more.", labels={"strategy": ("Question",)}))
     dialogues = [Conversation(str(at), short if at == 0 else talk) for at in range(12)]
     esconv = encode("esconv", dialogues, ("lm", "strategy"), tiny.template, 2048)
     assert "strategy head" in self_check(tiny.model, [esconv, sources[GOEMOTIONS]], CPU)[-1]

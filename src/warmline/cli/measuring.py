@@ -13,9 +13,7 @@ _SUITES_HELP = "Folder with simple_safety_tests/ and xstest/"
 
 def evaluate(
     run: RunPath,
-    replies: Annotated[
-        int, typer.Option(min=0, help="Held-out prompts of a data set that base and tuned model answer; 0 for none.")
-    ] = 20,
+    replies: Annotated[int, typer.Option(min=0, help="Held-out prompts of a data set that base and tuned model answer; 0 for none.")] = 20,
     baselines: Annotated[bool, typer.Option(help="Fit what the heads must beat; on the official data this takes minutes, once.")] = True,
     max_new_tokens: LongestReply = REPLY_TOKENS,
     as_json: AsJson = False,

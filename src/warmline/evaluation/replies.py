@@ -22,9 +22,7 @@ from warmline.model.backbone import Sampling
 from warmline.progress import watched
 from warmline.tasks.task import HeadTask
 
-PROTOCOL = (
-    "one reply after a user's turn of a held-out conversation, drawn by rule (replies.jsonl), the same for base and tuned, greedy"
-)
+PROTOCOL = "one reply after a user's turn of a held-out conversation, drawn by rule (replies.jsonl), the same for base and tuned, greedy"
 JUDGE = "TF-IDF + logistic regression from the text of people's replies to their {name}; a rough guess, see its accuracy"
 NO_JUDGE = "no enabled source has its labels: nothing to fit it on"
 SPEAKERS = ("human", "base", "tuned")

@@ -129,9 +129,8 @@ def read_description(run: RunFolder) -> dict[str, Any]:
     content = read_json(run.heads_description)
     if not isinstance(content, dict) or content.get("format") not in range(1, FORMAT + 1):
         raise WarmlineError(f"{run.heads_description}: format is not {FORMAT} or earlier; this warmline cannot read it")
-    for head, key in _LABELS_BEFORE_4.items():
-        if content["format"] < 4 and key in content:
-            content.setdefault("labels", {})[head] = content.pop(key)
+    if content["format"] < 4:
+        content["labels"] = {head: content.pop(key) for head, key in _LABELS_BEFORE_4.items() if key in content}
     try:
         _Description.model_validate(content)
     except ValidationError as error:

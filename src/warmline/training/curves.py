@@ -30,7 +30,10 @@ def draw_curves(run: RunFolder) -> None:
     heads = [name for name in TASKS if any(name in line for line in lines)]
     rows = (len(heads) + 3) // 2
     figure = Figure(figsize=(11, 3.8 * rows), layout="constrained")
-    lm, *of_heads, drift = list(figure.subplots(rows, 2).flat)[: len(heads) + 2]
+    axes = list(figure.subplots(rows, 2).flat)
+    for unused in axes[len(heads) + 2 :]:
+        unused.remove()
+    lm, *of_heads, drift = axes[: len(heads) + 2]
     _panel(lm, train, validation, "lm", "Language model", "cross-entropy a reply token (nats)")
     for axis, name in zip(of_heads, heads, strict=True):
         _panel(axis, train, validation, name, f"{name.capitalize()} head", "cross-entropy (nats)", accuracy=f"{name}_accuracy")
