@@ -235,12 +235,21 @@ class RunConfig(Section):
         return self
 
 
+MOST_LABELS = 63
+"""Bits of an int64 without its sign."""
+
+
 def add_task(task: HeadTask) -> None:
     """Make a head known; a configuration that has a section for it under `heads` then trains it.
 
     Args:
-        task: Of a name of its own.
+        task: Of a name of its own, with at most 63 labels: encoded data hold them as the bits of an integer.
+
+    Raises:
+        ValueError: more labels.
     """
+    if len(task.labels) > MOST_LABELS:
+        raise ValueError(f"{task.name}: has {len(task.labels)} labels, expected at most {MOST_LABELS}")
     TASKS[task.name] = task
     _declare_fields()
 
