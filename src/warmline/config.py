@@ -153,11 +153,21 @@ class RunConfig(Section):
 _OURS = (*TASKS, *SOURCES)
 
 
+MOST_LABELS = 63
+"""Of a head: encoded data hold those of a turn as the bits of an int64 without its sign."""
+
+
 def declare_fields() -> None:
     """Give the sections of heads, losses and sources the fields that `TASKS` and `SOURCES` name.
 
     To be called when something was added to them; that is off until a configuration names it.
+
+    Raises:
+        ValueError: a head has too many labels.
     """
+    for task in TASKS.values():
+        if len(task.labels) > MOST_LABELS:
+            raise ValueError(f"{task.name}: has {len(task.labels)} labels, expected at most {MOST_LABELS}")
     HeadsConfig.model_fields.clear()
     SourcesConfig.model_fields.clear()
     for task in TASKS.values():

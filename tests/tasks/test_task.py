@@ -9,10 +9,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoTokenizer
 
 from tests.tools import ESCONV, GOEMOTIONS
-from warmline.config import DataConfig
+from warmline.config import MOST_LABELS, DataConfig, add_task
 from warmline.conversation import SPLITS, Conversation, Split, Turn
 from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
+from warmline.data.packing import all_draws, collate
 from warmline.data.template import ChatTemplate
 from warmline.tasks import TASKS
 from warmline.tasks.task import Evidence, HeadTask, HiddenReply, label_rows
@@ -70,6 +71,29 @@ def test_encoding_gives_labels_in_the_order_of_the_rows(head: str, place: int, t
     encoded = encode(source.name, conversations, source.objectives, ChatTemplate(AutoTokenizer.from_pretrained(tiny_model)), 512)
     bits = encoded.labels[head][:, 1]
     assert np.array_equal((bits[:, None] >> np.arange(len(task.labels)) & 1).astype(bool), label_rows(task, conversations).labels)
+
+
+class Many(Mood):
+    """As many labels as fit, and all of them classes."""
+
+    name, labels = "many", tuple(f"label {at}" for at in range(MOST_LABELS))
+
+
+class TooMany(Many):
+    labels = (*Many.labels, "one more")
+
+
+def test_as_many_labels_as_an_integer_has_bits(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "many", Many())
+    said = [(Many.labels[0],), (Many.labels[-1],), (Many.labels[3], Many.labels[62])]
+    talks = [Conversation(str(at), (Turn("user", "Hi.", {"many": found}),)) for at, found in enumerate(said)]
+    encoded = encode("made", talks, ("many",), ChatTemplate(AutoTokenizer.from_pretrained(tiny_model)), 512)
+    targets = collate([encoded], [tuple(all_draws([encoded]))]).heads["many"].targets
+    assert targets.nonzero().tolist() == [[0, 0], [1, 62], [2, 3], [2, 62]]
+    before = dict(TASKS)
+    with pytest.raises(ValueError, match="many: has 64 labels, expected at most 63"):
+        add_task(TooMany())
+    assert before == TASKS
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ STRATEGIES: tuple[str, ...] = (
 """ESConv's eight support strategies, in the order of its official `strategy.json`."""
 
 PROTOCOL = "8-way, reply unseen; earlier strategies are an input of the history baselines only"
-WITH_EARLIER = "8-way, reply unseen; the head, too, sees the annotated strategies of earlier replies"
+WITH_EARLIER = "8-way, reply unseen; the head and its linear probe, too, see the annotated strategies of earlier replies"
 AS_SERVED = "the same head on the replies to a user's turn, the only ones that serving can be asked for"
 OWN_CHOICES = f"{AS_SERVED}, with its own probabilities in place of annotated earlier strategies"
 NO_PREFERENCE = "its errors do not connect all strategies, so that no Bradley-Terry strengths follow from them"

@@ -87,7 +87,7 @@ class HeadTask:
         name: In configurations (`heads.<name>`, `loss.<name>`), artefacts, results and the API.
         title: What it tells, in words.
         plural: Of its labels, in counts and pictures.
-        labels: Everything that people may have said of a turn, in the order of the ids.
+        labels: Everything that people may have said of a turn, in the order of the ids; at most 63.
         classes: So many of the labels, from the first, are answers where one is asked for.
         reads: The turns that carry its labels. `user`: it reads the last token (end of turn) of the user's turn. `assistant`: the last
             token of the header of the assistant's turn, whose state predicts the reply's first token. Both come before the reply.
