@@ -16,6 +16,7 @@ from warmline.config import DataConfig, RunConfig, load_config
 from warmline.errors import WarmlineError, printable
 from warmline.model import REPLY_TOKENS
 from warmline.paths import expand_home, expand_home_in_name, refuse_no_path
+from warmline.tasks import all_objectives
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -586,11 +587,11 @@ def _error_cells(counts: dict[str, Any]) -> list[str]:
 
 
 def _stats_table(stats: dict[str, Any]) -> Table:
-    columns = ("conversations", "utterances", "lm_targets", "emotion_targets", "strategy_targets", "safety_targets")
+    columns = ("conversations", "utterances", *(f"{name}_targets" for name in all_objectives()))
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("source")
     table.add_column("split")
-    for heading in ("convs", "turns", "lm", "emotion", "strategy", "safety"):
+    for heading in ("convs", "turns", *all_objectives()):
         table.add_column(heading, justify="right")
     table.add_column("share", justify="right")
     for source, splits in stats["sources"].items():

@@ -161,7 +161,7 @@ class Companion:
 
     @torch.no_grad()
     def read(self, messages: list[Message]) -> Reading:
-        """What each head says: emotion of the last user turn, which is read alone, strategy of the reply to come from the whole conversation.
+        """What each head says: of the last user turn, where it reads that alone, or of the whole conversation before the reply.
 
         Args:
             messages: `{"role", "content"}` dictionaries, ending with a user's.
