@@ -28,6 +28,8 @@ from warmline.serving import engine as serving_engine
 from warmline.serving import making
 from warmline.serving.about import COUNTRY_NAMES, Limits
 from warmline.serving.engine import Engine, Generation
+from warmline.tasks.emotion import EMOTIONS
+from warmline.tasks.strategy import STRATEGIES
 
 SAD: Any = [{"role": "user", "content": "My dog died and I feel so alone."}]
 YELLOW: Any = [{"role": "user", "content": "Sometimes I hurt myself to feel something."}]
