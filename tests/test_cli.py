@@ -184,7 +184,10 @@ def test_bad_configuration(command: str, content: str, warmline: Warmline, tmp_p
         ("name=../elsewhere", "`name`"),
         ("data.dir=/nowhere/at/all", "data folder not found"),
         ("data.row_tokens=20", "more than data.row_tokens = 20"),
-        ("data.sources.esconv.objectives=[emotion]", "esconv and safety have no emotion labels"),
+        (
+            "data.sources.esconv.objectives=[emotion]",
+            "esconv.objectives: `emotion` is none of what it can train: lm, strategy",
+        ),
         ("model.name=nobody/nothing", "cannot load `nobody/nothing`"),
         ("model.name=/nowhere", "cannot load `/nowhere`"),
         ("training.precision=fp16", "fp16 needs a GPU"),

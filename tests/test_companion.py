@@ -41,10 +41,10 @@ def parts(finished: RunFolder) -> Any:
 
 def test_reads_probabilities(companion: Companion) -> None:
     reading = companion.read(TALK)
-    assert list(reading.emotion) == list(EMOTIONS)
-    assert list(reading.strategy) == list(STRATEGIES)
-    assert sum(reading.emotion.values()) == pytest.approx(1, abs=1e-5)
-    assert sum(reading.strategy.values()) == pytest.approx(1, abs=1e-5)
+    assert list(reading["emotion"]) == list(EMOTIONS)
+    assert list(reading["strategy"]) == list(STRATEGIES)
+    assert sum(reading["emotion"].values()) == pytest.approx(1, abs=1e-5)
+    assert sum(reading["strategy"].values()) == pytest.approx(1, abs=1e-5)
     assert reading != companion.read(SAD)
 
 
@@ -62,7 +62,7 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
     draws = one_of_each(encoded, GOEMOTIONS, place, ESCONV, most=2048)
     batch = pack(encoded, draws)
     (original,) = [source.load("test").conversations[encoded[place].originals[draws[1].conversation]]]
-    states = model.heads.emotion.pick(model.states(batch))
+    states = model.states(batch)
     start, end = batch.bounds[1:3].tolist()
     messages = as_messages(original)
     compared = 0
@@ -71,19 +71,19 @@ def test_reads_what_training_read(place: int, companion: Companion, parts: Any) 
             continue
         prompt = template.prompt_ids(messages[: at + 1])
         reading = companion.read(messages[: at + 1])
-        alone = Conversation("alone", (Turn("user", turn.text, emotions=turn.emotions or ("joy",)),))
+        alone = Conversation("alone", (Turn("user", turn.text, {"emotion": turn.labels.get("emotion", ("joy",))}),))
         alone_batch = pack([encode("made", [alone], ("emotion",), template, 2048)], [Draw(0, 0)])
-        logits = model.heads(model.states(alone_batch), alone_batch).emotion[0]
-        assert list(reading.emotion.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
-        if turn.emotions:
-            logits = model.heads(model.states(batch), batch).emotion[torch.searchsorted(batch.emotion_positions, start)]
-            assert list(reading.emotion.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
+        logits = model.heads(model.states(alone_batch), alone_batch)["emotion"][0]
+        assert list(reading["emotion"].values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
+        if "emotion" in turn.labels:
+            logits = model.heads(states, batch)["emotion"][torch.searchsorted(batch.heads["emotion"].positions, start)]
+            assert list(reading["emotion"].values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
         if at + 1 < len(messages) and original.turns[at + 1].role == "assistant":
             assert batch.tokens[start : start + len(prompt)].tolist() == prompt
-            strategy = torch.tensor([start + len(prompt) - 1])
-            assert int(strategy) in batch.strategy_positions.tolist()
-            logits = model.heads.strategy(states[strategy])[0]
-            assert list(reading.strategy.values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
+            place_of_reply = start + len(prompt) - 1
+            row = batch.heads["strategy"].positions.tolist().index(place_of_reply)
+            logits = model.heads(states, batch)["strategy"][row]
+            assert list(reading["strategy"].values()) == pytest.approx(logits.softmax(0).tolist(), abs=1e-6)
         compared += 1
     assert compared > (2 if place == ESCONV else 0)
     assert end <= len(batch.tokens)
@@ -96,27 +96,33 @@ def test_own_choices_are_read_as_in_training(tiny_config: ConfigFactory, tmp_pat
     model, template = build_model(config, CPU.device, CPU.dtype).eval(), ChatTemplate(load_tokenizer(config.model))
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
-    turns = [Turn("user", "My dog died.", emotions=("grief",)), Turn("assistant", "Oh no.", strategy="Question"),
-             Turn("assistant", "I am here.", strategy="Others"), Turn("user", "I miss her so much.", emotions=("sadness",)),
-             Turn("assistant", "Tell me about her.", strategy="Question")]  # fmt: skip
+    question = {"strategy": ("Question",)}
+    turns = [
+        Turn("user", "My dog died.", {"emotion": ("grief",)}),
+        Turn("assistant", "Oh no.", question),
+        Turn("assistant", "I am here.", {"strategy": ("Others",)}),
+        Turn("user", "I miss her so much.", {"emotion": ("sadness",)}),
+        Turn("assistant", "Tell me about her.", question),
+    ]
     conversation = Conversation("1", tuple(turns))
     comment = Conversation("2", (turns[3],))
     encoded = [encode("made", [conversation, comment], ("lm", "emotion", "strategy"), template, 512)]
     batch = pack(encoded, [Draw(0, 0), Draw(0, 1)])
     states = model.states(batch)
     reading = Companion(model, template, CPU).read(as_messages(conversation)[:4])
-    emotion = model.heads(states, batch).emotion[2].softmax(0)
-    assert list(reading.emotion.values()) == pytest.approx(emotion.tolist(), abs=1e-6)
-    own = model.heads.strategy.by_own_choices(model.heads.strategy.pick(states)[batch.strategy_positions])[-1].softmax(0)
-    assert list(reading.strategy.values()) == pytest.approx(own.tolist(), abs=1e-6)
+    emotion = model.heads(states, batch)["emotion"][2].softmax(0)
+    assert list(reading["emotion"].values()) == pytest.approx(emotion.tolist(), abs=1e-6)
+    head = model.heads["strategy"]
+    own = head.by_own_choices(head.scale(states)[batch.heads["strategy"].positions])[-1].softmax(0)
+    assert list(reading["strategy"].values()) == pytest.approx(own.tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("before", [TALK[:2], [Message(role="system", content="Be brief.")], [*TALK, Message(role="user", content="So.")]])
 def test_what_came_before_does_not_change_what_is_heard(companion: Companion, before: list[Message]) -> None:
     """GoEmotions' comments stand alone in training, so a turn is read alone, to the bit; the strategy is the conversation's."""
     heard, alone = companion.read([*before, *SAD]), companion.read(SAD)
-    assert heard.emotion == alone.emotion
-    assert heard.strategy != alone.strategy
+    assert heard["emotion"] == alone["emotion"]
+    assert heard["strategy"] != alone["strategy"]
 
 
 def test_served_prompt_is_the_training_prefix(parts: Any) -> None:

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from tests.ablation.small import quick
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, SAFETY, Tiny, gradients, metrics, one_of_each, pack, perturb, quiet_train
-from warmline.ablation.variants import VARIANTS, variant_config
-from warmline.conversation import OBJECTIVES, Objective
+from warmline.ablation.variants import all_variants, variant_config
 from warmline.model.artifacts import build_model
 from warmline.model.losses import weighted_loss
+from warmline.tasks import all_objectives
 from warmline.training.optimizer import rate_factor
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", all_variants())
 def test_gradient_is_that_of_the_other_losses(variant: str, tiny: Tiny, sources: list) -> None:
     batch = pack(sources, one_of_each(sources, ED, ESCONV, GOEMOTIONS, SAFETY, GOEMOTIONS))
     with tiny.model.backbone.reference():
@@ -25,23 +25,23 @@ def test_gradient_is_that_of_the_other_losses(variant: str, tiny: Tiny, sources:
     perturb(tiny.model)
     tiny.model.eval()
     weights = variant_config(tiny.config, variant, 13).loss
-    counts = {"lm": len(batch.lm_targets), "emotion": 2, "strategy": len(batch.strategy_targets), "safety": 1}
-    denominators: dict[Objective, int] = {name: counts[name] for name in OBJECTIVES}
+    counts = {"lm": len(batch.lm_targets), "emotion": 2, "strategy": len(batch.heads["strategy"].targets), "safety": 1}
+    denominators = {name: counts[name] for name in all_objectives()}
     assert all(denominators.values())
     weighted_loss(tiny.model(batch, base_states), weights, denominators).backward()
     found = gradients(tiny.model)
     for parameter in tiny.model.parameters():
         parameter.grad = None
     terms = tiny.model(batch, base_states)
-    left = [name for name in OBJECTIVES if name not in VARIANTS[variant]]
-    sum(getattr(tiny.config.loss, name) / denominators[name] * getattr(terms, name).sum for name in left).backward()
+    left = [name for name in all_objectives() if name not in all_variants()[variant]]
+    sum(tiny.config.loss[name] / denominators[name] * terms[name].sum for name in left).backward()
     for name, parameter in tiny.model.named_parameters():
         if parameter.requires_grad:
             expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-8)
     for head in ("emotion", "strategy"):
         largest = max(float(grad.abs().max()) for name, grad in found.items() if f"heads.{head}." in name)
-        assert (largest == 0) == (head in VARIANTS[variant])
+        assert (largest == 0) == (head in all_variants()[variant])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.ablation.small import quick
 from tests.conftest import ConfigFactory
 from tests.tools import CPU, metrics, perturb, quiet_train
 from warmline.ablation import study
-from warmline.ablation.metrics import METRICS
+from warmline.ablation.metrics import all_metrics
 from warmline.ablation.scores import ScoreSettings, language_items, score_run
 from warmline.ablation.study import ablate, apart, same_training, train_variant
 from warmline.ablation.variants import variant_config
@@ -27,6 +27,7 @@ from warmline.errors import WarmlineError
 from warmline.evaluation.evaluate import evaluate
 from warmline.model.artifacts import build_model
 from warmline.model.base import load_tokenizer
+from warmline.model.reader import Reader
 from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.training.validation import Validator
 
@@ -73,7 +74,7 @@ def test_results(done: tuple[RunConfig, dict[str, Any]]) -> None:
             assert (row["metrics"][f"{head}_accuracy"] is None) == absent
             assert ("its loss was off" in row["absent"].get(head, "")) == absent
             assert (row["metrics"][f"probe_{head}_accuracy"] is None) == (not absent and name != "full")
-        assert all(row["metrics"][name] is not None for name in METRICS if "emotion" not in name and "strategy" not in name)
+        assert all(row["metrics"][name] is not None for name in all_metrics() if "emotion" not in name and "strategy" not in name)
     assert result["base"]["probe_emotion_accuracy"] is not None
     assert result["base"]["kl_task"] is None
     assert result["differences"]["no-emotion"]["lm_nats"]["mean"] == pytest.approx(
@@ -171,13 +172,14 @@ def test_language_items_are_the_validators(tiny_config: ConfigFactory, tmp_path:
     sources = encode_split("test", config.data, ChatTemplate(load_tokenizer(config.model)))
     validator = Validator(config, sources, CPU)
     draws = [draw for _, row in validator._rows for draw in row]
-    items = language_items(model, sources, draws, CPU, 700)
+    items = language_items(Reader(model, CPU, 700), sources, draws)
     expected = validator(model, Accelerator(cpu=True))
     task, safety = items["task"], items["safety"]
     assert sum(task["nats"]) / sum(task["tokens"]) == pytest.approx(expected["lm"], rel=1e-4)
     assert sum(task["kl"]) / sum(task["tokens"]) == pytest.approx(expected["task_kl"], rel=1e-4)
     assert sum(safety["kl"]) / len(safety["kl"]) == pytest.approx(expected["safety"], rel=1e-4)
-    untuned = language_items(build_model(config, CPU.device, CPU.dtype).eval(), sources, draws, CPU, 700)
+    fresh = build_model(config, CPU.device, CPU.dtype).eval()
+    untuned = language_items(Reader(fresh, CPU, 700), sources, draws)
     assert untuned["task"]["nats"] == pytest.approx(task["base_nats"], rel=1e-5)
     assert untuned["task"]["nats"] != pytest.approx(task["nats"], rel=1e-3)
     assert max(untuned["task"]["kl"]) == pytest.approx(0, abs=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from warmline.ablation.metrics import METRICS, Measured, differences, spread, summarise
+from warmline.ablation.metrics import Measured, all_metrics, differences, spread, summarise
 from warmline.metrics.statistics import weighted_mean
 
 
@@ -49,4 +49,4 @@ def test_what_one_side_lacks_is_null() -> None:
     table = {"full": {1: {"emotion_accuracy": correct(1, 0)}}, "no-emotion": {1: {"probe_emotion_accuracy": correct(1, 0)}}}
     assert all(value is None for value in differences(table)["no-emotion"].values())
     assert summarise(table)["no-emotion"]["emotion_accuracy"] is None
-    assert set(summarise(table)["full"]) == set(METRICS)
+    assert set(summarise(table)["full"]) == set(all_metrics())

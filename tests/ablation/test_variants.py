@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ConfigFactory
-from warmline.ablation.variants import VARIANTS, choose_variants, variant_config
+from warmline.ablation.variants import all_variants, choose_variants, variant_config
 from warmline.config import differing_keys
 from warmline.errors import WarmlineError
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", all_variants())
 def test_only_the_losses_change(variant: str, tiny_config: ConfigFactory, tmp_path: Path) -> None:
     config = tiny_config(tmp_path, training={"early_stop": 2})
     derived = variant_config(config, variant, seed=14)
     book_keeping = {"name", "output_dir", "seed", "training.early_stop", "validation.artifact"}
-    assert set(differing_keys(config, derived)) == book_keeping | {f"loss.{name}" for name in VARIANTS[variant]}
-    assert all(getattr(derived.loss, name) == 0 for name in VARIANTS[variant])
+    assert set(differing_keys(config, derived)) == book_keeping | {f"loss.{name}" for name in all_variants()[variant]}
+    assert all(derived.loss[name] == 0 for name in all_variants()[variant])
     assert (derived.name, derived.seed) == (f"tiny-{variant}-seed14", 14)
     assert derived.output_dir == tmp_path / "tiny" / "ablation"
 
@@ -28,7 +28,7 @@ def test_a_cut_run_has_a_name_of_its_own(tiny_config: ConfigFactory, tmp_path: P
 
 def test_full_is_always_there(tiny_config: ConfigFactory, tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    assert choose_variants(config, None).variants == list(VARIANTS)
+    assert choose_variants(config, None).variants == list(all_variants())
     choice = choose_variants(config, ["lm-only"])
     assert choice.variants == ["full", "lm-only"]
     assert set(choice.left_out) == {"no-emotion", "no-strategy", "no-safety"}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from warmline.data import fetch as fetching
 from warmline.eqbench.suites import (
     EQBENCH_FILES,
     fill,
@@ -18,6 +17,8 @@ from warmline.eqbench.suites import (
     sample_suite,
 )
 from warmline.errors import WarmlineError
+from warmline.sources.fetch import fetch
+from warmline.sources.source import RemoteFile
 
 
 def test_the_official_scenarios(shared: Path) -> None:
@@ -55,10 +56,10 @@ def test_the_files_are_found_wherever_the_folder_is_named(shared: Path, tmp_path
 def test_fetching_lays_them_out_so_that_they_are_found(shared: Path, tmp_path: Path) -> None:
     """From local copies under file addresses: the digests of all 13 pinned files hold, and the suite loads."""
     local = tuple(
-        fetching.RemoteFile(file.source, file.name, (shared / "data" / file.source / file.name).resolve().as_uri(), file.digest, file.most)
+        RemoteFile(file.source, file.name, (shared / "data" / file.source / file.name).resolve().as_uri(), file.digest, file.most)
         for file in EQBENCH_FILES
     )
-    assert len(fetching.fetch(tmp_path, local)) == 13
+    assert len(fetch(tmp_path, local)) == 13
     found = find_eqbench3(tmp_path)
     assert found is not None
     assert len(official_suite(found).scenarios) == 45

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ConfigFactory
 from tests.reporting import results
 from warmline.errors import WarmlineError
 from warmline.evaluation.errors import analyse
 from warmline.evaluation.finished import FinishedRun
-from warmline.reporting.report import tidy, write_report
+from warmline.reporting.facts import inherited_terms
+from warmline.reporting.report import environment, tidy, write_report
 from warmline.runs import RunFolder, read_json, write_json
+from warmline.tasks import all_objectives
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,42 @@ def test_an_emotion_head_is_shown_in_context(measured: RunFolder) -> None:
     found["heads"]["emotion"]["multi_label_28"] = {"protocol": "28 labels", **results.scored(0.4, 0.5), "in_context": there}
     write_json(measured.evaluation, found)
     assert "of the answers change. Macro-F1 there:\n0.123" in text_of(measured)
+
+
+def test_a_leak_is_warned_of_and_ruled_out_only_where_it_was_measured(measured: RunFolder) -> None:
+    honest = "No predictor is above what an honest one reaches"
+    assert honest in text_of(measured)
+    found = read_json(measured.evaluation)
+    found["heads"]["strategy"]["leak_warnings"] = ["it leaks"]
+    write_json(measured.evaluation, found)
+    text = text_of(measured)
+    assert text.count("**Warning:** it leaks.") == 1
+    assert honest not in text
+    found["heads"]["strategy"] |= {"leak_warnings": [], "baselines": {}}  # no history to measure by
+    write_json(measured.evaluation, found)
+    assert honest not in text_of(measured)
+
+
+@pytest.mark.parametrize(
+    ("data", "enabled", "words"),
+    [
+        (None, ("empathetic_dialogues", "esconv"), "EmpatheticDialogues and ESConv are CC BY-NC 4.0: the tuned model"),
+        (None, ("esconv",), "ESConv is CC BY-NC 4.0: the tuned model"),
+        (None, (), None),
+        ("sample", ("empathetic_dialogues", "esconv"), None),
+    ],
+)
+def test_the_terms_that_are_inherited(
+    data: str | None, enabled: tuple[str, ...], words: str | None, tiny_config: ConfigFactory, tmp_path: Path
+) -> None:
+    sources = {name: {"enabled": name in enabled} for name in ("empathetic_dialogues", "esconv")}
+    config = tiny_config(tmp_path, data={"dir": data, "sources": sources})
+    plan = {"sources": [], "draws": 1, "steps": 1, "targets": dict.fromkeys(all_objectives(), 1)}
+    values = {"plan": plan, "training": {"steps": 1}, "config": config.model_dump(mode="json"), "heads": {"labels": ["emotion"]}}
+    values |= {"cards_reason": None, "inherited": inherited_terms(config)}
+    text = environment().get_template("data.md.j2").render(values)
+    assert ("CC BY-NC" in text) == (words is not None)
+    assert words is None or words in text
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_reply_and_reading_are_the_servers_own(visit: Opener, server: Server) ->
     messages = json.loads(page.evaluate("window.asked"))["messages"]
     assert [message["content"] for message in messages if message["role"] == "user"][-1] == "I keep hearing her at the door."
     expected = warmline.load(server.run.path).read(messages)
-    for head, scores in expected._asdict().items():
+    for head, scores in expected.items():
         place = last.locator(f'[data-head="{head}"]')
         values = place.locator("data").evaluate_all("all => all.map(one => one.value)")
         shown = dict(zip(place.locator(".name").all_text_contents(), values, strict=True))

@@ -111,7 +111,7 @@ def test_behind_another_server_it_says_what_that_would(finished: RunFolder, engi
                     "prompt_tokens": here.prompt_tokens, "completion_tokens": here.completion_tokens,
                 }  # fmt: skip
                 reading = here.reading
-                assert answer.warmline["emotion"] == (None if base else _scores(reading.emotion if reading else {}))
+                assert answer.warmline["emotion"] == (None if base else _scores(reading["emotion"] if reading else {}))
     finally:
         relay.close()
 

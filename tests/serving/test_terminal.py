@@ -154,8 +154,8 @@ def test_save_round_trip(talk: Say, companion: Companion, tmp_path: Path) -> Non
     assert (saved["run"], saved["country"], saved["settings"]["max_tokens"]) == ("tiny", "GB", 12)
     plain = [Message(role=one["role"], content=one["content"]) for one in saved["messages"]]
     assert plain == terminal.conversation.messages()
-    assert saved["messages"][0]["emotion"] == companion.read(plain[:1]).emotion
-    assert saved["messages"][3]["strategy"] == companion.read(plain[:3]).strategy
+    assert saved["messages"][0]["emotion"] == companion.read(plain[:1])["emotion"]
+    assert saved["messages"][3]["strategy"] == companion.read(plain[:3])["strategy"]
     assert [saved["messages"][at]["risk"] for at in (0, 4)] == ["none", "red"]
     assert (saved["messages"][5]["content"], saved["messages"][5]["strategy"]) == (hear([RISK], "GB").message, None)
     assert saved["messages"][1]["base_reply"] == companion.reply(plain[:1], SAME, base=True)

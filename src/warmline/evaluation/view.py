@@ -85,7 +85,7 @@ def _heads(heads: dict[str, Any]) -> Table:
         beside = {name: scores[name] for name in ("in_context", "own_choices", "majority") if scores.get(name)}
         for name, other in {**beside, **scores["baselines"]}.items():
             n = f"{other['n']:,}" if other["n"] != scores["n"] else ""
-            table.add_row(f"  {_NAMES[name]}", n, *_scores(other), "")
+            table.add_row(f"  {_NAMES.get(name, name)}", n, *_scores(other), "")
     return table
 
 

@@ -9,9 +9,11 @@ import jinja2
 
 from warmline.config import RunConfig, load_config
 from warmline.data.cards import write_cards
+from warmline.data.enabled import SAMPLE
 from warmline.errors import WarmlineError
 from warmline.model.description import read_description
 from warmline.runs import RunFolder, parse_json, read_json, read_manifest
+from warmline.sources import SOURCES
 
 
 def loss_names(heads: Iterable[str]) -> dict[str, str]:
@@ -23,6 +25,16 @@ def loss_names(heads: Iterable[str]) -> dict[str, str]:
         "safety": "KL on safety replies, nats a token",
         "task_kl": "KL on task replies, nats a token",
     }
+
+
+def enabled_names(config: RunConfig) -> list[str]:
+    """The data sets of a run."""
+    return [name for name in SOURCES if config.data.sources[name].enabled]
+
+
+def inherited_terms(config: RunConfig) -> list[str]:
+    """Titles of the data sets whose non-commercial terms the tuned weights inherit; the sample was written for this package."""
+    return [SOURCES[name].facts.title for name in enabled_names(config) if not SOURCES[name].facts.commercial and config.data.dir != SAMPLE]
 
 
 class Absent(NamedTuple):
@@ -149,9 +161,7 @@ def _result(path: Path, command: str, config: RunConfig, heads: dict[str, Any]) 
 
 
 def _write_missing_cards(folder: RunFolder, config: RunConfig) -> str | None:
-    sources = config.data.sources
-    enabled = [name for name in type(sources).model_fields if getattr(sources, name).enabled]
-    names = [f"{name}.{kind}" for name in enabled for kind in ("md", "png")]
+    names = [f"{name}.{kind}" for name in enabled_names(config) for kind in ("md", "png")]
     if all((folder.data_cards / name).is_file() for name in names):
         return None
     try:

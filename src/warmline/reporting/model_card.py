@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from warmline.config import RunConfig, SourcesConfig
+from warmline.config import RunConfig
 from warmline.data.enabled import SAMPLE
 from warmline.data.template import END_OF_TURN, ChatTemplate, Message
 from warmline.model.base import model_path
 from warmline.paths import NANO, is_folder
-from warmline.reporting.facts import Absent, Facts, shape_errors
+from warmline.reporting.facts import Absent, Facts, enabled_names, inherited_terms, shape_errors
 from warmline.reporting.glance import glance
 from warmline.reporting.report import environment, tidy
 from warmline.settings import ModelConfig
@@ -72,7 +72,7 @@ def model_card(facts: Facts, exported: dict[str, Any], template: ChatTemplate) -
         "lines": lines,
         "quick": facts.quick,
         "licence": licence,
-        "sources": {name: SOURCES[name].facts for name in _enabled(config)},
+        "sources": {name: SOURCES[name].facts for name in enabled_names(config)},
         "sample": config.data.dir == SAMPLE,
         "prompt": template.render(_EXAMPLE, add_generation_prompt=True),
         "end_of_turn": END_OF_TURN[template.name],
@@ -98,7 +98,7 @@ class Licence(NamedTuple):
 
 
 def _licence(config: RunConfig, hub_id: str | None) -> Licence:
-    inherited = [SOURCES[name].facts.title for name in _enabled(config) if not SOURCES[name].facts.commercial and config.data.dir != SAMPLE]
+    inherited = inherited_terms(config)
     card = Path(model_path(config.model)) / "README.md"
     of_base = None
     if hub_id is None and config.model.random_init_seed is None and card.is_file():
@@ -106,14 +106,10 @@ def _licence(config: RunConfig, hub_id: str | None) -> Licence:
     return Licence("cc-by-nc-4.0" if inherited else of_base or "other", inherited, of_base)
 
 
-def _enabled(config: RunConfig) -> list[str]:
-    return [name for name in SourcesConfig.model_fields if getattr(config.data.sources, name).enabled]
-
-
 def _metadata(facts: Facts, exported: dict[str, Any], licence: Licence) -> ModelCardData:
     config, hub_id = facts.config, exported["base"]["hub_id"]
     whole, adapter = "dtype" in exported["merged"], config.lora is not None
-    hubs = [SOURCES[name].facts.hub for name in _enabled(config)] if config.data.dir != SAMPLE else []
+    hubs = [SOURCES[name].facts.hub for name in enabled_names(config)] if config.data.dir != SAMPLE else []
     datasets = [hub for hub in hubs if hub is not None]
     measured = measured_results(facts)
     other = licence.identifier == "other"

@@ -9,7 +9,7 @@ from warmline.lock import writes_run
 from warmline.paths import public_name
 from warmline.redteam.summary import ROWS
 from warmline.reporting import phrases
-from warmline.reporting.facts import Absent, Facts, commands_of, gather, loss_names, shape_errors
+from warmline.reporting.facts import Absent, Facts, commands_of, gather, inherited_terms, loss_names, shape_errors
 from warmline.reporting.glance import BASELINES, ablation_differences, glance, safety_difference, safety_reason, words_difference
 from warmline.runs import RunFolder, write_text
 from warmline.tasks import TASKS
@@ -123,6 +123,7 @@ def _values(facts: Facts) -> dict[str, Any]:
         "command_order": ["train", "evaluation", "errors", "eqbench", "ablation", "safety", "report"],
         "cards": {**dict.fromkeys(facts.plan["sources"]), **facts.cards},
         "cards_reason": facts.cards_reason,
+        "inherited": inherited_terms(facts.config),
         "pictures": _pictures(facts.folder),
         "has_sheet": facts.folder.red_team_sheet.is_file(),
         "loss_names": loss_names(facts.heads["labels"]),

@@ -197,8 +197,9 @@ class HeadTask:
         return None
 
     def warnings(self, scores: dict[str, Any]) -> list[str]:
-        """Lines for people who read the scores."""
-        return []
+        """Lines for people who read the scores: that it reads the reply which it should predict."""
+        line = HiddenReply(**scores["hidden_reply"]).warning(self.name) if "hidden_reply" in scores else None
+        return [] if line is None else [line]
 
 
 def likeliest(probabilities: Mapping[str, float]) -> str:
