@@ -118,7 +118,7 @@ Hotlines in a reply come from a dated table for the country, never from the mode
         """companion = warmline.load(RUN)
 messages = [{"role": "user", "content": "I failed my driving test again. Everyone else seems to just get it."}]
 reading = companion.read(messages)
-for name, probabilities in reading._asdict().items():
+for name, probabilities in reading.items():
     print(name, {label: round(probability, 2) for label, probability in sorted(probabilities.items(), key=lambda pair: -pair[1])[:3]})
 print("tuned:", companion.reply(messages, country="US"))
 print("base: ", companion.reply(messages, country="US", base=True))

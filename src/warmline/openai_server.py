@@ -74,7 +74,7 @@ class OpenAIServer:
         return OpenAI(base_url=self.url, api_key=self._key, timeout=self.timeout, max_retries=retries, http_client=http)
 
     def stream_client(self) -> httpx.AsyncClient:
-        """A client for streams, which may last while they are never silent for longer than the timeout; `serving/upstream.py` reads them.
+        """A client for streams, which may last while they are never silent for longer than the timeout; `serving/proxy.py` reads them.
 
         Raises:
             WarmlineError: as of `client`.

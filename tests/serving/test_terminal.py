@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from warmline.serving.words import in_words
 
 import warmline
 from warmline import cli
@@ -25,7 +24,7 @@ from warmline.safety.guard import hear
 from warmline.serving.engine import BusyError, Engine, Generation
 from warmline.serving.stream import Stream
 from warmline.serving.terminal import COMMANDS, Terminal
-from warmline.serving.transcript import Talk, TalkTurn
+from warmline.serving.transcript import Talk, TalkTurn, in_words
 
 GREEDY = Generation(max_tokens=12, temperature=0)
 SAME = Sampling(max_new_tokens=12, temperature=0)

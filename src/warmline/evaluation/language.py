@@ -2,7 +2,7 @@
 
 Perplexity depends on the tokenizer and compares only models that share one; bits per byte compares any. Nats are summed over the
 reply tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8. The base is also asked
-without its chat template (`plain_lines.py`), which it may never have seen.
+without its chat template, which it may never have seen.
 
 Conversations as plain lines, `A: ...` and `B: ...`, to ask a base without its chat template.
 
