@@ -161,7 +161,7 @@ class Companion:
 
     @torch.no_grad()
     def read(self, messages: list[Message]) -> Reading:
-        """What each head says: emotion of the last user turn, which is read alone, strategy of the reply to come from the whole conversation.
+        """What each head says: emotion of the last user turn, read alone, and strategy of the reply to come, from the whole conversation.
 
         Args:
             messages: `{"role", "content"}` dictionaries, ending with a user's.
