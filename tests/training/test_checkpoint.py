@@ -20,7 +20,8 @@ from warmline.checksums import sha256_of
 from warmline.config import RunConfig, TrainingConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
-from warmline.model.artifacts import build_model, weights_hash
+from warmline.model.artifacts import build_model
+from warmline.model.description import weights_hash
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training import checkpoint
 from warmline.training.checkpoint import Progress, collect_state, restore_checkpoint, restore_weights, save_checkpoint, trainable_state
