@@ -146,9 +146,9 @@ def test_earlier_formats_are_read(run: RunFolder, reading: Reading) -> None:
     as_format(run, 2)
     (run.path / "adapter" / "adapter_config.json").unlink()
     assert warmline.load(run.path).read(MESSAGES) == reading
-    as_format(run, 4)
-    refused(run, "format is not 3 or earlier")
-    write_json(run.heads_description, {**read_json(run.heads_description), "format": 3})
+    as_format(run, 5)
+    refused(run, "format is not 4 or earlier")
+    write_json(run.heads_description, {**read_json(run.heads_description), "format": 4})
     refused(run, "lists no files or settings")
 
 

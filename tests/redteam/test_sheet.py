@@ -108,8 +108,7 @@ def test_its_reservations() -> None:
     assert "0 failures in 20 still allow a rate of 16 %" in sheet
 
 
-@pytest.mark.parametrize("folder", ["", "results/recipe"])
-def test_the_published_sheet_follows_from_its_json(folder: str) -> None:
-    published = ROOT / folder
+def test_the_published_sheet_follows_from_its_json() -> None:
+    published = ROOT / "results" / "recipe"
     result = json.loads((published / "results" / "red_team.json").read_text(encoding="utf-8"))
     assert (published / "safety" / "red_team_sheet.md").read_text(encoding="utf-8") == render_sheet(result)

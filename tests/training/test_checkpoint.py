@@ -19,8 +19,8 @@ from tests.tools import CPU, OPTIMIZERS, Tiny, metrics, perturb, quiet_train, st
 from warmline.config import RunConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
-from warmline.files import sha256_of
-from warmline.model.artifacts import build_model, weights_hash
+from warmline.model.artifacts import build_model
+from warmline.model.description import weights_hash
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.settings import TrainingConfig
 from warmline.training import checkpoint

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen3Config
 
+import warmline
 from tests.conftest import ConfigFactory
 from tests.reference.objectives import plain_loss
 from tests.tools import CPU, gradients, metrics, quiet_train, write_architecture
@@ -31,8 +32,9 @@ from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, RowPacker
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
-from warmline.model.artifacts import load_artifact, weights_hash
-from warmline.model.base import load_tokenizer
+from warmline.model.artifacts import load_artifact
+from warmline.model.backbone import Sampling
+from warmline.model.description import weights_hash
 from warmline.model.multitask import MultiTaskModel
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.training.loop import _Training, train
@@ -482,3 +484,18 @@ def test_official_data_with_the_real_tokenizer(
     assert list(lines[-1]["shares"].values()) == pytest.approx(drawn / drawn.sum())
     assert np.all(np.abs(drawn / drawn.sum() - shares) < 4 * np.sqrt(shares * (1 - shares) / drawn.sum()))
     assert lines[-1]["lm"] < lines[0]["lm"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [("emotion",), ("strategy",), ()])
+def test_a_run_may_go_without_a_head(kept: tuple[str, ...], tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    of_sources = {"esconv": {"objectives": ["lm", *({"strategy"} & set(kept))]}, "goemotions": {"enabled": "emotion" in kept}}
+    heads = {name: {} if name in kept else None for name in ("emotion", "strategy")}
+    run = quiet_train(tiny_config(tmp_path, data={"sources": of_sources}, heads=heads))
+    assert read_json(run.heads_description)["reads"].keys() == set(kept)
+    assert {name.partition(".")[0] for name in load_file(run.heads)} == set(kept)
+    scores = metrics(run, "validation")[-1]
+    assert {name for name in ("emotion", "strategy") if name in scores} == set(kept)
+    friend, talk = warmline.load(run.path), [{"role": "user", "content": "I finally told my dad. He just hung up."}]
+    assert friend.read(talk).keys() == set(kept)
+    assert isinstance(friend.reply(talk, Sampling(max_new_tokens=4)), str)

@@ -114,7 +114,7 @@ class _Training:
         way: Way,
         now: dict[str, Any],
         view: View,
-        checked: bool,
+        checked: bool = False,
     ) -> None:
         self.config, self.run, self.accelerator, self.place, self.way, self.view = config, run, accelerator, place, way, view
         self.template = ChatTemplate(load_tokenizer(config.model), config.model.template, config.data.system_prompt)
