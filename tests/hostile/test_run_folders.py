@@ -360,12 +360,12 @@ def _apply(root: Path, change: tuple[Any, ...]) -> bool:
 
 @pytest.mark.slow(20)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(changes=st.lists(CHANGES, min_size=1, max_size=2), number=st.sampled_from([2, 3, 3]))
+@given(changes=st.lists(CHANGES, min_size=1, max_size=2), number=st.sampled_from([2, 3, 4, 4]))
 def test_a_changed_folder_is_what_it_was_or_refused(changes: list[tuple[Any, ...]], number: int, kept: RunFolder, reading: Reading) -> None:
     with tempfile.TemporaryDirectory() as place:
         run = RunFolder(Path(place) / "run")
         shutil.copytree(kept.path, run.path)
-        if number < 3:
+        if number < 4:
             as_format(run, number)
         another = False
         for change in changes:

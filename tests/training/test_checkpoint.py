@@ -19,6 +19,7 @@ from tests.tools import CPU, OPTIMIZERS, Tiny, metrics, perturb, quiet_train, st
 from warmline.config import RunConfig
 from warmline.data.packing import PackerState
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.model.artifacts import build_model
 from warmline.model.description import weights_hash
 from warmline.runs import RunFolder, read_json, write_json

@@ -10,6 +10,7 @@ from tests.conftest import ConfigFactory
 from tests.tools import quiet_train, write_architecture
 from warmline.config import RunConfig
 from warmline.errors import WarmlineError
+from warmline.files import sha256_of
 from warmline.model.description import weights_hash
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.sources.files import sample_dir
