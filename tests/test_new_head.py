@@ -16,7 +16,6 @@ from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.evaluation.evaluate import evaluate
 from warmline.export.folder import Options, export
 from warmline.reporting.report import write_report
-from warmline.runs import read_json
 from warmline.serving.api import create_app
 from warmline.serving.engine import Engine
 from warmline.sources import SOURCES
@@ -50,8 +49,8 @@ class Notes(Source):
     def load(self, folder: Path, split: Split, settings: SourceSettings) -> Loaded:
         with (folder / f"{split}.csv").open(encoding="utf-8") as file:
             rows = list(csv.reader(file))
-        found = (Conversation(str(at), (Turn("user", text, {"urgency": (label,)}),)) for at, (text, label) in enumerate(rows))
-        return Loaded(tuple(found), len(rows), {})
+        turns = (Turn("user", text, {"urgency": (label,)}) for text, label in rows)
+        return Loaded(tuple(Conversation(str(at), (turn,)) for at, turn in enumerate(turns)), len(rows), {})
 
 
 class Interrupted(View):
@@ -62,7 +61,6 @@ class Interrupted(View):
 
 @pytest.fixture
 def config(tiny_config: ConfigFactory, tmp_path: Path) -> Iterator[RunConfig]:
-    """A run of the new head alone beside the language model, with its files."""
     data = tmp_path / "data"
     (data / "notes").mkdir(parents=True)
     for number, split in enumerate(("train", "valid", "test")):
@@ -87,16 +85,11 @@ def test_a_new_head_and_its_source_go_all_the_way(config: RunConfig, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         train(config, view=Interrupted(quiet=True))
     run = train(config, resume=True, view=View(quiet=True))
-    assert read_json(run.heads_description)["labels"] == {"urgency": ["none", "soon", "now"]}
     scores = evaluate(run.path, replies=0)["heads"]["urgency"]
     assert scores["accuracy"] > scores["majority"]["accuracy"]
-    assert {"tfidf", "linear_probe"} == set(scores["baselines"])
-    report = write_report(run.path).read_text(encoding="utf-8")
-    assert "### Urgency" in report
-    assert "confusion_urgency.png" in report
+    assert "### Urgency" in write_report(run.path).read_text(encoding="utf-8")
     reading = warmline.load(run.path).read(TALK)
     assert list(reading) == ["urgency"]
-    assert sum(reading["urgency"].values()) == pytest.approx(1)
     export(run.path, tmp_path / "out", Options(), lambda _: None)
     assert warmline.load(tmp_path / "out", base=config.model.name).read(TALK) == reading
     engine = Engine.open(run.path)

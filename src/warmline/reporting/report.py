@@ -16,17 +16,17 @@ from warmline.tasks import TASKS
 
 SECTIONS = (
     ("summary", None, ""),
-    ("approach", None, ""),
-    ("data", None, ""),
-    ("implementation", None, ""),
+    ("examples", "examples", "Examples"),
     ("heads", "evaluation", "Results: the heads"),
     ("language", "evaluation", "Results: the language model"),
     ("eqbench", "eqbench", "Results: EQ-Bench"),
-    ("ablation", "ablation", "Ablations"),
-    ("examples", "examples", "Examples"),
     ("errors", "errors", "Error taxonomy"),
     ("safety", "safety", "Safety"),
+    ("ablation", "ablation", "Ablations"),
     ("not_measured", None, ""),
+    ("approach", None, ""),
+    ("data", None, ""),
+    ("implementation", None, ""),
     ("reproduce", None, ""),
 )
 """Template, the result that it needs, and its title where that result is absent."""
