@@ -46,12 +46,16 @@ for _name, _command in _DATA_COMMANDS.items():
     data_app.command(_name)(_command)
 
 _INTERRUPTED = 130
+_SPINS, _SERVING_SPINS = "10000", "0"
+"""Turns for which torch's threads spin while they wait for each other on a CPU. 300,000, the usual number, starves whatever else runs and
+then themselves: a demo's training made 175 tokens/s beside one busy process on two cores where 10,000 make 950, and both make 3,600 alone.
+A server must answer meanwhile, so that its threads sleep at once."""
 _UsageError: Any = typer.BadParameter.__base__  # what a wrong option or argument raises; typer gives it no public name
 
 
 def main() -> None:
     """Run the command line; bad input ends with one line on standard error and status 2."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch comes: threads that spin starve whatever else runs, and each other
+    os.environ.setdefault("GOMP_SPINCOUNT", _SERVING_SPINS if sys.argv[1:2] == ["serve"] else _SPINS)  # before torch comes
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it asks for a kernel that is not needed
     try:
