@@ -311,7 +311,7 @@ def test_bad_set_is_refused(config_file, override):
         (["data.sources.safety.objectives=[safety, emotion]"], "`emotion` is none of what it can train: lm, safety"),
         (["data.sources.goemotions.objectives=[emotion, lm]"], "`lm` is none of what it can train: emotion"),
         (["data.sources.esconv.objectives=[]"], "data.sources.esconv.objectives: empty"),
-        (["heads.strategy=null"], "data.sources.esconv.objectives: `strategy` has no head"),
+        (["heads.strategy=null"], "heads.strategy: null, but data.sources.esconv.objectives trains it"),
         (["validation.metric=joy"], "validation.metric: `joy` is none of total, lm, emotion, strategy, safety"),
         (
             ["heads.strategy=null", "data.sources.esconv.objectives=[lm]", "validation.metric=strategy"],

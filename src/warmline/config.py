@@ -137,7 +137,7 @@ class RunConfig(Section):
             for objective in self.data.sources[name].objectives:
                 if objective not in self.objectives:
                     raise ValueError(
-                        f"data.sources.{name}.objectives: `{objective}` has no head; give it a section under heads, or leave it out"
+                        f"heads.{objective}: null, but data.sources.{name}.objectives trains it; give it a section, or leave it out there"
                     )
         for task in self.tasks:
             task.refuse(self.heads[task.name], len(self.outputs(task)))

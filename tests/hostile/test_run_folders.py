@@ -148,7 +148,7 @@ def test_earlier_formats_are_read(run: RunFolder, reading: Reading) -> None:
     assert warmline.load(run.path).read(MESSAGES) == reading
     as_format(run, 5)
     refused(run, "format is not 4 or earlier")
-    write_json(run.heads_description, {**read_json(run.heads_description), "format": 4})
+    write_json(run.heads_description, {**read_json(run.heads_description), "format": 3})
     refused(run, "lists no files or settings")
 
 

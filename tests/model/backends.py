@@ -213,15 +213,15 @@ def bidirectional(variant: Variant, model: Any) -> Callable[[], None]:
 
         qwen3.run_attention = run_attention
         return lambda: setattr(qwen3, "run_attention", original)
-    from warmline.model import attention, fused_decoder
+    from warmline.model.fast import attention, decoder
 
     kept = attention.attend_forward
 
     def attend_forward(query: Any, key: Any, value: Any, scope: attention.Scope) -> Any:
         return attention.Attended(look_ahead(*(each.transpose(0, 1) for each in (query, key, value)), scope.bounds.tolist()), ())
 
-    attention.attend_forward = fused_decoder.attend_forward = attend_forward
-    return lambda: [setattr(module, "attend_forward", kept) for module in (attention, fused_decoder)]  # type: ignore[func-returns-value]
+    attention.attend_forward = decoder.attend_forward = attend_forward
+    return lambda: [setattr(module, "attend_forward", kept) for module in (attention, decoder)]  # type: ignore[func-returns-value]
 
 
 def leak(_: Variant, model: Any) -> Callable[[], None]:

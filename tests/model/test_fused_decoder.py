@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from warmline.model.choose import has_fused_layers
-from warmline.model.fast import kernels
+from warmline.model.fast import nf4
 from warmline.model.fast.attention import VARLEN
 from warmline.model.fast.decoder import FusedDecoder, can_fuse
 from warmline.settings import SEVEN_PROJECTIONS
@@ -173,9 +173,9 @@ def test_unpacks_as_bitsandbytes_does() -> None:
         layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4")
         layers.append(layer.cuda())
     expected = [bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state) for layer in layers]
-    packed = kernels.join_packed(layers)
+    packed = nf4.join_packed(layers)
     out = torch.empty(5120, 1024, dtype=torch.bfloat16, device="cuda")
-    kernels.unpack_nf4(packed, out)
+    nf4.unpack_nf4(packed, out)
     assert torch.equal(out, torch.cat(expected))
     for layer, own in zip(layers, expected, strict=True):
         assert torch.equal(bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state), own)
