@@ -105,13 +105,16 @@ def score_validation(path: Path, changes: Sequence[str]) -> None:
     from warmline.data.encoding import encode_split
     from warmline.evaluation.finished import FinishedRun
     from warmline.metrics.statistics import macro_f1, point
+    from warmline.tasks.task import sole
     from warmline.training.curves import read_metrics
 
     finished, scores = FinishedRun.open(path), {}
     encoded = encode_split("valid", finished.config.data, finished.template)
     for task in finished.config.tasks:
-        found = finished.reader.read(task.name, [source for source in encoded if task.name in source.labels])
-        kept = (found.labels.sum(axis=1) == 1) & found.labels[:, : task.classes].any(axis=1)
+        if not (carrying := [source for source in encoded if task.name in source.labels]):
+            continue
+        found = finished.reader.read(task.name, carrying)
+        kept = sole(found.labels, task.classes)
         truth = found.labels[kept].argmax(axis=1)
         for kind, logits in (("", found.logits), ("_own", found.own_choices)):
             guess = logits[kept][:, : task.classes].argmax(axis=1)

@@ -12,7 +12,7 @@ import warmline
 from study import ALPHAS, Study, _wanted, collect, pack
 from tests.conftest import ConfigFactory
 from trials import START, TRIALS
-from warmline.ablation.variants import VARIANTS
+from warmline.ablation.variants import all_variants
 from warmline.config import load_config
 from warmline.data.template import Message
 from warmline.evaluation.finished import FinishedRun
@@ -41,7 +41,7 @@ def test_the_study_trains_every_variant_once(tiny_config: ConfigFactory, tmp_pat
     names = [one.name for one in jobs]
     assert len(set(names)) == len(names)
     assert len({one.done for one in jobs}) == len(jobs)
-    assert {f"variant-{variant}-seed{seed}" for variant in VARIANTS for seed in (13, 14)} <= set(names)
+    assert {f"variant-{variant}-seed{seed}" for variant in all_variants() for seed in (13, 14)} <= set(names)
     assert {f"train-alpha-{alpha}-seed13" for alpha in ALPHAS if alpha != 0.5} <= set(names)  # the main run has 0.5
     for one in jobs:
         if one.name.startswith("train-alpha"):

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from headline import HEADLINE, ROWS, table
 from summary import FIGURES, Measured, over_seeds, summarise, write_summary
-from warmline.cli import app
 from warmline.errors import WarmlineError
 from warmline.runs import read_json, write_json
 
@@ -236,11 +234,8 @@ def test_nothing_to_summarise_is_refused(tmp_path: Path) -> None:
         summarise(tmp_path)
 
 
-def test_command(study: Path) -> None:
-    found = CliRunner().invoke(app, ["summary", str(study)])
-    assert found.exit_code == 0
-    assert found.stdout.strip() == str(study / "summary.json")
-    assert read_json(study / "summary.json") == summarise(study)
+def test_what_is_written_is_what_was_summarised(study: Path) -> None:
+    assert write_summary(study) == read_json(study / "summary.json") == summarise(study)
 
 
 def test_twice_gives_the_same_bytes(study: Path) -> None:

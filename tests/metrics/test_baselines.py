@@ -13,7 +13,6 @@ from warmline.metrics.baselines import (
     cached,
     fit_dense,
     fit_labels,
-    fit_probe,
     fit_text,
     scaled_features,
     text_features,
@@ -37,8 +36,8 @@ def test_c_is_chosen_on_validation_not_on_test() -> None:
     """Noise features: validation labels follow the third column, test labels another; only validation may decide."""
     features = {split: RNG.normal(size=(80, 5)) for split in ("train", "valid", "test")}
     targets = {split: (features[split][:, 2] > 0).astype(int) for split in features}
-    first = fit_dense(scaled_features(features), targets, 2)
-    second = fit_dense(scaled_features(features), {**targets, "test": 1 - targets["test"]}, 2)
+    first = fit_dense(features, targets, 2)
+    second = fit_dense(features, {**targets, "test": 1 - targets["test"]}, 2)
     assert first.c == second.c
     np.testing.assert_array_equal(first.test, second.test)
 
@@ -64,13 +63,13 @@ def states_with(signal: float, rows: dict[str, int]) -> tuple[dict[str, np.ndarr
 def test_a_probe_finds_what_is_linear_and_nothing_else() -> None:
     for signal, low, high in ((6.0, 0.97, 1.0), (0.0, 0.2, 0.45)):
         states, targets = states_with(signal, {"train": 300, "valid": 100, "test": 300})
-        guess = fit_probe(states, targets, 3).test.argmax(axis=1)
+        guess = fit_dense(states, targets, 3).test.argmax(axis=1)
         assert low < (guess == targets["test"]).mean() <= high
 
 
 def test_a_probe_without_validation_rows_is_the_most_regular() -> None:
     states, targets = states_with(6, {"train": 300, "valid": 0, "test": 300})
-    found = fit_probe(states, targets, 3)
+    found = fit_dense(states, targets, 3)
     assert (found.c, found.valid.shape) == (DENSE_GRID[0], (0, 3))
     assert (found.test.argmax(axis=1) == targets["test"]).mean() > 0.6
 

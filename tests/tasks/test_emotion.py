@@ -11,20 +11,20 @@ from warmline.conversation import SPLITS, Conversation, Split, Turn
 from warmline.metrics.baselines import best_thresholds
 from warmline.sources.goemotions import GoEmotionsSettings
 from warmline.tasks import TASKS
-from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL, EmotionRows, emotion_rows
-from warmline.tasks.task import Evidence, HeadSettings
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
+from warmline.tasks.task import Evidence, HeadSettings, LabelRows, label_rows
 
 EMOTION = TASKS["emotion"]
 RNG = np.random.default_rng(0)
 
 
-def rows_of(*pairs: tuple[str, tuple[str, ...]]) -> EmotionRows:
-    return emotion_rows([Conversation(str(at), (Turn("user", text, {"emotion": found}),)) for at, (text, found) in enumerate(pairs)])
+def rows_of(*pairs: tuple[str, tuple[str, ...]]) -> LabelRows:
+    return label_rows(EMOTION, [Conversation(str(at), (Turn("user", text, {"emotion": found}),)) for at, (text, found) in enumerate(pairs)])
 
 
 def test_rows_and_seen_texts() -> None:
     test = rows_of(("Thanks!", ("gratitude",)), ("Meh", ("neutral",)), ("Wow no", ("surprise", "anger")))
-    assert test.single.tolist() == [True, False, False]
+    assert test.single(27).tolist() == [True, False, False]
     assert test.labels.sum(axis=1).tolist() == [1, 1, 2]
     assert test.seen(rows_of(("thanks!", ("joy",)))).tolist() == [True, False, False]
 
@@ -53,7 +53,7 @@ def test_one_emotion_of_27(comments: dict[Split, list[Conversation]], outputs: i
     """Rows whose only label is an emotion, with and without texts that train has too; of 28 outputs the first 27 count."""
     given = evidence(comments, outputs)
     found = EMOTION.score(given)["single_label_27"]
-    rows = emotion_rows(comments["test"])
+    rows = label_rows(EMOTION, comments["test"])
     single = [at for at, row in enumerate(rows.labels) if row.sum() == 1 and not row[27]]
     assert 10 < len(single) < 80
     for kept, scores in ((single, found), ([at for at in single if at >= 10], found["without_seen_texts"])):
@@ -73,8 +73,8 @@ def test_all_28_labels(comments: dict[Split, list[Conversation]]) -> None:
     """Every row, with thresholds that validation alone chose."""
     given = evidence(comments, 28)
     found = EMOTION.score(given)["multi_label_28"]
-    truth = emotion_rows(comments["test"]).labels
-    thresholds = best_thresholds(expit(given.logits["valid"]), emotion_rows(comments["valid"]).labels)
+    truth = label_rows(EMOTION, comments["test"]).labels
+    thresholds = best_thresholds(expit(given.logits["valid"]), label_rows(EMOTION, comments["valid"]).labels)
     guess = expit(given.logits["test"]) >= thresholds
     assert found["thresholds"] == dict(zip(EMOTIONS_AND_NEUTRAL, thresholds.tolist(), strict=True))
     assert (found["n"], found["without_seen_texts"]["n"]) == (80, 70)

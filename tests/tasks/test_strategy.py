@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from warmline.conversation import SPLITS, Conversation, Split, Turn
-from warmline.metrics.baselines import Fitted, fit_dense, fit_text, scaled_features, text_features
+from warmline.metrics.baselines import Fitted, fit_dense, fit_text, text_features
 from warmline.sources.esconv import load
 from warmline.sources.files import sample_dir
 from warmline.tasks import TASKS
@@ -65,7 +65,7 @@ def test_rows_hold_only_what_came_before() -> None:
 
 def history(rows: Rows, name: str) -> Fitted:
     return fit_dense(
-        scaled_features({split: getattr(one, name) for split, one in rows.items()}),
+        {split: getattr(one, name) for split, one in rows.items()},
         {split: one.targets for split, one in rows.items()},
         len(STRATEGIES),
     )
@@ -106,7 +106,9 @@ def test_a_probe_that_reads_the_reply_is_noticed(sample: dict[Split, tuple[Conve
     """Beside one that reads what came before it, of which nothing is said."""
     rows: Rows = {split: strategy_rows(found) for split, found in sample.items()}
     targets = {split: one.targets for split, one in rows.items()}
-    probe = fit_text(text_features({split: getattr(one, read) for split, one in rows.items()}, pieces=False), targets, len(STRATEGIES))
+    replies = {split: [turn.text for one in found for turn in one.turns if turn.labels] for split, found in sample.items()}
+    texts = replies if read == "replies" else {split: one.contexts for split, one in rows.items()}
+    probe = fit_text(text_features(texts, pieces=False), targets, len(STRATEGIES))
     scores = score_strategy(rows, silent(rows), {**{name: history(rows, name) for name in HISTORY}, "linear_probe": probe}, seed=13)
     assert [line.split(":")[0] for line in STRATEGY.warnings(scores)] == accused
 

@@ -19,12 +19,12 @@ from warmline.data.packing import all_draws
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.language import reply_sums
 from warmline.lock import writes_run
-from warmline.metrics.baselines import fit_probe
+from warmline.metrics.baselines import fit_dense
 from warmline.metrics.statistics import IntArray
 from warmline.model.description import read_description
 from warmline.model.reader import Reader, Readings
 from warmline.runs import RunFolder, read_json, write_json
-from warmline.tasks.task import HeadTask
+from warmline.tasks.task import HeadTask, sole
 
 FORMAT = 1
 
@@ -133,15 +133,15 @@ class _Scorer:
         if not labelled:
             return None
         found = self._reader.read(task.name, sources, labelled)
-        sole = (found.labels.sum(axis=1) == 1) & found.labels[:, : task.classes].any(axis=1)
-        return found.only(sole) if sole.any() else None
+        kept = sole(found.labels, task.classes)
+        return found.only(kept) if kept.any() else None
 
     def _probe(self, test: Readings, task: HeadTask) -> Items:
         rows: dict[Split, Readings | None] = {"train": self._read("train", task), "valid": self._read("valid", task), "test": test}
         empty = test.only(slice(0))
         known = {split: empty if one is None else one for split, one in rows.items()}
         inputs, targets = ({split: one.inputs for split, one in known.items()}, {split: _truth(one) for split, one in known.items()})
-        fitted = fit_probe(inputs, targets, task.classes)
+        fitted = fit_dense(inputs, targets, task.classes)
         return {**_guesses(test, fitted.test.argmax(axis=1)), "strength": fitted.c, "train_rows": len(targets["train"])}
 
 

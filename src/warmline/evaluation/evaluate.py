@@ -35,12 +35,14 @@ class HeldOut(NamedTuple):
         sources: Those that are enabled, with all they can be scored by.
         conversations: By source name and split.
         encoded: By source name and split.
+        checksums: sha256 of every file, by `source/file`.
     """
 
     data: DataConfig
     sources: dict[str, EnabledSource]
     conversations: dict[str, dict[Split, tuple[Conversation, ...]]]
     encoded: dict[str, dict[Split, EncodedSource]]
+    checksums: dict[str, str]
 
     @classmethod
     def of(cls, finished: FinishedRun) -> "HeldOut":
@@ -59,7 +61,7 @@ class HeldOut(NamedTuple):
             splits = SPLITS if heads & set(source.objectives) else ("test",)
             conversations[name] = {split: source.load(split).conversations for split in splits}
             encoded[name] = {split: encode_source(source, split, data, finished.template) for split in splits}
-        return cls(data, sources, conversations, encoded)
+        return cls(data, sources, conversations, encoded, data_checksums(data))
 
     @property
     def dialogues(self) -> dict[str, tuple[Conversation, ...]]:
@@ -105,7 +107,7 @@ def evaluate(path: Path, replies: int = PROMPTS_PER_SOURCE, baselines: bool = Tr
     result = {
         "context": {
             **finished.context(),
-            "data_sha256": data_checksums(held.data),
+            "data_sha256": held.checksums,
             "split": "test",
             "intervals": METHOD,
             "loss_weights": finished.config.loss.model_dump(),
@@ -150,7 +152,7 @@ def _evidence(finished: FinishedRun, held: HeldOut, task: HeadTask, source: str,
         inputs,
         _served(finished, held, task, conversations["test"], said["test"]),
         None if task.reads == "user" else hide_replies(reader, task.name, encoded["test"], said["test"].logits, finished.config.seed),
-        {file: digest for file, digest in data_checksums(held.data).items() if file.startswith(f"{source}/")},
+        {file: digest for file, digest in held.checksums.items() if file.startswith(f"{source}/")},
         finished.config.seed,
     )
 

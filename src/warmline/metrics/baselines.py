@@ -87,20 +87,17 @@ def fit_text(features: Features, targets: Mapping[Split, IntArray], classes: int
     return _best(features, targets, classes, TEXT_GRID, lambda c: OneVsRestClassifier(_sparse(c)))
 
 
-def fit_dense(features: Features, targets: Mapping[Split, IntArray], classes: int) -> Fitted:
-    """Multinomial logistic regression on dense features."""
-    return _best(features, targets, classes, DENSE_GRID, lambda c: LogisticRegression(C=c, max_iter=300))
+def fit_dense(matrices: Mapping[Split, npt.NDArray[Any]], targets: Mapping[Split, IntArray], classes: int) -> Fitted:
+    """Multinomial logistic regression on dense features, each scaled on train.
 
-
-def fit_probe(states: Mapping[Split, npt.NDArray[Any]], targets: Mapping[Split, IntArray], classes: int) -> Fitted:
-    """The linear probe: what states know, whether or not the head that reads them was ever trained.
+    On states it is the linear probe: what they know, whether or not the head that reads them was ever trained.
 
     Args:
-        states: [rows, hidden] a split; at least two labels in train. Without validation rows the strongest regularisation is taken.
+        matrices: [rows, features] a split; at least two labels in train. Without validation rows the strongest regularisation is taken.
         targets: [rows] a split.
         classes: Number of labels.
     """
-    return fit_dense(scaled_features(states), targets, classes)
+    return _best(scaled_features(matrices), targets, classes, DENSE_GRID, lambda c: LogisticRegression(C=c, max_iter=300))
 
 
 def fit_labels(features: Features, labels: BoolArray, c: float, sparse: bool) -> Fitted:

@@ -62,7 +62,7 @@ def _evaluation(found: dict[str, Any]) -> list[tuple[str, str]]:
         if scores is None:
             lines.append((f"{name} head?", "not measured: its data are not enabled"))
             continue
-        lines.append((f"{name} head?", _head(next(iter(task.protocols(scores).values())))))
+        lines.append((f"{name} head?", _head(task.leading(scores))))
         if served := task.as_served(scores):
             lines.append((f"{name} head, as when serving?", _figures(served)))
     for source, losses in found["language"]["sources"].items():

@@ -157,7 +157,7 @@ def _evaluated(evaluation: dict[str, Any]) -> list[EvalResult]:
     for head, task in TASKS.items():
         source = next((name for name, one in SOURCES.items() if head in one.carries and one.facts.hub), None)
         measured = evaluation["heads"].get(head)
-        scores = measured and (task.as_served(measured) or next(iter(task.protocols(measured).values())))
+        scores = measured and (task.as_served(measured) or task.leading(measured))
         if source is not None and scores and scores.get("accuracy") is not None:
             found += [
                 _result(source, "text-classification", task.title, metric, name, scores[key])

@@ -15,7 +15,8 @@ from warmline.conversation import Conversation, Loaded, Split, Turn
 from warmline.errors import WarmlineError, shown
 from warmline.sources.files import read_text
 from warmline.sources.source import CardFacts, RemoteFile, Source, SourceSettings
-from warmline.tasks.emotion import EMOTIONS_AND_NEUTRAL, NEUTRAL, emotion_rows
+from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL, NEUTRAL, EmotionTask
+from warmline.tasks.task import label_rows
 
 FILE_NAMES: dict[Split, str] = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 NEUTRAL_ONLY = "only neutral"
@@ -102,7 +103,7 @@ class GoEmotions(Source):
 
     def counts(self, conversations: Sequence[Conversation]) -> Mapping[str, int]:
         """Rows whose only official label is an emotion."""
-        return {"single_label": int(emotion_rows(conversations).single.sum())}
+        return {"single_label": int(label_rows(EmotionTask(), conversations).single(len(EMOTIONS)).sum())}
 
 
 def load(folder: Path, split: Split, with_neutral: bool = False) -> Loaded:

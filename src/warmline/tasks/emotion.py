@@ -4,16 +4,16 @@
 Evaluation knows both protocols: 27-way over rows whose only label is an emotion, and all 28 labels over every row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from warmline.conversation import Conversation, Split
+from warmline.conversation import Split
 from warmline.metrics.scores import compared, multi_label_statistics, per_class, single_label_statistics, with_intervals
-from warmline.metrics.statistics import BoolArray, FloatArray, IntArray, Statistic, weighted_mean
+from warmline.metrics.statistics import BoolArray, FloatArray, Statistic, weighted_mean
 from warmline.settings import Section
-from warmline.tasks.task import Evidence, HeadSettings, HeadTask, beside, calibrated
+from warmline.tasks.task import Evidence, HeadSettings, HeadTask, LabelRows, beside, calibrated, label_rows
 
 EMOTIONS: tuple[str, ...] = (
     "admiration",
@@ -102,7 +102,7 @@ class EmotionTask(HeadTask):
 
     def score(self, evidence: Evidence) -> dict[str, Any]:
         """Both protocols."""
-        rows = {split: emotion_rows(found) for split, found in evidence.conversations.items()}
+        rows = {split: label_rows(self, found) for split, found in evidence.conversations.items()}
         single, multi = _baselines(rows, evidence)
         return {
             "single_label_27": score_single(rows, evidence.logits, single, evidence.seed, evidence.served),
@@ -114,38 +114,7 @@ class EmotionTask(HeadTask):
         return {"emotion, 27-way": scores["single_label_27"], "emotion, 28 labels": scores["multi_label_28"]}
 
 
-class EmotionRows(NamedTuple):
-    """GoEmotions rows of one split, those that are only neutral included.
-
-    Attributes:
-        texts: [rows].
-        labels: [rows, 28].
-    """
-
-    texts: list[str]
-    labels: BoolArray
-
-    @property
-    def single(self) -> BoolArray:
-        """[rows], True where the only official label is one of the 27 emotions: the rows of the 27-way protocol."""
-        return np.asarray((self.labels.sum(axis=1) == 1) & ~self.labels[:, len(EMOTIONS)])
-
-    def seen(self, others: "EmotionRows") -> BoolArray:
-        """[rows], True where the text, without regard to case, also stands in the other split, whatever its labels there."""
-        known = {text.lower() for text in others.texts}
-        return np.asarray([text.lower() in known for text in self.texts], dtype=bool)
-
-
-def emotion_rows(conversations: Sequence[Conversation]) -> EmotionRows:
-    """Rows of GoEmotions: one user turn each."""
-    turns = [conversation.turns[0] for conversation in conversations]
-    labels = np.zeros((len(turns), len(EMOTIONS_AND_NEUTRAL)), dtype=bool)
-    for row, turn in enumerate(turns):
-        labels[row, [EMOTIONS_AND_NEUTRAL.index(label) for label in turn.labels["emotion"]]] = True
-    return EmotionRows([turn.text for turn in turns], labels)
-
-
-Rows = Mapping[Split, EmotionRows]
+Rows = Mapping[Split, LabelRows]
 Logits = Mapping[Split, FloatArray]
 
 
@@ -155,15 +124,17 @@ def _baselines(rows: Rows, evidence: Evidence) -> tuple[dict[str, Any], dict[str
         return {}, {}
     from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_labels, fit_text, scaled_features, text_features
 
-    targets = {split: _targets(one) for split, one in rows.items()}
+    kept = {split: one.single(len(EMOTIONS)) for split, one in rows.items()}
+    targets = {split: one.targets(len(EMOTIONS)) for split, one in rows.items()}
 
     def fit() -> dict[str, Fitted]:
-        single = fit_text(text_features({split: _single_texts(one) for split, one in rows.items()}, pieces=True), targets, len(EMOTIONS))
+        alone = {split: [text for text, single in zip(one.texts, kept[split], strict=True) if single] for split, one in rows.items()}
+        single = fit_text(text_features(alone, pieces=True), targets, len(EMOTIONS))
         everything = text_features({split: one.texts for split, one in rows.items()}, pieces=True)
         return {"single": single, "multi": fit_labels(everything, rows["train"].labels, single.c, sparse=True)}
 
     tfidf, inputs = cached("emotion", evidence.files, fit), evidence.inputs
-    probe = fit_dense(scaled_features({split: inputs[split][one.single] for split, one in rows.items()}), targets, len(EMOTIONS))
+    probe = fit_dense({split: inputs[split][single] for split, single in kept.items()}, targets, len(EMOTIONS))
     labelled = fit_labels(scaled_features(inputs), rows["train"].labels, probe.c, sparse=False)
     return {"tfidf": tfidf["single"], "linear_probe": probe}, {"tfidf": tfidf["multi"], "linear_probe": labelled}
 
@@ -181,25 +152,26 @@ def score_single(
         in_context: The head's on test behind earlier turns, [rows, 27 or 28]; None where there are none.
     """
     test = rows["test"]
-    truth, unseen = _targets(test), ~test.seen(rows["train"])[test.single]
-    own = logits["test"][test.single][:, : len(EMOTIONS)]
+    kept = {split: one.single(len(EMOTIONS)) for split, one in rows.items()}
+    targets = {split: one.targets(len(EMOTIONS)) for split, one in rows.items()}
+    truth, unseen = targets["test"], ~test.seen(rows["train"])[kept["test"]]
+    own = logits["test"][kept["test"]][:, : len(EMOTIONS)]
     clusters = np.arange(len(truth))
 
     def both(probabilities: FloatArray) -> dict[str, Any]:
-        return _both(lambda kept: single_label_statistics(truth[kept], probabilities[kept]), unseen, seed)
+        return _both(lambda some: single_label_statistics(truth[some], probabilities[some]), unseen, seed)
 
     found: dict[str, Any] = {"protocol": SINGLE, **both(own)}
     absent = {}
     if in_context is not None:
-        served = in_context[test.single][:, : len(EMOTIONS)]
+        served = in_context[kept["test"]][:, : len(EMOTIONS)]
         changed = served.argmax(axis=1) != own.argmax(axis=1)
         found["in_context"] = _in_context(single_label_statistics(truth, own), single_label_statistics(truth, served), changed, seed)
     else:
         found["in_context"], absent["in_context"] = None, NO_CONTEXT
-    found |= beside(truth, own, _targets(rows["train"]), baselines, EMOTIONS, clusters, seed, both)
+    found |= beside(truth, own, targets["train"], baselines, EMOTIONS, clusters, seed, both)
     if logits["test"].shape[1] == len(EMOTIONS):
-        alone = {split: one[rows[split].single] for split, one in logits.items()}
-        found["calibration"] = calibrated(alone, {split: _targets(rows[split]) for split in logits})
+        found["calibration"] = calibrated({split: one[kept[split]] for split, one in logits.items()}, targets)
     else:
         found["calibration"], absent["calibration"] = None, NO_CALIBRATION
     return {**found, **({"absent": absent} if absent else {})}
@@ -274,11 +246,3 @@ def _in_context(alone: Mapping[str, Statistic], served: Mapping[str, Statistic],
         **with_intervals({**served, "changed": weighted_mean(changed)}, clusters, seed),
         "head_minus_this": compared(alone, served, clusters, seed),
     }
-
-
-def _targets(rows: EmotionRows) -> IntArray:
-    return np.asarray(rows.labels[rows.single].argmax(axis=1))
-
-
-def _single_texts(rows: EmotionRows) -> list[str]:
-    return [text for text, single in zip(rows.texts, rows.single, strict=True) if single]

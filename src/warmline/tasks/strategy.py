@@ -14,7 +14,7 @@ from pydantic import Field
 from warmline.conversation import Conversation, Role, Split, Turn
 from warmline.metrics.scores import compared, confusion, single_label_statistics, with_intervals
 from warmline.metrics.statistics import FloatArray, IntArray
-from warmline.tasks.task import Evidence, HeadSettings, HeadTask, beside, calibrated
+from warmline.tasks.task import CONTEXT_TURNS, Evidence, HeadSettings, HeadTask, beside, calibrated
 
 STRATEGIES: tuple[str, ...] = (
     "Question",
@@ -34,7 +34,6 @@ AS_SERVED = "the same head on the replies to a user's turn, the only ones that s
 OWN_CHOICES = f"{AS_SERVED}, with its own probabilities in place of annotated earlier strategies"
 NO_PREFERENCE = "its errors do not connect all strategies, so that no Bradley-Terry strengths follow from them"
 HISTORY = ("history", "history_in_order")
-CONTEXT_TURNS = 3
 LAST_STRATEGIES = 3
 SUSPICIOUS = 0.45
 MARGIN = 0.10
@@ -122,7 +121,6 @@ class StrategyRows(NamedTuple):
         dialogues: [rows], which conversation a row belongs to.
         after: [rows], who spoke last before the reply; None where it opens the dialogue.
         contexts: [rows], the last turns before the reply.
-        replies: [rows], the reply itself: never an input of a strategy predictor.
         history: [rows, features], how often each strategy was used before, and the turn's position. No text.
         history_in_order: [rows, features], that and the last three strategies in order, and whether the supporter spoke last.
     """
@@ -131,14 +129,13 @@ class StrategyRows(NamedTuple):
     dialogues: IntArray
     after: list[Role | None]
     contexts: list[str]
-    replies: list[str]
     history: FloatArray
     history_in_order: FloatArray
 
 
 def strategy_rows(conversations: Sequence[Conversation]) -> StrategyRows:
     """One row for each labelled supporter turn."""
-    targets, dialogues, after, contexts, replies, history, in_order = [], [], [], [], [], [], []
+    targets, dialogues, after, contexts, history, in_order = [], [], [], [], [], []
     for number, conversation in enumerate(conversations):
         used: list[int] = []
         for at, turn in enumerate(conversation.turns):
@@ -147,7 +144,6 @@ def strategy_rows(conversations: Sequence[Conversation]) -> StrategyRows:
             before = conversation.turns[:at]
             after.append(before[-1].role if before else None)
             contexts.append(" ".join(one.text for one in before[-CONTEXT_TURNS:]))
-            replies.append(turn.text)
             history.append(_history(used, at))
             in_order.append(np.concatenate([history[-1], _in_order(used, before)]))
             used.append(STRATEGIES.index(label[0]))
@@ -158,7 +154,6 @@ def strategy_rows(conversations: Sequence[Conversation]) -> StrategyRows:
         np.asarray(dialogues, dtype=np.int64),
         after,
         contexts,
-        replies,
         np.asarray(history),
         np.asarray(in_order),
     )
@@ -185,20 +180,19 @@ def _baselines(rows: Rows, evidence: Evidence) -> dict[str, Any]:
     """The text-free histories (earlier strategies and position), TF-IDF of the last turns, and the linear probe."""
     if evidence.inputs is None:
         return {}
-    from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_text, scaled_features, text_features
+    from warmline.metrics.baselines import Fitted, cached, fit_dense, fit_text, text_features
 
     classes, targets = len(STRATEGIES), {split: one.targets for split, one in rows.items()}
 
     def fit() -> dict[str, Fitted]:
         texts = text_features({split: one.contexts for split, one in rows.items()}, pieces=False)
         return {
-            "history": fit_dense(scaled_features({split: one.history for split, one in rows.items()}), targets, classes),
-            "history_in_order": fit_dense(scaled_features({split: one.history_in_order for split, one in rows.items()}), targets, classes),
+            "history": fit_dense({split: one.history for split, one in rows.items()}, targets, classes),
+            "history_in_order": fit_dense({split: one.history_in_order for split, one in rows.items()}, targets, classes),
             "tfidf": fit_text(texts, targets, classes),
         }
 
-    probe = fit_dense(scaled_features(evidence.inputs), targets, classes)
-    return {**cached("strategy", evidence.files, fit), "linear_probe": probe}
+    return {**cached("strategy", evidence.files, fit), "linear_probe": fit_dense(evidence.inputs, targets, classes)}
 
 
 def score_strategy(

@@ -19,7 +19,9 @@ from warmline.settings import Count, Section, Share
 
 _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
 Exponent = Annotated[Share, BeforeValidator(lambda given: _EXPONENTS.get(given, given) if isinstance(given, str) else given)]
-_CONTEXT_TURNS = 3
+CONTEXT_TURNS = 3
+"""Before a reply, as its context where only words are looked at."""
+
 PROTOCOL = "rows with exactly one label; what the head reads stands before the reply"
 
 
@@ -169,14 +171,12 @@ class HeadTask:
         kept = {split: one.single(self.classes) for split, one in rows.items()}
         baselines = {}
         if evidence.inputs is not None:
-            from warmline.metrics.baselines import cached, fit_dense, fit_text, scaled_features, text_features
+            from warmline.metrics.baselines import cached, fit_dense, fit_text, text_features
 
             texts = {split: [text for text, single in zip(one.texts, kept[split], strict=True) if single] for split, one in rows.items()}
             baselines = {
                 **cached(self.name, evidence.files, lambda: {"tfidf": fit_text(text_features(texts, pieces=True), truth, self.classes)}),
-                "linear_probe": fit_dense(
-                    scaled_features({split: found[kept[split]] for split, found in evidence.inputs.items()}), truth, self.classes
-                ),
+                "linear_probe": fit_dense({split: found[kept[split]] for split, found in evidence.inputs.items()}, truth, self.classes),
             }
         own = {split: logits[kept[split]][:, : self.classes] for split, logits in evidence.logits.items()}
         clusters = rows["test"].dialogues[kept["test"]]
@@ -191,6 +191,10 @@ class HeadTask:
     def protocols(self, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """What `score` gave, protocol by protocol, each with its title; the first is what reports lead with."""
         return {self.name: scores}
+
+    def leading(self, scores: dict[str, Any]) -> dict[str, Any]:
+        """The first of the protocols."""
+        return next(iter(self.protocols(scores).values()))
 
     def as_served(self, scores: dict[str, Any]) -> dict[str, Any] | None:
         """The part of `score` that says what serving can be asked for, where that is not the first protocol itself."""
@@ -222,11 +226,21 @@ class LabelRows(NamedTuple):
 
     def single(self, classes: int) -> BoolArray:
         """[rows], True where the only label is one of the first `classes`."""
-        return np.asarray((self.labels.sum(axis=1) == 1) & self.labels[:, :classes].any(axis=1))
+        return sole(self.labels, classes)
 
     def targets(self, classes: int) -> IntArray:
         """[single rows], the label's place."""
         return np.asarray(self.labels[self.single(classes)].argmax(axis=1))
+
+    def seen(self, others: "LabelRows") -> BoolArray:
+        """[rows], True where the text, without regard to case, also stands in the other split, whatever its labels there."""
+        known = {text.lower() for text in others.texts}
+        return np.asarray([text.lower() in known for text in self.texts], dtype=bool)
+
+
+def sole(labels: BoolArray, classes: int) -> BoolArray:
+    """[rows], True where exactly one of the labels, [rows, labels], applies and it is among the first `classes`."""
+    return np.asarray((labels.sum(axis=1) == 1) & labels[:, :classes].any(axis=1))
 
 
 def label_rows(task: HeadTask, conversations: Sequence[Conversation]) -> LabelRows:
@@ -236,7 +250,7 @@ def label_rows(task: HeadTask, conversations: Sequence[Conversation]) -> LabelRo
         for at, turn in enumerate(conversation.turns):
             if turn.role != task.reads or not turn.labels.get(task.name):
                 continue
-            before = conversation.turns[max(0, at - _CONTEXT_TURNS) : at]
+            before = conversation.turns[max(0, at - CONTEXT_TURNS) : at]
             texts.append(turn.text if task.reads == "user" else " ".join(one.text for one in before))
             labels.append([label in turn.labels[task.name] for label in task.labels])
             dialogues.append(number)
