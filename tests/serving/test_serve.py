@@ -64,7 +64,10 @@ def test_sigterm_in_mid_stream_ends_every_stream_cleanly(finished: RunFolder) ->
 
 @pytest.mark.slow(15)
 def test_half_sent_requests_keep_nobody_out(finished: RunFolder, tmp_path: Path) -> None:
-    """Of 300 at 150 descriptors some have sent half a head, some half a body, some nothing, and some read no answer."""
+    """Of 270 at 150 descriptors some have sent half a head, some half a body, some nothing, and some read no answer.
+
+    The server stands still while 45 of them come, as it may on a busy machine, and finds all of them and the one who asks at once.
+    """
     log = tmp_path / "log"
     command = f'ulimit -n 150; exec "{sys.executable}" -m warmline serve "{finished.path}" --port 0'
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -83,9 +86,12 @@ def test_half_sent_requests_keep_nobody_out(finished: RunFolder, tmp_path: Path)
                 b"",
             ]
             half.append(b"GET /static/app.js HTTP/1.1\r\nhost: localhost\r\n\r\n" * 40)
-            for number in range(300):
+            for number in range(270):
+                if number % 45 == 0:
+                    process.send_signal(signal.SIGSTOP)
                 stack.enter_context(socket.create_connection(("127.0.0.1", int(found[1])), timeout=20)).sendall(half[number % 4])
-                if number % 60 == 59:
+                if number % 45 == 44:
+                    threading.Timer(0.2, process.send_signal, [signal.SIGCONT]).start()
                     begun = time.monotonic()
                     assert httpx.get(f"{found[0]}/health", timeout=20).json()["status"] == "ok"
                     chat = httpx.post(f"{found[0]}/v1/chat/completions", json={"messages": SAD, "max_tokens": 2}, timeout=20)

@@ -40,8 +40,8 @@ class Connection(H11Protocol):
         """A client has come."""
         super().connection_made(transport)
         self._head = self.loop.call_later(_HEAD_SECONDS, self._hang_up)
-        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-            self._make_room()
+        if self.limit_concurrency is not None and self._has_place(self.limit_concurrency):
+            self.limit_concurrency = None  # uvicorn's own count has the tasks of those in it who were just sent away
 
     def data_received(self, data: bytes) -> None:
         """More of a request, or, from those who do not wait for answers, of the next ones."""
@@ -89,12 +89,16 @@ class Connection(H11Protocol):
         if self.cycle is None or self.cycle.response_complete:  # a body has its own time, in `Gate`
             self.transport.close()
 
-    def _make_room(self) -> None:
+    def _has_place(self, most: int) -> bool:
+        excess = len(self.connections) - most + 1
+        if excess <= 0:
+            return True
         others = [one for one in self.connections if isinstance(one, Connection) and (one.waits or one.hurried) and one is not self]
         others.sort(key=lambda one: (not one.waits, one._head.when()))
-        for one in others[: len(self.connections) - (self.limit_concurrency or 0) + 1]:
+        for one in others[:excess]:
             self.connections.discard(one)
             one.transport.abort()
+        return len(others) >= excess
 
 
 def most_connections(replies: int) -> int:
