@@ -17,7 +17,7 @@ from tests.tools import metrics
 from warmline import cli
 from warmline.config import dump_config
 from warmline.redteam import suites
-from warmline.runs import RunFolder, read_json
+from warmline.runs import RunFolder, read_json, write_json
 from warmline.sources.files import sample_dir
 
 
@@ -290,6 +290,11 @@ def test_inspect(warmline: Warmline, finished_copy: RunFolder) -> None:
     assert fine.err == ""
     for said in ("a folder on this machine, seed 0", "rank 4, alpha 8", "12", "adapter/adapter_model.safetensors", "hash holds"):
         assert said in fine.out
+    heads = read_json(finished_copy.heads_description)
+    write_json(finished_copy.heads_description, {**heads, "labels": {**heads["labels"], "[red]\x1b[2Jloud[/]": ["a", "b"]}})
+    loud = warmline("inspect", finished_copy.path)
+    assert "labels of the [red]\\x1b[2Jloud[/] head" in loud.out
+    write_json(finished_copy.heads_description, heads)
     (finished_copy.path / "adapter" / "\x1b[2Jevil.bin").write_bytes(b"\x80\x04")
     finished_copy.report.symlink_to("/etc/passwd")
     link = warmline("inspect", finished_copy.path)

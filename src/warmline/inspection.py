@@ -234,7 +234,7 @@ def tables(found: Inspection) -> list[Table]:
     """What was found, to read: facts, then files."""
     facts, entries = (Table(box=None, padding=(0, 2, 0, 0), show_header=False) for _ in range(2))
     for heading, fact in found.facts.items():
-        facts.add_row(heading, Text(printable(fact)))
+        facts.add_row(Text(printable(heading)), Text(printable(fact)))
     for entry in found.entries:
         several = f", {entry.files} files" if entry.name.endswith("/") else ""
         entries.add_row(Text(printable(entry.name)), f"{entry.size:,} bytes{several}", Text(printable(entry.note)))

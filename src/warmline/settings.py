@@ -11,6 +11,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+TemplateName = Literal["qwen3", "chatml", "gemma"]
+"""Our chat templates: files in `data/templates/`."""
 Folder = Annotated[Path, BeforeValidator(refuse_no_path), AfterValidator(expand_home)]
 
 
@@ -49,7 +51,7 @@ class ModelConfig(Section):
         "unsloth: Llama, Mistral, Qwen2 and Qwen3 on CUDA, with adapters; needs `pip install 'warmline[unsloth]'`.",
     )
     fused: bool = Field(True, description="On CUDA, run Qwen3 or Gemma 3 with adapters in all seven projections through fused kernels.")
-    template: Literal["auto", "qwen3", "chatml", "gemma"] = Field(
+    template: Literal["auto", TemplateName] = Field(
         "auto", description="Our prefix-stable chat template; auto picks it by the tokenizer's special tokens."
     )
 

@@ -107,6 +107,17 @@ def test_a_label_given_twice_is_one_bit(template):
     assert reading[1] == 1 << EMOTIONS_AND_NEUTRAL.index("anger")
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"emotion": ("joy", "rage")}, "some: conversation two: turn 0: `rage` is no label of the emotion head; it has admiration, "),
+        ({"strategy": ("Question",)}, "turn 0 is the user's, but has a label for the strategy head, which reads the assistant's"),
+    ],
+)
+def test_a_label_that_its_head_cannot_learn_is_refused(template, refused, labels, said):
+    assert said in refused(encode, "some", [Conversation("two", (Turn("user", "Hello.", labels),))], ALL, template, 64)
+
+
 def test_losses_read_the_states_one_place_earlier(template):
     encoded = encode_one(DIALOGUE, template)
     predicted = encoded.tokens[reply_states(encoded) + 1]

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 import warmline
 from tests.conftest import ConfigFactory
+from tests.model.test_artifacts import as_format
 from tests.reporting import results
 from tests.tools import Tiny, perturb, quiet_train
 from warmline.companion import Companion
@@ -91,6 +92,14 @@ def test_warmline_opens_an_export(exported: Path, companion: Companion, tiny_mod
     again = warmline.load(exported, base=str(tiny_model))
     assert again.read(TALK) == companion.read(TALK)
     assert again.reply(TALK, GREEDY) == companion.reply(TALK, GREEDY)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_of_an_earlier_format_opens_again(number: int, finished_copy: RunFolder, tiny_model: Path, tmp_path: Path) -> None:
+    as_format(finished_copy, number)
+    export(finished_copy.path, tmp_path / "out", Options(), quiet)
+    assert read_json(tmp_path / "out" / "heads.json")["format"] == number
+    assert warmline.load(tmp_path / "out", base=str(tiny_model)).read(TALK) == warmline.load(finished_copy.path).read(TALK)
 
 
 def test_an_export_lists_its_own_files(exported: Path, finished: RunFolder, tmp_path: Path) -> None:

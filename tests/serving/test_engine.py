@@ -20,6 +20,8 @@ from warmline.safety.guard import assess, guarded, hear
 from warmline.serving import reply as reply_module
 from warmline.serving.engine import BusyError, ClosedError, Engine, Generation, TooLongError
 from warmline.serving.stream import Stream
+from warmline.training.loop import train
+from warmline.training.view import View
 
 Fresh = Callable[..., Engine]
 SAD = [Message(role="user", content="My dog died and I feel so alone.")]
@@ -332,6 +334,19 @@ def test_a_base_alone_talks_and_reads_nothing(tiny_config: Callable[..., RunConf
         assert stream.reading is None
         assert engine.tuned_id is None
         assert engine.models == (engine.base_id,)
+    finally:
+        engine.close()
+
+
+def test_without_a_head_of_the_turn_alone_the_others_read(tiny_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    data = {"sources": {"goemotions": {"enabled": False}}}
+    run = train(tiny_config(tmp_path, data=data, heads={"emotion": None}, training={"max_steps": 1}), view=View(quiet=True))
+    engine = Engine.open(run.path)
+    try:
+        reading = engine.start(SAD, GREEDY).reading
+        assert reading is not None
+        assert list(reading) == ["strategy"]
+        assert reading == warmline.load(run.path).read(SAD)
     finally:
         engine.close()
 

@@ -52,7 +52,7 @@ def score_run(path: Path, settings: ScoreSettings, is_full: bool) -> dict[str, A
     Args:
         path: A finished run.
         settings: How much is scored.
-        is_full: Probe both heads' states, of the tuned model and of the base, also where the heads were trained; and score the base.
+        is_full: Probe every head's states, of the tuned model and of the base, also where the heads were trained; and score the base.
 
     Returns:
         `context`, and items for `heads`, `probes`, `task` and `safety`; with `is_full` also `base`. What cannot be measured is null in

@@ -26,7 +26,7 @@ from warmline.config import DataConfig
 from warmline.conversation import Conversation, Split, Turn
 from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import ChatTemplate, as_messages
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, shown
 from warmline.files import cache_file, keep
 from warmline.tasks import TASKS, all_objectives
 
@@ -218,17 +218,23 @@ def _encode_part(
             read = reply - 1
         else:
             read = end - 1
-        for name, bits in _label_bits(turn, objectives):
+        for name, bits in _label_bits(turn, objectives, f"{place}: turn {index}"):
             labels.setdefault(name, []).append((read, bits))
     found = {name: np.asarray(pairs, np.int64) for name, pairs in labels.items()}
     return Encoded(own, np.asarray(replies, np.int32).reshape(-1, 2), found)
 
 
-def _label_bits(turn: Turn, trained: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+def _label_bits(turn: Turn, trained: tuple[str, ...], place: str) -> Iterator[tuple[str, int]]:
     """Each head that has a label in the turn, and the labels' bits."""
     for name, labels in turn.labels.items():
-        if name in trained and labels:
-            yield name, reduce(or_, (1 << TASKS[name].labels.index(label) for label in labels))
+        if name not in trained or not labels:
+            continue
+        task = TASKS[name]
+        if turn.role != task.reads:
+            raise WarmlineError(f"{place} is the {turn.role}'s, but has a label for the {name} head, which reads the {task.reads}'s turns")
+        if unknown := next((label for label in labels if label not in task.labels), None):
+            raise WarmlineError(f"{place}: `{shown(unknown)}` is no label of the {name} head; it has {', '.join(task.labels)}")
+        yield name, reduce(or_, (1 << task.labels.index(label) for label in labels))
 
 
 def join_parts(name: str, objectives: tuple[str, ...], parts: Sequence[Encoded], originals: Sequence[int]) -> EncodedSource:

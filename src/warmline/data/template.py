@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from warmline.conversation import Conversation
 from warmline.errors import WarmlineError
+from warmline.settings import TemplateName
 
-TemplateName = Literal["qwen3", "chatml", "gemma"]
 END_OF_TURN: dict[TemplateName, str] = {"qwen3": "<|im_end|>", "chatml": "<|im_end|>", "gemma": "<end_of_turn>"}
 
 

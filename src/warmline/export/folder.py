@@ -105,7 +105,8 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
             write_json(folder / run.manifest.name, _portable_manifest(facts.manifest))
         shutil.copy(run.heads, folder)
         listed = {"files": hashes(RunFolder(folder), folder / "adapter")} if "files" in facts.heads else {}
-        write_json(folder / run.heads_description.name, {**facts.heads, **listed})
+        described_heads = {**read_json(run.heads_description), "base_model": facts.heads["base_model"], **listed}  # in the format it has
+        write_json(folder / run.heads_description.name, described_heads)
         if merged is not None:
             merged.model.save_pretrained(folder)
             template.tokenizer.save_pretrained(folder)

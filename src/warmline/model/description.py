@@ -13,7 +13,7 @@ from warmline.errors import WarmlineError
 from warmline.files import sha256_of
 from warmline.retired import without_retired
 from warmline.runs import RunFolder, read_json
-from warmline.settings import LoraSettings
+from warmline.settings import LoraSettings, TemplateName
 
 ADAPTER = "adapter"
 MODEL = "model"
@@ -55,7 +55,7 @@ class _Description(BaseModel):
     weights_sha256: _Hash
     heads_sha256: _Hash
     labels: dict[str, list[str]]
-    template: Literal["qwen3", "chatml", "gemma"]
+    template: TemplateName
     system_prompt: str | None
     reads: dict[str, str] = {}
     files: dict[str, _Hash] | None = None

@@ -1,4 +1,4 @@
-"""The one outer module: backbone and heads, a packed batch in, four loss terms out."""
+"""The one outer module: backbone and heads, a packed batch in, a term for each objective out."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,9 @@
 """One model, many conversations: replies stream with a key-value cache, and the heads read beside the prompt's own forward pass.
 
 One thread runs the model. In turn it takes a waiting request, runs its prompt by itself (`Backbone.prefill`) and the last user turn alone
-for the emotion head (`PromptReader`; `Companion.read` does both too, so a reading is the same to the bit), and gives every reply under
-way one more token in one batch (`Backbone.step`), tuned and base apart. Each conversation keeps transformers' own `DynamicCache`, and a
-batch always has as many rows as there are slots: a matrix product may round differently with another number of rows, and then what one
+for the heads that read it so (`PromptReader`; `Companion.read` does both too, so a reading is the same to the bit), and gives every reply
+under way one more token in one batch (`Backbone.step`), tuned and base apart. Each conversation keeps transformers' own `DynamicCache`, and
+a batch always has as many rows as there are slots: a matrix product may round differently with another number of rows, and then what one
 person is told would depend on who else is talking. Draws come from a generator for each request and transformers' own logits processors.
 
 transformers (5.17 to 5.23) has a continuous-batching manager, which cannot do this: it hands out tokens and never hidden states, so the
@@ -360,7 +360,7 @@ class Engine:
                 states, cache = self._backbone.prefill(torch.tensor(reply.prompt, device=self._place.device))
                 logits = self._backbone.logits(states[-1:])
             reading = None
-            if self._reader is not None and reply.turn is not None:
+            if self._reader is not None and not reply.base:
                 reading = self._reader.read(reply.turn, states, reply.prompt)
             reply.begin(cache, reading)
             reply.grow(logits[0])

@@ -63,7 +63,7 @@ class PendingReply:
         stream: Where it goes.
         base: From the untuned model.
         prompt: Token ids.
-        turn: The last user turn alone, for the emotion head; None where nothing is read.
+        turn: The last user turn alone, for the heads that read it so; None where none does.
         limit: Longest reply, in tokens.
         end_of_turn: Token id that ends it.
         text: Turns its tokens into what is shown.
