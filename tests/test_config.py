@@ -374,6 +374,10 @@ def test_retired_settings_that_changed_a_run_are_refused(config_file, override):
     assert f"{config_file}: `{key}`: retired, since runs showed no gain from it (research/LOG.md says what was measured)" in by_set
 
 
+def test_a_retired_setting_with_a_number_too_long_to_print(config_file):
+    assert "got a number too long to print" in refused(config_file, f"heads.layer=0x{'f' * 4000}")
+
+
 def test_dump_is_plain_yaml(config_file):
     content = yaml.safe_load(dump_config(load_config(config_file)))
     assert content["model"]["name"] == "nano"

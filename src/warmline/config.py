@@ -150,28 +150,29 @@ class RunConfig(Section):
         return self
 
 
-_OURS = (*TASKS, *SOURCES)
-
-
 MOST_LABELS = 63
 """Of a head: encoded data hold those of a turn as the bits of an int64 without its sign."""
+_TAKEN = {"lm", "safety", "total", "absent", "risk"}
+"""Beside the heads' names in objectives, losses, scores or the API."""
 
 
 def declare_fields() -> None:
     """Give the sections of heads, losses and sources the fields that `TASKS` and `SOURCES` name.
 
-    To be called when something was added to them; that is off until a configuration names it.
+    To be called when something was added to them.
 
     Raises:
-        ValueError: a head has too many labels.
+        ValueError: a head has too many labels, or a name that is taken.
     """
-    for task in TASKS.values():
+    for name, task in TASKS.items():
         if len(task.labels) > MOST_LABELS:
-            raise ValueError(f"{task.name}: has {len(task.labels)} labels, expected at most {MOST_LABELS}")
+            raise ValueError(f"{name}: has {len(task.labels)} labels, expected at most {MOST_LABELS}")
+        if name != task.name or name in _TAKEN:
+            raise ValueError(f"TASKS: `{name}` is not its name, or one of {', '.join(sorted(_TAKEN))}, which mean something else")
     HeadsConfig.model_fields.clear()
     SourcesConfig.model_fields.clear()
     for task in TASKS.values():
-        made = task.settings() if task.name in _OURS else None
+        made = task.settings() if task.standard else None
         HeadsConfig.model_fields[task.name] = FieldInfo(annotation=task.settings | None, default=made)  # type: ignore[arg-type]
         words = f"Mean loss of a target of the {task.name} head (nats)."
         LossWeights.model_fields[task.name] = FieldInfo.from_annotated_attribute(NonNegative, Field(task.weight, description=words))
@@ -179,7 +180,7 @@ def declare_fields() -> None:
     LossWeights.model_fields.clear()
     LossWeights.model_fields.update(order)
     for source in SOURCES.values():
-        own = source.settings() if source.name in _OURS else source.settings(enabled=False)
+        own = source.settings() if source.standard else source.settings(enabled=False)
         SourcesConfig.model_fields[source.name] = FieldInfo(annotation=source.settings, default=own)
     for table in (HeadsConfig, LossWeights, SourcesConfig):
         table.model_rebuild(force=True)

@@ -40,5 +40,9 @@ def reason_of(error: BaseException, most: int = 200) -> str:
 
 def shown(value: Any) -> str:
     """A wrong value, short and on one line; of a list or an object, only that it is one."""
-    plain = value is None or isinstance(value, str | int | float)
-    return one_line(str(value), 40) if plain else f"a {type(value).__name__}"
+    if not (value is None or isinstance(value, str | int | float)):
+        return f"a {type(value).__name__}"
+    try:
+        return one_line(str(value), 40)
+    except ValueError:  # Python prints no integer of thousands of digits
+        return "a number too long to print"

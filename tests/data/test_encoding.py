@@ -446,6 +446,16 @@ def test_another_tokenizer_is_another_cache_file(nano, safety_source, loads, byt
     assert loads == ["valid", "valid"]
 
 
+def test_another_order_of_labels_or_version_of_the_loader_is_another_cache_file(nano, loads, monkeypatch):
+    source = enabled_sources(SAMPLE)[GOEMOTIONS]
+    encode_source(source, "valid", SAMPLE, nano)
+    monkeypatch.setattr(type(TASKS["emotion"]), "labels", (*EMOTIONS_AND_NEUTRAL[1:], EMOTIONS_AND_NEUTRAL[0]))
+    encode_source(source, "valid", SAMPLE, nano)
+    monkeypatch.setattr(type(source.source), "version", 2)
+    encode_source(source, "valid", SAMPLE, nano)
+    assert loads == ["valid"] * 3
+
+
 def test_a_changed_file_is_encoded_again(nano, safety_source, loads, tmp_path):
     lines = (safety_source.folder / "valid.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     own = safety_source._replace(folder=tmp_path)

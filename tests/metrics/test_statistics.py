@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from warmline.metrics.scores import with_intervals
 from warmline.metrics.statistics import (
     Interval,
     bootstrap_samples,
@@ -111,3 +112,10 @@ def test_wilson(successes: int, n: int, expected: tuple[float, float]) -> None:
     for end in interval:
         if 0 < end < 1:
             assert abs(successes / n - end) == pytest.approx(1.959964 * (end * (1 - end) / n) ** 0.5, rel=1e-5)
+
+
+def test_a_statistic_without_a_value_is_null() -> None:
+    undefined = lambda weights: np.full(len(weights), np.nan)  # noqa: E731
+    found = with_intervals({"mcc": undefined, "mean": weighted_mean([0, 1, 1])}, np.arange(3), 13)
+    assert found["mcc"] is None is found["intervals"]["mcc"]
+    assert found["intervals"]["mean"].low < found["mean"] < found["intervals"]["mean"].high

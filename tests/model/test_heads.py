@@ -168,6 +168,11 @@ def test_own_choices_stand_in_for_annotated_ones(settings: HeadSettings) -> None
     torch.testing.assert_close(plain.by_own_choices(states), torch.cat([plain(state[None]) for state in states]))
 
 
+def test_fewer_outputs_than_labels_beside_earlier_labels() -> None:
+    head = noisy(Head(16, spec("strategy", TOLD, 5))).eval()
+    assert head(torch.randn(2, 16), torch.ones(2, FEATURES)).shape == head.by_own_choices(torch.randn(2, 16)).shape == (2, 5)
+
+
 @pytest.mark.parametrize("settings", [PLAIN, TOLD])
 def test_no_rows(settings: HeadSettings) -> None:
     heads = noisy(both(strategy=settings))

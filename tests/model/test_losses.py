@@ -157,6 +157,12 @@ def test_several_emotions_share_the_mass() -> None:
     torch.testing.assert_close(head_loss(logits, targets, False), expected)
 
 
+def test_a_label_beyond_the_outputs_costs_nothing() -> None:
+    logits, targets = torch.randn(2, 27, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 28)
+    targets[0, 27] = targets[1, 3] = 1
+    torch.testing.assert_close(head_loss(logits, targets, False), -log_softmax(logits, dim=1)[1, 3])
+
+
 def test_28_labels_are_independent() -> None:
     logits = torch.randn(3, 28, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(3, 28)

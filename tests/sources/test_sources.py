@@ -324,6 +324,7 @@ def test_goemotions_neutral_twice_is_only_neutral(write):
     [
         ("a\t1\ti\nb\t28\ti\n", ":2:", "unknown emotion label id `28`"),
         ("a\t-1\ti\n", ":1:", "unknown emotion label id `-1`"),
+        (f"a\t{'9' * 5000}\ti\n", ":1:", "unknown emotion label id `9999"),
         ("a\t1,\ti\n", ":1:", "unknown emotion label id ``"),
         ("a\tjoy\ti\n", ":1:", "unknown emotion label id `joy`"),
         ("a\t1\n", ":1:", "2 fields"),

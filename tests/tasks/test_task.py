@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import AutoTokenizer
 
 from tests.tools import ESCONV, GOEMOTIONS
-from warmline.config import MOST_LABELS, DataConfig, declare_fields
+from warmline.config import MOST_LABELS, DataConfig, RunConfig, declare_fields
 from warmline.conversation import SPLITS, Conversation, Split, Turn
 from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode
@@ -95,6 +95,26 @@ def test_as_many_labels_as_an_integer_has_bits(tiny_model: Path, monkeypatch: py
         declare_fields()
 
 
+def test_a_name_that_is_taken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("safety", "feeling"):  # the first is an objective, the second not the head's own
+        with monkeypatch.context() as patch:
+            patch.setitem(TASKS, name, Mood())
+            with pytest.raises(ValueError, match=f"TASKS: `{name}` is not its name, or one of absent, lm, risk, safety, total"):
+                declare_fields()
+
+
+def test_a_head_that_was_added_is_off_until_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "mood", Mood())
+    try:
+        declare_fields()
+        named: list[dict] = [{}, {"heads": {"mood": {}}}]
+        with_and_without = [RunConfig.model_validate({"name": "x", "model": {"name": "nano"}, **sections}).tasks for sections in named]
+    finally:
+        monkeypatch.undo()
+        declare_fields()
+    assert [[task.name for task in tasks] for tasks in with_and_without] == [["emotion", "strategy"], ["emotion", "strategy", "mood"]]
+
+
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     """Single-label, several-label and `none of these` turns; the base's states tell the mood, the head is right in half of the rows."""
@@ -132,6 +152,16 @@ def test_a_head_of_ones_own_is_scored_beside_what_it_must_beat(evidence: Evidenc
     assert found["calibration"]["scaled"]["nll"] <= found["calibration"]["raw"]["nll"] + 1e-2
     assert list(Mood().protocols(found)) == ["mood"]
     assert "hidden_reply" not in found
+
+
+def test_a_head_that_reads_the_turn_alone_is_scored_behind_earlier_turns_too(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mood, "alone", True)
+    plain = evidence._replace(inputs=None)
+    assert Mood().score(plain)["in_context"] is None
+    found = Mood().score(plain._replace(served=np.roll(evidence.logits["test"], 1, axis=1)))
+    assert found["in_context"]["changed"] == 1
+    assert found["in_context"]["accuracy"] != found["accuracy"]
+    assert found["in_context"]["head_minus_this"]["accuracy"] == pytest.approx(found["accuracy"] - found["in_context"]["accuracy"])
 
 
 def test_what_hiding_the_reply_did_is_kept(evidence: Evidence) -> None:

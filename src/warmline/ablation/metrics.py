@@ -11,6 +11,7 @@ from scipy import stats
 
 from warmline.ablation.variants import FULL
 from warmline.metrics.statistics import FloatArray, Statistic, cluster_bootstrap, difference, macro_f1, weighted_mean, weighted_ratio
+from warmline.sources import SOURCES
 from warmline.tasks import TASKS
 
 
@@ -28,26 +29,25 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower"] | None
 
 
-_LANGUAGE: dict[str, Metric] = {
-    "lm_nats": Metric("LM loss", "nats a reply token", "lower"),
-    "lm_nats_empathetic_dialogues": Metric("LM loss, ED", "nats a reply token", "lower"),
-    "lm_nats_esconv": Metric("LM loss, ESConv", "nats a reply token", "lower"),
-    "perplexity_empathetic_dialogues": Metric("perplexity, ED", "", "lower"),
-    "perplexity_esconv": Metric("perplexity, ESConv", "", "lower"),
-    "kl_safety": Metric("KL, safety replies", "nats a reply token", None),
-    "kl_task": Metric("KL, task replies", "nats a reply token", None),
-}
+_SHORT = {"empathetic_dialogues": "ED", "esconv": "ESConv"}
 
 
 def all_metrics() -> dict[str, Metric]:
     """Every metric, in the order of tables. KL has no better side: drift is how a model learns, and how it forgets."""
-    heads = {}
+    heads, told = {}, [name for name, source in SOURCES.items() if "lm" in source.carries and "safety" not in source.carries]
     for name in TASKS:
         heads[f"{name}_accuracy"] = Metric(f"{name} accuracy", "share", "higher")
         heads[f"{name}_macro_f1"] = Metric(f"{name} macro-F1", "F1", "higher")
         heads[f"probe_{name}_accuracy"] = Metric(f"{name} probe acc.", "share", "higher")
         heads[f"probe_{name}_macro_f1"] = Metric(f"{name} probe F1", "F1", "higher")
-    return {**heads, **_LANGUAGE}
+    return {
+        **heads,
+        "lm_nats": Metric("LM loss", "nats a reply token", "lower"),
+        **{f"lm_nats_{name}": Metric(f"LM loss, {_SHORT.get(name, name)}", "nats a reply token", "lower") for name in told},
+        **{f"perplexity_{name}": Metric(f"perplexity, {_SHORT.get(name, name)}", "", "lower") for name in told},
+        "kl_safety": Metric("KL, safety replies", "nats a reply token", None),
+        "kl_task": Metric("KL, task replies", "nats a reply token", None),
+    }
 
 
 class Measured(NamedTuple):

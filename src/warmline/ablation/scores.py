@@ -26,7 +26,7 @@ from warmline.model.reader import Reader, Readings
 from warmline.runs import RunFolder, read_json, write_json
 from warmline.tasks.task import HeadTask, sole
 
-FORMAT = 1
+FORMAT = 2
 
 Items = dict[str, Any]
 """Columns of equal length, plain lists."""

@@ -30,10 +30,17 @@ def data_fetch(
 
         lines, told = fetch(folder, EQBENCH_FILES), f"EQ-Bench 3 and v2 in {folder}; both under the MIT licence"
     else:
-        lines, told = fetch(folder, official_files()), f"data in {folder}; ESConv and EmpatheticDialogues are for non-commercial use only"
+        lines, told = fetch(folder, official_files()), f"data in {folder}; {_terms()}"
     for line in lines:
         print(line)
     print(told)
+
+
+def _terms() -> str:
+    from warmline.sources import SOURCES
+
+    inherits = {one.facts.title: one.facts.inherits for one in SOURCES.values() if one.facts.inherits}
+    return "a model inherits the terms of " + " and ".join(f"{title} ({terms})" for title, terms in inherits.items())
 
 
 def data_stats(

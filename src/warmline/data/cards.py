@@ -160,11 +160,11 @@ def split_stats(source: EnabledSource, loaded: Loaded) -> dict[str, Any]:
 
 def stats_table(stats: dict[str, Any]) -> Table:
     """What `warmline data stats` prints of them."""
-    columns = ("conversations", "utterances", "lm_targets", "emotion_targets", "strategy_targets", "safety_targets")
+    columns = ("conversations", "utterances", *(f"{name}_targets" for name in all_objectives()))
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("source")
     table.add_column("split")
-    for heading in ("convs", "turns", "lm", "emotion", "strategy", "safety"):
+    for heading in ("convs", "turns", *all_objectives()):
         table.add_column(heading, justify="right")
     table.add_column("share", justify="right")
     for source, splits in stats["sources"].items():

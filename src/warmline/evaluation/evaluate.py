@@ -152,7 +152,11 @@ def _evidence(finished: FinishedRun, held: HeldOut, task: HeadTask, source: str,
         inputs,
         _served(finished, held, task, conversations["test"], said["test"]),
         None if task.reads == "user" else hide_replies(reader, task.name, encoded["test"], said["test"].logits, finished.config.seed),
-        {file: digest for file, digest in held.checksums.items() if file.startswith(f"{source}/")},
+        {
+            **{file: digest for file, digest in held.checksums.items() if file.startswith(f"{source}/")},
+            "version": str(SOURCES[source].version),
+            "labels": " ".join(task.labels),
+        },
         finished.config.seed,
     )
 
@@ -168,10 +172,13 @@ def _served(finished: FinishedRun, held: HeldOut, task: HeadTask, test: Sequence
 
 
 def _replies(finished: FinishedRun, held: HeldOut, number: int, longest: int) -> dict[str, Any]:
-    if not number or not held.dialogues:
-        return {"replies": None, "absent": {"replies": "no enabled source has dialogues" if number else "no reply was asked for"}}
+    if not number:
+        return {"replies": None, "absent": {"replies": "no reply was asked for"}}
     sampling = Sampling(longest, temperature=0)  # the likeliest token each time: what differs is the model, not the draw
-    records = [one for one in make_replies(finished, number, sampling) if one["source"] in held.dialogues]
+    made = make_replies(finished, number, sampling) if held.dialogues else []
+    records = [one for one in made if one["source"] in held.dialogues]
+    if not records:
+        return {"replies": None, "absent": {"replies": "no enabled source has a test dialogue in which a reply follows a user's turn"}}
     judges: dict[str, ReplyJudge | None] = {}
     for task in finished.config.tasks:
         if task.reads == "assistant":

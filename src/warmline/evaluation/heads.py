@@ -100,5 +100,8 @@ def _overwritten(source: EncodedSource, head: str, seed: int) -> tuple[np.ndarra
 
 
 def _reply_start(replies: np.ndarray, position: int) -> int:
-    """First token of the reply that a target belongs to: the first reply that ends after the position that is read."""
-    return int(replies[replies[:, 1] > position][0, 0])
+    """First token of the reply that a target belongs to: of the first that ends after the position read, or, where the language model
+    trains none, the token after that position.
+    """
+    ending = replies[replies[:, 1] > position]
+    return int(ending[0, 0]) if len(ending) else position + 1

@@ -167,15 +167,15 @@ def best_thresholds(probabilities: FloatArray, truth: BoolArray) -> FloatArray:
     return thresholds
 
 
-def cached(name: str, checksums: Mapping[str, str], compute: Callable[[], Mapping[str, Fitted]]) -> dict[str, Fitted]:
+def cached(name: str, data: Mapping[str, str], compute: Callable[[], Mapping[str, Fitted]]) -> dict[str, Fitted]:
     """Baselines that depend on data alone, kept in the cache.
 
     Args:
         name: Of the group.
-        checksums: sha256 of the data files.
+        data: What they depend on, such as the sha256 of the files.
         compute: Fits them.
     """
-    key = json.dumps([_FORMAT, name, sklearn.__version__, dict(checksums)], sort_keys=True)
+    key = json.dumps([_FORMAT, name, sklearn.__version__, dict(data)], sort_keys=True)
     path = cache_file(f"baselines-{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz")
     with suppress(OSError, ValueError, KeyError), np.load(path) as file:
         names = sorted({entry.rsplit(".", 1)[0] for entry in file.files})

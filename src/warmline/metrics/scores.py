@@ -8,11 +8,11 @@ a predictor whose errors are even, sqrt(7) = 2.65 for one that always says the s
 """
 
 from collections.abc import Mapping
+from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.csgraph import connected_components
 
 from warmline.metrics.statistics import (
     BoolArray,
@@ -66,13 +66,18 @@ def multi_label_statistics(truth: BoolArray, guess: BoolArray) -> dict[str, Stat
 
 
 def with_intervals(statistics: Mapping[str, Statistic], clusters: npt.NDArray[Any], seed: int) -> dict[str, Any]:
-    """`n`, each statistic, and `intervals` with each one's ends (null where there is a single dialogue)."""
+    """`n`, each statistic (null where it is undefined), and `intervals` with each one's ends (null where there is a single dialogue)."""
     rows = len(clusters)
     several = len(np.unique(clusters)) > 1
+    values = {name: point(statistic, rows) for name, statistic in statistics.items()}
+    defined = {name: None if isnan(value) else value for name, value in values.items()}
     return {
         "n": rows,
-        **{name: point(statistic, rows) for name, statistic in statistics.items()},
-        "intervals": {name: cluster_bootstrap(statistic, clusters, seed) if several else None for name, statistic in statistics.items()},
+        **defined,
+        "intervals": {
+            name: cluster_bootstrap(statistic, clusters, seed) if several and defined[name] is not None else None
+            for name, statistic in statistics.items()
+        },
     }
 
 
@@ -136,6 +141,8 @@ def preference(confusion: IntArray) -> Preference | None:
     Returns:
         None where the errors do not determine the strengths.
     """
+    from scipy.sparse.csgraph import connected_components
+
     wins = confusion.T.astype(np.float64)  # wins[i, j]: i was guessed where j was true
     np.fill_diagonal(wins, 0)
     groups, group_of = connected_components(wins > 0, connection="strong")

@@ -77,7 +77,7 @@ def choose_backend(
 
 
 def will_fuse(config: RunConfig, architecture: "PreTrainedConfig", device: torch.device) -> bool:
-    """What `fused_decoder.can_fuse` will say once the model is built, from its configuration alone."""
+    """What `fast.decoder.can_fuse` will say once the model is built, from its configuration alone."""
     lora = config.lora
     return (
         config.model.fused

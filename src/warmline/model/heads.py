@@ -58,7 +58,7 @@ class Head(nn.Module):
         nn.init.zeros_(output.weight)
         self.layers = nn.Sequential(*layers, output)
         first = settings.hidden_size or self.classes
-        self.earlier = nn.Linear(features(self.classes), first) if spec.task.sees_earlier(settings) else None
+        self.earlier = nn.Linear(features(len(spec.task.labels)), first) if spec.task.sees_earlier(settings) else None
         for parameter in self.earlier.parameters() if self.earlier is not None else ():
             nn.init.zeros_(parameter)
         self._scaled = scaled
@@ -100,7 +100,7 @@ class Head(nn.Module):
             states: [tokens, hidden], of the batch.
             rows: Where it reads.
         """
-        logits: Tensor = self(self.scale(states)[rows.positions], rows.earlier)
+        logits: Tensor = self(self.scale(states[rows.positions]), rows.earlier)
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -127,10 +127,10 @@ class Head(nn.Module):
         weight, bias = (parameter.cpu() for parameter in self.earlier.parameters())
         rest = copy.deepcopy(self.layers[2:]).cpu()
         found = torch.zeros(len(begun), self.classes)
-        chosen = torch.zeros_like(found)
+        chosen = torch.zeros(len(begun), len(self.task.labels))
         for at in range(len(begun)):
             found[at] = rest(begun[at] + linear(earlier_features(chosen[: at + 1])[-1], weight, bias))
-            chosen[at] = found[at].softmax(dim=0)
+            chosen[at, : self.classes] = found[at].softmax(dim=0)
         return found.to(states.device)
 
     def _begin(self, states: Tensor) -> Tensor:

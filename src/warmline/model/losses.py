@@ -128,7 +128,7 @@ def head_loss(logits: Tensor, targets: Tensor, independent: bool, weights: Tenso
 
     Args:
         logits: [rows, outputs].
-        targets: [rows, labels], 1 where a label applies; labels beyond the outputs are passed over.
+        targets: [rows, labels], 1 where a label applies; labels beyond the outputs are passed over, and a row of no other costs nothing.
         independent: Each output is an answer of its own: binary cross-entropy, the sum over outputs, which is what all answers of a row
             cost, so that `loss.<head>` weighs either kind of row alike. Otherwise softmax cross-entropy, several labels sharing the mass.
         weights: [outputs], what a target of each class counts; a row of several labels has the mean of theirs. None counts each once.
@@ -139,7 +139,7 @@ def head_loss(logits: Tensor, targets: Tensor, independent: bool, weights: Tenso
     among = targets[:, : logits.shape[1]]
     if independent:
         return binary_cross_entropy_with_logits(logits, among, reduction="sum")
-    shared = among / among.sum(dim=1, keepdim=True)
+    shared = among / among.sum(dim=1, keepdim=True).clamp(min=1)
     each = shared * log_softmax(logits, dim=1)
     if weights is not None:
         each = each * (shared @ weights)[:, None]

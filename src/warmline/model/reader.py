@@ -1,4 +1,4 @@
-"""Reading encoded conversations with a model, without a gradient: everything that is read of them comes from here.
+"""Reading encoded conversations with a model, without a gradient: the base's states, and whatever is scored after training.
 
 Conversations are packed into passes of so many tokens and stay in their order, so that row i of what is returned is label i of the source.
 """
@@ -108,7 +108,7 @@ class Reader(NamedTuple):
         own, parts = self.model.heads[head], []
         for one in self.passes(sources, draws, f"{head} head"):
             rows = one.batch.heads[head]
-            states = own.scale(one.states)[rows.positions].float()
+            states = own.scale(one.states[rows.positions]).float()
             logits = own(states, rows.earlier)
             inputs = torch.cat([states, rows.earlier], dim=1) if own.sees_earlier else states
             choices = self._own_choices(head, one) if own.sees_earlier else logits
@@ -119,9 +119,9 @@ class Reader(NamedTuple):
     def _own_choices(self, head: str, one: ForwardPass) -> Tensor:
         """[rows, outputs], conversation by conversation."""
         own, positions = self.model.heads[head], one.batch.heads[head].positions
-        states = own.scale(one.states)
+        states = own.scale(one.states[positions])
         edges = torch.searchsorted(positions, one.batch.bounds.to(positions.dtype)).tolist()
-        return torch.cat([own.by_own_choices(states[positions[first:end]]) for first, end in zip(edges[:-1], edges[1:], strict=True)])
+        return torch.cat([own.by_own_choices(states[first:end]) for first, end in zip(edges[:-1], edges[1:], strict=True)])
 
     def _conversations(self, one: ForwardPass, positions: Tensor, sources: Sequence[EncodedSource]) -> Tensor:
         """[rows], the number of each row's conversation; parts of a split one share it."""

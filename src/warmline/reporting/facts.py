@@ -32,9 +32,10 @@ def enabled_names(config: RunConfig) -> list[str]:
     return [name for name in SOURCES if config.data.sources[name].enabled]
 
 
-def inherited_terms(config: RunConfig) -> list[str]:
-    """Titles of the data sets whose non-commercial terms the tuned weights inherit; the sample was written for this package."""
-    return [SOURCES[name].facts.title for name in enabled_names(config) if not SOURCES[name].facts.commercial and config.data.dir != SAMPLE]
+def inherited_terms(config: RunConfig) -> dict[str, str]:
+    """The licence that the tuned weights inherit, by the data set's title; none of the sample, which was written for this package."""
+    facts = [SOURCES[name].facts for name in enabled_names(config) if config.data.dir != SAMPLE]
+    return {one.title: one.inherits for one in facts if one.inherits is not None}
 
 
 class Absent(NamedTuple):

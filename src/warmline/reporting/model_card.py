@@ -88,12 +88,12 @@ class Licence(NamedTuple):
 
     Attributes:
         identifier: As the hub spells it; `other` where only the base's terms bind.
-        inherited: Titles of the data sets whose non-commercial terms are inherited.
+        inherited: Licences that come from data sets, by the title of each.
         of_base: The base's own licence, where its folder has a card that says so.
     """
 
     identifier: str
-    inherited: list[str]
+    inherited: dict[str, str]
     of_base: str | None
 
 
@@ -103,7 +103,8 @@ def _licence(config: RunConfig, hub_id: str | None) -> Licence:
     of_base = None
     if hub_id is None and config.model.random_init_seed is None and card.is_file():
         of_base = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.get("license")
-    return Licence("cc-by-nc-4.0" if inherited else of_base or "other", inherited, of_base)
+    terms = {one.lower().replace(" ", "-") for one in inherited.values()} or {of_base or "other"}
+    return Licence(terms.pop() if len(terms) == 1 else "other", inherited, of_base)
 
 
 def _metadata(facts: Facts, exported: dict[str, Any], licence: Licence) -> ModelCardData:
@@ -145,20 +146,20 @@ def measured_results(facts: Facts) -> list[EvalResult]:
     evaluation, benchmark = facts.results["evaluation"], facts.results["eqbench"]
     if not isinstance(evaluation, Absent):
         with shape_errors(facts, "evaluation"):
-            found += _evaluated(evaluation)
+            found += _evaluated(evaluation, facts.config)
     if not isinstance(benchmark, Absent):
         with shape_errors(facts, "eqbench"):
             found += _benchmarked(benchmark)
     return found
 
 
-def _evaluated(evaluation: dict[str, Any]) -> list[EvalResult]:
+def _evaluated(evaluation: dict[str, Any], config: RunConfig) -> list[EvalResult]:
     found = []
     for head, task in TASKS.items():
-        source = next((name for name, one in SOURCES.items() if head in one.carries and one.facts.hub), None)
+        source = next((name for name in enabled_names(config) if head in config.data.sources[name].objectives), None)
         measured = evaluation["heads"].get(head)
         scores = measured and (task.as_served(measured) or task.leading(measured))
-        if source is not None and scores and scores.get("accuracy") is not None:
+        if source is not None and SOURCES[source].facts.hub and scores and scores.get("accuracy") is not None:
             found += [
                 _result(source, "text-classification", task.title, metric, name, scores[key])
                 for metric, name, key in (("accuracy", "accuracy", "accuracy"), ("f1", "macro-F1", "macro_f1"))

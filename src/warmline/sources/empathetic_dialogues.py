@@ -34,6 +34,7 @@ class EmpatheticDialogues(Source):
     """Speaker and listener about a situation."""
 
     name = "empathetic_dialogues"
+    standard = True
     carries = ("lm",)
     settings = EmpatheticDialoguesSettings
     kinds = "situations"
@@ -65,7 +66,7 @@ class EmpatheticDialogues(Source):
         ),
         "situations",
         hub="facebook/empathetic_dialogues",
-        commercial=False,
+        inherits="CC BY-NC 4.0",
     )
 
     def files(self, split: Split) -> tuple[str, ...]:

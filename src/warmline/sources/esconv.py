@@ -31,6 +31,7 @@ class ESConv(Source):
     """Seeker and supporter."""
 
     name = "esconv"
+    standard = True
     carries = ("lm", "strategy")
     settings = ESConvSettings
     official = (
@@ -60,7 +61,7 @@ class ESConv(Source):
         ),
         "strategies",
         hub="thu-coai/esconv",
-        commercial=False,
+        inherits="CC BY-NC 4.0",
     )
 
     def files(self, split: Split) -> tuple[str, ...]:

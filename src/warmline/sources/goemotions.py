@@ -33,10 +33,15 @@ class GoEmotionsSettings(SourceSettings):
     )
 
 
+_DIGITS = 3
+"""Of a label id at most; Python reads no number of thousands."""
+
+
 class GoEmotions(Source):
     """Comments and how they feel."""
 
     name = "goemotions"
+    standard = True
     carries = ("emotion",)
     settings = GoEmotionsSettings
     official = (
@@ -146,7 +151,7 @@ def load(folder: Path, split: Split, with_neutral: bool = False) -> Loaded:
 def _emotions(path: Path, number: int, ids: str) -> tuple[str, ...]:
     names = []
     for part in ids.split(","):
-        if not part.isdecimal() or int(part) >= len(EMOTIONS_AND_NEUTRAL):
+        if not part.isdecimal() or len(part) > _DIGITS or int(part) >= len(EMOTIONS_AND_NEUTRAL):
             raise WarmlineError(f"{path}:{number}: unknown emotion label id `{shown(part)}`, expected 0 to {len(EMOTIONS_AND_NEUTRAL) - 1}")
         names.append(EMOTIONS_AND_NEUTRAL[int(part)])
     return tuple(dict.fromkeys(names))

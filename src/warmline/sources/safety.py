@@ -45,6 +45,7 @@ class Safety(Source):
     """What is said to people at risk."""
 
     name = "safety"
+    standard = True
     carries = ("lm", "safety")
     settings = SafetySettings
     kinds = "categories"

@@ -24,10 +24,10 @@ class RemoteFile(NamedTuple):
     Attributes:
         source: The folder it belongs to.
         name: Its name there.
-        url: Official address.
+        url: Official address, from which no redirect leads to another host.
         digest: `sha256:<hex>` of the file, or `git-blob:<hex>`, the id git gives its content.
         most: Bytes that are read at most: its size, or where that is not known a round number above.
-        members: For an archive, the files to take out of it; the archive itself is not kept.
+        members: For a tar archive, the files to take out of it; the archive itself is not kept.
     """
 
     source: str
@@ -51,7 +51,7 @@ class CardFacts:
         problems: What is known to be wrong with it.
         pictured: Whose counts the card's picture shows: a head's `plural`, or the source's `kinds`.
         hub: Id of the data set on the Hugging Face hub; None where there is none.
-        commercial: Whether a model that is tuned on it may be sold.
+        inherits: The licence that a model inherits which is tuned on it, as in "CC BY-NC 4.0"; None where it inherits none.
     """
 
     title: str
@@ -62,7 +62,7 @@ class CardFacts:
     problems: tuple[str, ...]
     pictured: str
     hub: str | None = None
-    commercial: bool = True
+    inherits: str | None = None
 
 
 class Source:
@@ -70,6 +70,8 @@ class Source:
 
     Attributes:
         name: In configurations (`data.sources.<name>`), results and as the name of its folder.
+        standard: Whether a configuration that does not name it reads it.
+        version: Of what `load` makes of the files; to be raised when that changes, since encoded data and baselines are cached.
         carries: Every objective that its conversations can train, and the first of them that it can be scored by.
         settings: Its section.
         kinds: What `Conversation.kind` sorts by, in the plural; None where it is not set.
@@ -79,6 +81,8 @@ class Source:
     """
 
     name: str
+    standard: bool = False
+    version: int = 1
     carries: tuple[str, ...]
     settings: type[SourceSettings] = SourceSettings
     kinds: str | None = None

@@ -11,9 +11,9 @@ import numpy as np
 
 from warmline.conversation import Split
 from warmline.metrics.scores import compared, multi_label_statistics, per_class, single_label_statistics, with_intervals
-from warmline.metrics.statistics import BoolArray, FloatArray, Statistic, weighted_mean
+from warmline.metrics.statistics import BoolArray, FloatArray, Statistic
 from warmline.settings import Section
-from warmline.tasks.task import Evidence, HeadSettings, HeadTask, LabelRows, beside, calibrated, label_rows
+from warmline.tasks.task import NO_CONTEXT, Evidence, HeadTask, LabelRows, beside, calibrated, in_context_scores, label_rows
 
 EMOTIONS: tuple[str, ...] = (
     "admiration",
@@ -54,8 +54,6 @@ EMOTIONS_AND_NEUTRAL: tuple[str, ...] = (*EMOTIONS, NEUTRAL)
 SINGLE = "27-way, rows whose only official label is an emotion"
 MULTI = "28 labels with neutral, all rows; each label's threshold has the highest F1 on validation"
 NO_MULTI = "the head has 27 outputs under one softmax; train with data.sources.goemotions.labels: 28 for this protocol"
-IN_CONTEXT = "the same rows as when serving: each the user's last turn behind turns of a held-out dialogue, drawn by the seed"
-NO_CONTEXT = "neither empathetic_dialogues nor esconv is enabled, so there are no earlier turns to stand before a comment"
 NO_CALIBRATION = "a head of 28 sigmoids gives no distribution over the 27; its calibration stands under multi_label_28"
 
 _FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -73,6 +71,7 @@ class EmotionTask(HeadTask):
     """What a user feels, read at the end of the turn that says so."""
 
     name = "emotion"
+    standard = True
     title = "emotion of the user's turn"
     plural = "emotions"
     labels = EMOTIONS_AND_NEUTRAL
@@ -94,11 +93,6 @@ class EmotionTask(HeadTask):
     def independent(self, outputs: int) -> bool:
         """28 labels are."""
         return outputs == len(EMOTIONS_AND_NEUTRAL)
-
-    def refuse(self, settings: HeadSettings, outputs: int) -> None:
-        """As of the base class."""
-        if self.independent(outputs) and settings.class_weights:
-            raise ValueError("heads.emotion.class_weights: 28 labels have thresholds from validation instead; set it to 0")
 
     def score(self, evidence: Evidence) -> dict[str, Any]:
         """Both protocols."""
@@ -133,7 +127,7 @@ def _baselines(rows: Rows, evidence: Evidence) -> tuple[dict[str, Any], dict[str
         everything = text_features({split: one.texts for split, one in rows.items()}, pieces=True)
         return {"single": single, "multi": fit_labels(everything, rows["train"].labels, single.c, sparse=True)}
 
-    tfidf, inputs = cached("emotion", evidence.files, fit), evidence.inputs
+    tfidf, inputs = cached("emotion", evidence.data, fit), evidence.inputs
     probe = fit_dense({split: inputs[split][single] for split, single in kept.items()}, targets, len(EMOTIONS))
     labelled = fit_labels(scaled_features(inputs), rows["train"].labels, probe.c, sparse=False)
     return {"tfidf": tfidf["single"], "linear_probe": probe}, {"tfidf": tfidf["multi"], "linear_probe": labelled}
@@ -166,7 +160,8 @@ def score_single(
     if in_context is not None:
         served = in_context[kept["test"]][:, : len(EMOTIONS)]
         changed = served.argmax(axis=1) != own.argmax(axis=1)
-        found["in_context"] = _in_context(single_label_statistics(truth, own), single_label_statistics(truth, served), changed, seed)
+        alone, behind = (single_label_statistics(truth, logits) for logits in (own, served))
+        found["in_context"] = in_context_scores(alone, behind, changed, clusters, seed)
     else:
         found["in_context"], absent["in_context"] = None, NO_CONTEXT
     found |= beside(truth, own, targets["train"], baselines, EMOTIONS, clusters, seed, both)
@@ -205,7 +200,7 @@ def score_multi(
         if in_context is not None:
             served = expit(in_context) >= thresholds
             changed = (served != guess).any(axis=1)
-            found["in_context"] = _in_context(head, multi_label_statistics(truth, served), changed, seed)
+            found["in_context"] = in_context_scores(head, multi_label_statistics(truth, served), changed, clusters, seed)
         else:
             found["in_context"], found["absent"] = None, {"in_context": NO_CONTEXT}
         temperature = fit_multilabel_temperature(logits["valid"], valid.labels)
@@ -236,13 +231,4 @@ def _both(statistics: Callable[[BoolArray], dict[str, Statistic]], unseen: BoolA
             "left_out": int((~unseen).sum()),
             **with_intervals(statistics(unseen), np.arange(int(unseen.sum())), seed),
         },
-    }
-
-
-def _in_context(alone: Mapping[str, Statistic], served: Mapping[str, Statistic], changed: BoolArray, seed: int) -> dict[str, Any]:
-    clusters = np.arange(len(changed))
-    return {
-        "protocol": IN_CONTEXT,
-        **with_intervals({**served, "changed": weighted_mean(changed)}, clusters, seed),
-        "head_minus_this": compared(alone, served, clusters, seed),
     }

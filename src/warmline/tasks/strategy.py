@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from warmline.conversation import Conversation, Role, Split, Turn
-from warmline.metrics.scores import compared, confusion, single_label_statistics, with_intervals
+from warmline.metrics.scores import compared, confusion, preference, single_label_statistics, with_intervals
 from warmline.metrics.statistics import FloatArray, IntArray
 from warmline.tasks.task import CONTEXT_TURNS, Evidence, HeadSettings, HeadTask, beside, calibrated
 
@@ -80,6 +80,7 @@ class StrategyTask(HeadTask):
     """How the reply to come supports, read before its first token."""
 
     name = "strategy"
+    standard = True
     title = "support strategy of the reply to come"
     plural = "strategies"
     labels = STRATEGIES
@@ -192,7 +193,7 @@ def _baselines(rows: Rows, evidence: Evidence) -> dict[str, Any]:
             "tfidf": fit_text(texts, targets, classes),
         }
 
-    return {**cached("strategy", evidence.files, fit), "linear_probe": fit_dense(evidence.inputs, targets, classes)}
+    return {**cached("strategy", evidence.data, fit), "linear_probe": fit_dense(evidence.inputs, targets, classes)}
 
 
 def score_strategy(
@@ -265,8 +266,6 @@ def leak_warnings(scores: dict[str, Any]) -> list[str]:
 
 def preferences(truth: IntArray, guess: IntArray) -> dict[str, Any]:
     """Preference bias and each strategy's preference (mean 1), or null and the reason."""
-    from warmline.metrics.scores import preference
-
     found = preference(confusion(truth, guess, len(STRATEGIES)))
     if found is None:
         return {"bias": None, "strengths": None, "absent": NO_PREFERENCE}

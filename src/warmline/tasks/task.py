@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from warmline.conversation import Conversation, Split
 from warmline.metrics.scores import compared, confusion, per_class, single_label_statistics, with_intervals
-from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
+from warmline.metrics.statistics import BoolArray, FloatArray, IntArray, Statistic, weighted_mean
 from warmline.settings import Count, Section, Share
 
 _EXPONENTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
@@ -22,6 +22,8 @@ Exponent = Annotated[Share, BeforeValidator(lambda given: _EXPONENTS.get(given, 
 CONTEXT_TURNS = 3
 """Before a reply, as its context where only words are looked at."""
 
+IN_CONTEXT = "the same rows as when serving: each the user's last turn behind turns of a held-out dialogue, drawn by the seed"
+NO_CONTEXT = "neither empathetic_dialogues nor esconv is enabled, so there are no earlier turns to stand before a comment"
 PROTOCOL = "rows with exactly one label; what the head reads stands before the reply"
 
 
@@ -69,7 +71,7 @@ class Evidence(NamedTuple):
         served: Its logits on test as when serving: a head that reads the turn alone behind earlier turns, one that sees earlier labels
             with its own in their place. None where that is not measured or no other thing.
         hidden: For a head that reads before the reply.
-        files: sha256 of the source's files.
+        data: What baselines that read no model depend on: sha256 of the source's files, the version of its loader, the labels.
         seed: Of the bootstrap.
     """
 
@@ -78,7 +80,7 @@ class Evidence(NamedTuple):
     inputs: Mapping[Split, npt.NDArray[Any]] | None
     served: FloatArray | None
     hidden: HiddenReply | None
-    files: Mapping[str, str]
+    data: Mapping[str, str]
     seed: int
 
 
@@ -87,6 +89,7 @@ class HeadTask:
 
     Attributes:
         name: In configurations (`heads.<name>`, `loss.<name>`), artefacts, results and the API.
+        standard: Whether a configuration that does not name it has it; one that earlier runs did not have is off for them.
         title: What it tells, in words.
         plural: Of its labels, in counts and pictures.
         labels: Everything that people may have said of a turn, in the order of the ids; at most 63.
@@ -103,6 +106,7 @@ class HeadTask:
     """
 
     name: str
+    standard: bool = False
     title: str
     plural: str
     labels: tuple[str, ...]
@@ -142,6 +146,8 @@ class HeadTask:
         Raises:
             ValueError: which, and how to mend it.
         """
+        if self.independent(outputs) and settings.class_weights:
+            raise ValueError(f"heads.{self.name}.class_weights: {outputs} labels have thresholds from validation instead; set it to 0")
 
     def reading(self, settings: HeadSettings) -> str:
         """What it reads, in words."""
@@ -165,7 +171,10 @@ class HeadTask:
     # scores
 
     def score(self, evidence: Evidence) -> dict[str, Any]:
-        """The head on the test split, beside what it must beat; what `evaluation.json` holds under its name."""
+        """The head on the test split, beside what it must beat; what `evaluation.json` holds under its name.
+
+        Of softmax heads; one that is `independent` has a `score` of its own.
+        """
         rows = {split: label_rows(self, found) for split, found in evidence.conversations.items()}
         truth = {split: one.targets(self.classes) for split, one in rows.items()}
         kept = {split: one.single(self.classes) for split, one in rows.items()}
@@ -175,7 +184,7 @@ class HeadTask:
 
             texts = {split: [text for text, single in zip(one.texts, kept[split], strict=True) if single] for split, one in rows.items()}
             baselines = {
-                **cached(self.name, evidence.files, lambda: {"tfidf": fit_text(text_features(texts, pieces=True), truth, self.classes)}),
+                **cached(self.name, evidence.data, lambda: {"tfidf": fit_text(text_features(texts, pieces=True), truth, self.classes)}),
                 "linear_probe": fit_dense({split: found[kept[split]] for split, found in evidence.inputs.items()}, truth, self.classes),
             }
         own = {split: logits[kept[split]][:, : self.classes] for split, logits in evidence.logits.items()}
@@ -186,6 +195,13 @@ class HeadTask:
             **beside(truth["test"], own["test"], truth["train"], baselines, self.labels[: self.classes], clusters, evidence.seed),
             "calibration": calibrated(own, truth),
         }
+        if self.alone and evidence.served is None:
+            found |= {"in_context": None, "absent": {"in_context": NO_CONTEXT}}
+        elif evidence.served is not None and self.alone:
+            served = evidence.served[kept["test"]][:, : self.classes]
+            changed = served.argmax(axis=1) != own["test"].argmax(axis=1)
+            alone, behind = (single_label_statistics(truth["test"], logits) for logits in (own["test"], served))
+            found["in_context"] = in_context_scores(alone, behind, changed, clusters, evidence.seed)
         return {**found, **({} if evidence.hidden is None else {"hidden_reply": evidence.hidden._asdict()})}
 
     def protocols(self, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -302,6 +318,25 @@ def beside(
         "per_class": per_class(one_hot(truth, classes), one_hot(guess, classes), labels),
         "labels": list(labels),
         "confusion": confusion(truth, guess, classes).tolist(),
+    }
+
+
+def in_context_scores(
+    alone: Mapping[str, Statistic], served: Mapping[str, Statistic], changed: BoolArray, clusters: IntArray, seed: int
+) -> dict[str, Any]:
+    """A head that reads the turn alone, on the same rows behind earlier turns.
+
+    Args:
+        alone: Its statistics without them.
+        served: Behind them.
+        changed: [rows], True where its answer is another one.
+        clusters: [rows], what the bootstrap draws.
+        seed: Of the bootstrap.
+    """
+    return {
+        "protocol": IN_CONTEXT,
+        **with_intervals({**served, "changed": weighted_mean(changed)}, clusters, seed),
+        "head_minus_this": compared(alone, served, clusters, seed),
     }
 
 
