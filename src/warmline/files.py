@@ -1,6 +1,5 @@
-"""What can be computed again, kept in the user's cache folder; `WARMLINE_CACHE` names another.
-
-Checksums of files: whole, and sampled where a file has many gigabytes.
+"""What can be computed again, kept in the user's cache folder (`WARMLINE_CACHE` names another), and checksums of files: whole, and
+sampled where a file has many gigabytes.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""The command line: parse, call, print, and no logic. A command imports what it needs when it runs, so that `--help` waits for no torch."""
+"""The command line: parse, call, print, and no logic. A command imports what it needs when it runs, so that `--help` waits for no torch.
+
+A command is a function in the module of its subject and a line below; what it computes is in the package that it calls.
+"""
 
 import logging
 import os

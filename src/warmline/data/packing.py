@@ -1,12 +1,11 @@
-"""Many conversations in one row, never cut, and the batch of tensors that a forward pass takes.
+"""Many conversations in one row, never cut; the batch of tensors that a forward pass takes; and what a head may know of earlier replies.
 
 Conversations are laid in the order they are drawn; where the next does not fit, the longest of the following `lookahead` that does fills
 the gap. So a row is nearly full, no conversation waits for long, and the shares of the mixture stay what the sampler promised.
 
-Labels of earlier replies as numbers: what a head may know of the replies before the one it is asked about.
-
-A reply's label is a distribution over the head's classes: one-hot where people annotated it, the head's own probabilities where nobody did.
-Every block of numbers is a weighted sum of the earlier ones, which differ in how a reply counts that lies so many replies back.
+A head may be told the labels of the replies before the one it is asked about (`earlier_features`). Each is a distribution over the labels:
+one-hot where people annotated it, the head's own probabilities where nobody did. Every block of numbers is a weighted sum of the earlier
+ones, which differ in how a reply counts that lies so many replies back.
 """
 
 from collections.abc import Iterator, Sequence

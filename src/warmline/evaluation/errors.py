@@ -1,9 +1,8 @@
 """The error taxonomy of a run: how often base and tuned model make each kind of error on the same held-out prompts, and the worst cases.
 
-How often the detectors' flags were right, by a reader's verdicts on a fresh draw of flagged replies.
-
-The replies belong to data sets that may not be passed on, so `assets/error_detectors/reading.jsonl` holds places and verdicts, no text;
-`scripts/draw_reading.py` prints the text beside a copy of the data.
+How often the detectors' flags are right is known from a reader's verdicts on a draw of flagged replies. The replies belong to data sets
+that may not be passed on, so `assets/error_detectors/reading.jsonl` holds places and verdicts, no text; `scripts/draw_reading.py` prints
+the text beside a copy of the data.
 """
 
 import json

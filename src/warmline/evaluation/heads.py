@@ -1,8 +1,8 @@
-"""Test comments as a chat has them: each the user's last turn behind earlier ones, read by what reads for a person.
+"""Heads under two conditions of a chat: behind earlier turns, and with the reply hidden.
 
-A head that is trained on turns alone may say something else behind a conversation. Here that would be seen.
-
-Does a head that reads before the reply see the reply? Hide it and look whether the head still says the very same.
+A head that is trained on turns alone may say something else behind a conversation, so test comments are read as a chat has them: each the
+user's last turn behind earlier ones, by what reads for a person. And a head that reads before the reply must not see it: the reply is
+hidden, and the head has to say the very same.
 """
 
 from collections.abc import Sequence

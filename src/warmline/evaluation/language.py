@@ -1,14 +1,11 @@
 """The language model on held-out replies, tuned beside base: perplexity, bits per byte, and how far the tuned one has drifted.
 
-Perplexity depends on the tokenizer and compares only models that share one; bits per byte compares any. Nats are summed over the
-reply tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8. The base is also asked
-without its chat template, which it may never have seen.
+Perplexity depends on the tokenizer and compares only models that share one; bits per byte compares any. Nats are summed over the reply
+tokens and the end-of-turn token that closes each reply; bytes are those of the reply's text in UTF-8.
 
-Conversations as plain lines, `A: ...` and `B: ...`, to ask a base without its chat template.
-
-A base that never saw a chat template may be lost in it, and tuning then looks better than it is. Told in lines, the base shows what it
-knows of the conversations themselves. Tokens differ between the two tellings, so they are compared in bits per byte; a line's end stands
-for the end-of-turn token.
+A base that never saw a chat template may be lost in it, and tuning then looks better than it is. So the base is also told the
+conversations as plain lines, `A: ...` and `B: ...`, where it shows what it knows of them; a line's end stands for the end-of-turn token.
+Tokens differ between the two tellings, so they are compared in bits per byte.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,9 @@
-"""Replies of base and tuned model on held-out turns, beside the human's: how long, how varied, and which label they seem to show.
+"""Replies of base and tuned model on held-out turns, beside the human's: how they are made, how long and how varied they are, and
+which label they seem to show; nothing is compared where too many were cut.
 
 No model can say honestly which label (an ESConv strategy) a reply shows. What is used is a bag of words fitted on people's labelled
 replies; its own accuracy on test replies stands beside its counts, and it reads the human's replies as well, so that like is compared with
 like.
-
-Replies in which base and tuned model are compared: how they are made, and when too many were cut for a comparison.
 """
 
 from collections import Counter

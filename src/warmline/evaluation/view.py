@@ -1,6 +1,5 @@
-"""What `warmline evaluate` and `warmline errors` print; the first fits a terminal of 80 columns.
-
-Pictures of the heads: who is taken for whom, and how far a probability can be trusted.
+"""What `warmline evaluate` and `warmline errors` print, the first in 80 columns, and pictures of the heads: who is taken for whom, and
+how far a probability can be trusted.
 """
 
 from pathlib import Path

@@ -1,10 +1,9 @@
 """Scores of any classifier, head or baseline, from its probabilities: the same numbers and the same bootstrap samples for each.
 
-Preference bias: which strategies a predictor falls back on when it is wrong (Kang et al., ACL 2024, arXiv 2402.13211).
-
-Each wrong guess is a game: the guessed strategy beats the true one. Bradley-Terry strengths p of these games, scaled to a mean of 1, are
-the *preferences*: above 1 a strategy is guessed where others were due. The *bias* is their standard deviation (of the population): 0 for
-a predictor whose errors are even, sqrt(7) = 2.65 for one that always says the same of eight.
+The last of them is preference bias: which labels a predictor falls back on when it is wrong (Kang et al., ACL 2024, arXiv 2402.13211, for
+ESConv's strategies). Each wrong guess is a game: the guessed label beats the true one. Bradley-Terry strengths p of these games, scaled
+to a mean of 1, are the *preferences*: above 1 a label is guessed where others were due. The *bias* is their standard deviation (of the
+population): 0 for a predictor whose errors are even, sqrt(7) = 2.65 for one that always says the same of eight.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,4 @@
-"""Where a run happens and in which precision, decided once and said aloud.
-
-By how much two computations of the same numbers may differ.
+"""Where a run happens and in which precision, decided once and said aloud; and by how much two computations of the same numbers may differ.
 
 The same products of the same shapes in the same kernels give the same bits, on any device and in any precision. So what a change of
 tokens cannot reach is compared bit by bit, where the change keeps every length. One kind of model is different: where tokens are sent to
