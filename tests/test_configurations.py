@@ -36,7 +36,7 @@ def of_the_sample(name: str, folder: Path, every: int) -> RunConfig:
     base = {"training_config": stored_in_4bit, "gemma3-270m": gemma}.get(name)
     changes = [f"output_dir={folder / 'runs'}", "data.dir=sample", f"checkpoint.every={every}", "checkpoint.keep=9"]
     changes += [f"model.name={base(folder / 'base')}"] if base else []
-    changes += ["training.max_steps=12", "data.row_tokens=512"]  # on a CPU
+    changes += ["training.max_steps=8", "data.row_tokens=512", "validation.conversations=8"]  # on a CPU
     return load_config(CONFIGS / f"{name}.yaml", changes)
 
 
@@ -54,7 +54,7 @@ def killed_after_a_checkpoint(config: RunConfig, number: int) -> None:
 @pytest.mark.slow(60)
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_a_configuration_runs(name: str, tmp_path: Path) -> None:
-    config = of_the_sample(name, tmp_path, every=3)
+    config = of_the_sample(name, tmp_path, every=2)
     killed_after_a_checkpoint(config, 2)
     run = quiet_train(config, resume=True)
     lines = metrics(run, "train")

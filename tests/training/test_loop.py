@@ -436,7 +436,7 @@ def test_two_ranks_equal_one(sharding: str, tiny_config: ConfigFactory, tmp_path
 def test_official_data_with_the_real_tokenizer(
     shared: Path, tiny_config: ConfigFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 steps over all four sources: the mixture delivers its shares, no row is cut, rows are full."""
+    """60 steps over all four sources: the mixture delivers its shares, no row is cut, rows are full."""
     folder = write_architecture(
         tmp_path / "model",
         Qwen3Config(
@@ -465,19 +465,19 @@ def test_official_data_with_the_real_tokenizer(
         tmp_path,
         model={"name": str(folder)},
         data={"dir": str(shared / "data"), "row_tokens": 2048},
-        training={"max_steps": 200, "learning_rate": 1e-3},
-        validation={"every": 200, "conversations": 2},
-        checkpoint={"every": 200},
+        training={"max_steps": 60, "learning_rate": 1e-3},
+        validation={"every": 60, "conversations": 2},
+        checkpoint={"every": 60},
     )
     run = quiet_train(config)
     plan, template = read_json(run.plan), ChatTemplate(load_tokenizer(config.model))
     lengths = [source.lengths for source in encode_split("train", config.data, template)]
-    assert rows[:200] == rows[200:]  # the plan drew the rows that the run then trained on
-    whole = [sum(int(lengths[draw.source][draw.conversation]) for draw in row) for row in rows[200:]]
-    assert forwards == [(len(row), tokens, tokens) for row, tokens in zip(rows[200:], whole, strict=True)]
+    assert rows[:60] == rows[60:]  # the plan drew the rows that the run then trained on
+    whole = [sum(int(lengths[draw.source][draw.conversation]) for draw in row) for row in rows[60:]]
+    assert forwards == [(len(row), tokens, tokens) for row, tokens in zip(rows[60:], whole, strict=True)]
     assert max(whole) <= 2048
     assert min(whole) >= 0.97 * 2048
-    drawn = np.bincount([draw.source for row in rows[200:] for draw in row], minlength=4)
+    drawn = np.bincount([draw.source for row in rows[60:] for draw in row], minlength=4)
     roots = np.sqrt(plan["conversations"])
     shares = roots / roots.sum()
     assert plan["probabilities"] == pytest.approx(shares)
