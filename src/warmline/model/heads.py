@@ -100,7 +100,7 @@ class Head(nn.Module):
             states: [tokens, hidden], of the batch.
             rows: Where it reads.
         """
-        logits: Tensor = self(self.scale(states[rows.positions]), rows.earlier)
+        logits: Tensor = self(self.scale(states)[rows.positions], rows.earlier)  # the other order adds gradients in another
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
