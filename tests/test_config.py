@@ -374,6 +374,10 @@ def test_retired_settings_that_changed_a_run_are_refused(config_file, override):
     assert f"{config_file}: `{key}`: retired, since runs showed no gain from it (research/LOG.md says what was measured)" in by_set
 
 
+def test_a_value_with_a_line_end_of_its_own_is_refused_on_one_line(config_file):
+    assert "`\\x1e` is none of total" in refused(config_file, "validation.metric=\x1e")
+
+
 def test_a_retired_setting_with_a_number_too_long_to_print(config_file):
     assert "got a number too long to print" in refused(config_file, f"heads.layer=0x{'f' * 4000}")
 

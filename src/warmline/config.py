@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from warmline.errors import WarmlineError
+from warmline.errors import WarmlineError, printable
 from warmline.paths import refuse_no_path
 from warmline.plain_yaml import read_yaml
 from warmline.retired import without_retired
@@ -248,7 +248,7 @@ def parse_config(content: dict[str, Any], place: str) -> RunConfig:
     try:
         return RunConfig.model_validate(without_retired(content, place))
     except ValidationError as error:
-        raise WarmlineError(f"{place}: {_explain(error)}") from None
+        raise WarmlineError(f"{place}: {printable(_explain(error))}") from None
 
 
 def dump_config(config: RunConfig) -> str:
