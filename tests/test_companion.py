@@ -161,7 +161,7 @@ def test_reply_is_the_model_s(companion: Companion, parts: Any) -> None:
 def test_a_cut_reply_says_so(companion: Companion, monkeypatch: pytest.MonkeyPatch) -> None:
     said = companion._template.tokenize(["I hear you."])[0]
     monkeypatch.setattr(
-        companion._model.backbone, "generate", lambda prompts, _, sampling: [said[: sampling.max_new_tokens]] * len(prompts)
+        companion._model.backbone, "generate", lambda prompts, _, sampling, __: [said[: sampling.max_new_tokens]] * len(prompts)
     )
     whole, cut = Sampling(max_new_tokens=len(said) + 1), Sampling(max_new_tokens=len(said))
     assert companion.replies([SAD, TALK], cut) == [("I hear you.", True)] * 2

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -194,16 +194,22 @@ class Companion:
         return reply.text
 
     def replies(
-        self, conversations: list[list[Message]], sampling: Sampling | None = None, country: str | None = None, base: bool = False
+        self,
+        conversations: list[list[Message]],
+        sampling: Sampling | None = None,
+        country: str | None = None,
+        base: bool = False,
+        ended: Callable[[], None] = lambda: None,
     ) -> list[Generated]:
-        """The next reply of each conversation, generated as one batch, and whether it was cut.
+        """The next reply of each conversation, and whether it was cut.
 
         Args:
             conversations: Each as for `read`.
-            sampling: How they are drawn; a drawn reply depends on its seed and on the whole batch. No reply is longer than what the
-                longest conversation leaves of the context.
+            sampling: How they are drawn; a drawn reply depends on its seed and on all conversations. No reply is longer than what its
+                conversation leaves of the context.
             country: As for `reply`.
             base: As for `reply`.
+            ended: Called for each reply that is ready.
 
         Raises:
             ValueError: as for `read`.
@@ -212,15 +218,13 @@ class Companion:
         if not prompts:
             return []
         backbone, sampling = self._model.backbone, sampling or Sampling()
-        room = backbone.context - max(map(len, prompts))
-        sampling = sampling._replace(max_new_tokens=min(sampling.max_new_tokens, room))
         with self._place.autocast(), backbone.reference() if base else nullcontext():
-            replies = backbone.generate(prompts, self._template.layout.end_of_turn, sampling)
-        return [self._generated(reply, sampling, country) for reply in replies]
+            replies = backbone.generate(prompts, self._template.layout.end_of_turn, sampling, ended)
+        longest = [min(sampling.max_new_tokens, backbone.context - len(prompt)) for prompt in prompts]
+        return [Generated(self._text(reply, country), len(reply) >= most) for reply, most in zip(replies, longest, strict=True)]
 
-    def _generated(self, reply: list[int], sampling: Sampling, country: str | None) -> Generated:
-        text = str(self._template.tokenizer.decode(reply, skip_special_tokens=True)).strip()
-        return Generated(fill_slots(text, country), len(reply) >= sampling.max_new_tokens)
+    def _text(self, reply: list[int], country: str | None) -> str:
+        return fill_slots(str(self._template.tokenizer.decode(reply, skip_special_tokens=True)).strip(), country)
 
     def _prompt(self, messages: list[Message]) -> list[int]:
         check_messages(messages)

@@ -1,11 +1,12 @@
 """A progress bar on standard error while a person waits; nothing when nobody watches."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 Item = TypeVar("Item")
 
@@ -18,4 +19,22 @@ def watched(items: Sequence[Item], doing: str) -> Iterable[Item]:
         doing: Shown beside the bar.
     """
     console = Console(stderr=True)
-    return track(items, doing, console=console, transient=True, disable=not (console.is_terminal and sys.stderr.isatty()))
+    return track(items, doing, console=console, transient=True, disable=not _seen(console))
+
+
+@contextmanager
+def counted(total: int, doing: str) -> Iterator[Callable[[], None]]:
+    """A bar for what is done elsewhere: gives a function to be called for each of the things.
+
+    Args:
+        total: How many there will be.
+        doing: Shown beside the bar.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not _seen(console)) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _seen(console: Console) -> bool:
+    return console.is_terminal and sys.stderr.isatty()

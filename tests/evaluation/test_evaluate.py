@@ -126,9 +126,8 @@ def test_pictures_and_table(result: dict[str, Any], evaluated: RunFolder) -> Non
 
 
 def test_replies_stand_beside_their_own_prompts(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are sorted by length, the replies are not: a backbone that answers with the prompt's length shows whose they are."""
+    """In their order: a backbone that answers with the prompt's length shows whose they are."""
     run = FinishedRun.open(finished.path)
-    monkeypatch.setattr("warmline.evaluation.replies.BATCH", 2)
     monkeypatch.setattr(type(run.model.backbone), "generate", lambda self, prompts, *_: [[len(prompt)] for prompt in prompts])
     prompts = draw_prompts(run.config.data, 1, 5)
     lengths = [len(run.template.prompt_ids(one.messages)) for one in prompts]

@@ -12,7 +12,7 @@ from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.replies import BATCH, MOST_CUT, answer_all
+from warmline.evaluation.replies import MOST_CUT, answer_all
 from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.runs import parse_json, write_json, write_text
@@ -113,7 +113,7 @@ def make_replies(finished: FinishedRun, per_source: int = PROMPTS_PER_SOURCE, sa
         "weights_sha256": read_description(finished.folder)["weights_sha256"],
         "split": "test",
         "prompts_per_source": per_source,
-        "decoding": {**sampling._asdict(), "batch": BATCH},
+        "decoding": sampling._asdict(),
         "most_cut": MOST_CUT,
         "rule": RULE,
     }

@@ -18,7 +18,7 @@ from warmline.data.template import Message
 from warmline.metrics.baselines import reply_judge
 from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_mean, wilson
 from warmline.model.backbone import Sampling
-from warmline.progress import watched
+from warmline.progress import counted
 from warmline.tasks.task import HeadTask
 
 PROTOCOL = "one reply after a user's turn of a held-out conversation, drawn by rule (replies.jsonl), the same for base and tuned, greedy"
@@ -152,13 +152,12 @@ def distinct(words: Sequence[Sequence[str]], n: int) -> float | None:
 MOST_CUT = 0.1
 """Share of a speaker's replies that may be cut. Above it the replies say how much room there was, and not how the speaker talks, so that no
 difference and no interval is made from them."""
-BATCH = 32
 
 
 def answer_all(
     companion: Companion, conversations: Sequence[list[Message]], sampling: Sampling, base: bool = False, country: str | None = None
 ) -> list[Generated]:
-    """The next reply of each conversation, in their order; those of like length share a batch, so that little is padded.
+    """The next reply of each conversation, in their order.
 
     Args:
         companion: Of the run.
@@ -167,12 +166,8 @@ def answer_all(
         base: Let the untuned base answer.
         country: As for `Companion.replies`.
     """
-    order = sorted(range(len(conversations)), key=lambda at: (sum(len(message["content"]) for message in conversations[at]), at))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    found: dict[int, Generated] = {}
-    for batch in watched(batches, f"replies of the {'base' if base else 'tuned model'}"):
-        found.update(zip(batch, companion.replies([conversations[at] for at in batch], sampling, country, base=base), strict=True))
-    return [found[at] for at in range(len(conversations))]
+    with counted(len(conversations), f"replies of the {'base' if base else 'tuned model'}") as ended:
+        return companion.replies(list(conversations), sampling, country, base, ended)
 
 
 def cut_off(cut: Sequence[bool]) -> dict[str, Any]:

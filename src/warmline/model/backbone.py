@@ -1,6 +1,6 @@
 """What the rest of warmline needs from a language model, whoever runs it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -99,8 +99,17 @@ class Backbone(Protocol):
     def logits(self, states: Tensor) -> Tensor:
         """Next-token logits in fp32, [rows, hidden] to [rows, vocabulary]: the base's inside `reference()`."""
 
-    def generate(self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling) -> list[list[int]]:
-        """Token ids of one reply a prompt, without its end-of-turn token; the prompts, at least one, run as one batch."""
+    def generate(
+        self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling, ended: Callable[[], None] = lambda: None
+    ) -> list[list[int]]:
+        """Token ids of one reply a prompt, without its end-of-turn token.
+
+        Args:
+            prompts: At least one, each shorter than the context.
+            end_of_turn: Ends a reply.
+            sampling: How they are drawn.
+            ended: Called for each reply that is ready.
+        """
 
     def save(self, folder: Path) -> None:
         """Write the tuned weights into a folder: an adapter in PEFT's own format, or the whole model when every weight was trained."""

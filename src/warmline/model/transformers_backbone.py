@@ -1,7 +1,8 @@
 """Plain transformers + PEFT: the decoder inside the PEFT model, on CPU or CUDA, in full, half or 4-bit precision."""
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    GenerationConfig,
-    PreTrainedModel,
-)
+from transformers import DynamicCache, PreTrainedModel
 
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Prefill, Sampling
@@ -21,8 +18,13 @@ from warmline.model.base import load_base, refuse_unusual_logits
 from warmline.model.base_files import load_adapter, load_full_weights, lora_config
 from warmline.model.fast.attention import VARLEN
 from warmline.model.fast.decoder import Checkpointing, FusedDecoder, can_fuse
-from warmline.model.generation import RowCaches, generation_settings, pad_left, until, without_own_defaults
+from warmline.model.generation import Columns, Replies, Room, RowCaches
 from warmline.settings import LoraSettings, ModelConfig
+
+_CPU_ROWS, _CUDA_ROWS, _CUDA_PASS = 32, 1024, 16_384
+"""Replies that go on together, and tokens of prompts read in one pass."""
+_KEPT_BYTES, _LOGIT_COPIES = 2, 6
+"""Of a key or value in half precision; what drawing holds of the logits at once."""
 
 
 class TransformersBackbone(nn.Module):
@@ -128,7 +130,9 @@ class TransformersBackbone(nn.Module):
         bounds = torch.tensor([0, longest], dtype=torch.int32, device=self.device)
         return Prefill(self._decode(tokens, torch.arange(longest, device=self.device), bounds, longest, cache), cache)
 
-    def _decode(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | None = None) -> Tensor:
+    def _decode(
+        self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int, cache: DynamicCache | Columns | None = None
+    ) -> Tensor:
         """One flat sequence through transformers' own decoder, which fills a cache if there is one."""
         output = self._in_use.get_decoder()(
             input_ids=tokens[None],
@@ -185,20 +189,40 @@ class TransformersBackbone(nn.Module):
         return self
 
     @torch.no_grad()
-    def generate(self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling) -> list[list[int]]:
-        """Token ids of one reply a prompt, without its end-of-turn token; the prompts run as one batch, padded on the left."""
-        causal = self._in_use
-        if sampling.seed is not None:
-            torch.manual_seed(sampling.seed)
-        settings = GenerationConfig(**generation_settings(sampling, end_of_turn))
-        ids, mask = pad_left(prompts, end_of_turn, self.device)
-        causal.set_attn_implementation("sdpa")  # the cache of `generate` is no flat sequence
-        try:
-            with without_own_defaults(causal):
-                output = causal.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        finally:
-            causal.set_attn_implementation(VARLEN)
-        return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
+    def generate(
+        self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling, ended: Callable[[], None] = lambda: None
+    ) -> list[list[int]]:
+        """Token ids of one reply a prompt, without its end-of-turn token."""
+        room = self._room()
+        return Replies(self, room, sampling, end_of_turn, self.device).make(prompts, ended)
+
+    def read(self, prompts: Sequence[list[int]], columns: Columns) -> Tensor:
+        """Several prompts as one flat sequence: the last state of each, [prompts, hidden]."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        bounds = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0).int()]).to(self.device)
+        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=self.device)
+        positions = torch.cat([torch.arange(length) for length in lengths.tolist()]).to(self.device)
+        return self._decode(tokens, positions, bounds, int(lengths.max()), columns)[bounds[1:].long() - 1]
+
+    def go_on(self, tokens: Tensor, positions: Tensor, columns: Columns) -> Tensor:
+        """One token a row, [rows]: states, [rows, hidden]."""
+        output = self._in_use.get_decoder()(
+            input_ids=tokens[None], position_ids=positions[None], past_key_values=columns, use_cache=True, columns=columns
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
+    def _room(self) -> Room:
+        """On CUDA half of the free memory for keys and values, and a quarter for logits."""
+        if self.device.type != "cuda":
+            return Room(_CPU_ROWS, sys.maxsize, _CPU_ROWS * 512, self.context)
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info(self.device)[0]
+        config = self._causal.config
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * _KEPT_BYTES
+        rows = free // 4 // (_LOGIT_COPIES * 4 * self.unembedding.shape[0])
+        return Room(max(1, min(_CUDA_ROWS, rows)), free // 2 // token, _CUDA_PASS, self.context)
 
     def save(self, folder: Path) -> None:
         """Write the adapter as PEFT does, or the whole model as transformers does, into a folder."""

@@ -13,7 +13,7 @@ Facts of Unsloth's source (2026.10.9) that this rests on:
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,9 @@ class UnslothBackbone(nn.Module):
             self.train(was_training)
 
     @torch.no_grad()
-    def generate(self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling) -> list[list[int]]:
+    def generate(
+        self, prompts: list[list[int]], end_of_turn: int, sampling: Sampling, ended: Callable[[], None] = lambda: None
+    ) -> list[list[int]]:
         """Token ids of one reply a prompt, without its end-of-turn token; the prompts run as one batch, padded on the left."""
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
@@ -155,6 +157,8 @@ class UnslothBackbone(nn.Module):
                 output = self._causal.generate(input_ids=ids, attention_mask=mask, **generation_settings(sampling, end_of_turn))
         finally:
             self._arm(was_training)
+        for _ in prompts:
+            ended()
         return [until(reply, end_of_turn) for reply in output[:, ids.shape[1] :].tolist()]
 
     def prefill(self, tokens: Tensor) -> Prefill:

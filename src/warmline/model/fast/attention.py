@@ -20,6 +20,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from warmline.model.generation import Columns
+
 VARLEN = "warmline_varlen"
 FLASH_CAPABILITY = (8, 0)
 """Compute capability from which FlashAttention runs; older cards (T4: 7.5) have the memory-efficient kernel."""
@@ -56,9 +58,10 @@ def packed_attention(
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
     row_caches: Sequence[DynamicCache] | None = None,
+    columns: Columns | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention that never looks across `cu_seq_lens_q`, or, with `row_caches`, of one new token of each of many conversations.
+    """Attention that never looks across `cu_seq_lens_q`, or, with `row_caches` or `columns`, of one new token of each of many.
 
     Args:
         module: The attention layer that asks; with `row_caches` its number is read.
@@ -73,6 +76,7 @@ def packed_attention(
         max_length_q: Tokens of the longest conversation.
         row_caches: Token i is the newest of conversation i, whose keys and values, the token's own included, are in cache i; tokens beyond
             the last cache are padding.
+        columns: Token i is the newest of row i, whose keys and values stand there; all rows at once, where serving's caches go one by one.
 
     Returns:
         [1, tokens, heads, head size], and None for the weights.
@@ -82,6 +86,8 @@ def packed_attention(
     """
     if row_caches is not None:
         return _newest_tokens(query, row_caches, cast(int, module.layer_idx), scaling, sliding_window), None
+    if columns is not None:
+        return _newest_column(query, columns, cast(int, module.layer_idx), scaling, sliding_window), None
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one flat sequence with cu_seq_lens_q and max_length_q, and no attention mask")
     flat_query, flat_key, flat_value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
@@ -100,6 +106,16 @@ def _newest_tokens(query: Tensor, caches: Sequence[DynamicCache], layer: int, sc
         own = scaled_dot_product_attention(query[:, :, row : row + 1], keys, values, scale=scaling, enable_gqa=grouped)
         attended[:, row] = own[:, :, 0]
     return attended
+
+
+def _newest_column(query: Tensor, columns: Columns, layer: int, scaling: float | None, window: int | None) -> Tensor:
+    """Query heads that share a key head are looked up together, so that keys and values are read once and never repeated."""
+    keys, values, seen = columns.newest(layer, window)
+    rows, heads, size = query.shape[2], keys.shape[1], query.shape[3]
+    asked = query[0].transpose(0, 1).reshape(rows, heads, -1, size)
+    scores = asked @ keys.transpose(-1, -2) * (size**-0.5 if scaling is None else scaling)
+    weights = scores.masked_fill(~seen[:, None, None], float("-inf")).softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+    return (weights @ values).reshape(1, rows, -1, size)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scope: Scope, dropout: float = 0.0) -> Tensor:
