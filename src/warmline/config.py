@@ -50,6 +50,11 @@ class DataConfig(Section):
         "puts them.",
     )
     sources: SourcesConfig = SourcesConfig()
+    own_words: Folder | None = Field(
+        None,
+        description="Folder where `warmline rewrite` puts replies in the base's own words, which are learned in place of people's; a reply "
+        "for which it has none is context. null: people's replies.",
+    )
     alpha: float = Field(0.5, gt=0, le=1, description="Mixture temperature: p_i = n_i^alpha / sum n_j^alpha. 1 keeps proportions.")
     max_passes: Positive | None = Field(
         None,

@@ -17,11 +17,14 @@ class Turn:
         role: Who speaks.
         text: What is said, without surrounding white space.
         labels: By the name of a head (`tasks.TASKS`), the labels that people gave this turn for it; a head without any is left out.
+        target: Of the assistant: whether the reply is to be learned, or held to the base's; otherwise it is context alone. Heads read
+            before it either way.
     """
 
     role: Role
     text: str
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    target: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Fine-tune an open LLM into an empathetic friend.",
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
+    "rewrite": training.rewrite,
     "plan": training.plan,
     "train": training.train,
     "evaluate": measuring.evaluate,

@@ -67,6 +67,33 @@ def data_card(
         print(card)
 
 
+def rewrite(
+    config: ConfigFile,
+    out: Annotated[Path | None, folder_option("Where to; the configuration's data.own_words by default.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, help="Drawn for each reply, of which the best is kept.")] = 8,
+    conversations: Annotated[int | None, typer.Option(min=1, help="Of each source and split at most, drawn by the seed.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server of the base; in this process by default.")] = None,
+    base_model: Annotated[str, typer.Option(help="The base's name there.")] = "base",
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the server.")] = 64,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the base write the replies anew that it is to learn, in the voice of a friend; goes on where it stopped."""
+    from warmline.responders import Endpoint
+    from warmline.rewriting.rewrite import CARD, Options, rewrite
+    from warmline.rewriting.view import rewriting_table
+
+    run = configured(config, overrides, data_dir)
+    folder = out or run.data.own_words
+    if folder is None:
+        raise WarmlineError(f"{config}: has no data.own_words; give it a folder, or say --out FOLDER")
+    keys = ("WARMLINE_MODEL_KEY", "OPENAI_API_KEY")
+    endpoint = None if base_url is None else Endpoint("--base-url", base_url, base_model, keys, concurrency)
+    result = rewrite(run, folder, Options(candidates, conversations), endpoint)
+    show(result, as_json, lambda: [rewriting_table(result), f"written to {folder}; {CARD} there says how"])
+
+
 def plan(
     config: ConfigFile,
     overrides: Overrides = None,

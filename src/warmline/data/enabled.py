@@ -9,6 +9,7 @@ import platformdirs
 
 from warmline.config import DataConfig
 from warmline.conversation import SPLITS, Conversation, Loaded, Split
+from warmline.data.own_words import with_own_words, words_file
 from warmline.errors import WarmlineError
 from warmline.paths import expand_home
 from warmline.sources import SOURCES
@@ -27,12 +28,14 @@ class EnabledSource(NamedTuple):
         folder: Where its files lie.
         objectives: What it trains.
         settings: Its section, of the type `source.settings`.
+        own_words: Replies in the base's own words (`data.own_words`); None for those of people.
     """
 
     source: Source
     folder: Path
     objectives: tuple[str, ...]
     settings: Any
+    own_words: Path | None = None
 
     @property
     def name(self) -> str:
@@ -45,7 +48,13 @@ class EnabledSource(NamedTuple):
         Raises:
             WarmlineError: bad or missing files.
         """
-        return self.source.load(self.folder, split, self.settings)
+        loaded = self.source.load(self.folder, split, self.settings)
+        return loaded if self.own_words is None else with_own_words(loaded, self.own_words, self.name, split, self.source.unanswered)
+
+    def depends_on(self, split: Split) -> Sequence[Path]:
+        """The files that what `load` gives depends on: the official ones, and the base's own words."""
+        own = [] if self.own_words is None else [words_file(self.own_words, self.name, split)]
+        return [*self.files(split), *(path for path in own if path.is_file())]
 
     def files(self, split: Split) -> Sequence[Path]:
         """The official files that a split is read from."""
@@ -77,11 +86,15 @@ def enabled_sources(config: DataConfig) -> list[EnabledSource]:
     Raises:
         WarmlineError: the data folder is not there, and a source needs it.
     """
+    if config.own_words is not None and not config.own_words.is_dir():
+        raise WarmlineError(f"data.own_words: {config.own_words} is not there; `warmline rewrite` makes it, and null takes people's words")
     found = []
     for name, source in SOURCES.items():
         settings = config.sources[name]
         if settings.enabled:
-            found.append(EnabledSource(source, source.folder(lambda: data_dir(config), settings), settings.objectives, settings))
+            found.append(
+                EnabledSource(source, source.folder(lambda: data_dir(config), settings), settings.objectives, settings, config.own_words)
+            )
     return found
 
 
@@ -93,7 +106,7 @@ def data_checksums(config: DataConfig) -> dict[str, str]:
     """
     sums = {}
     for source in enabled_sources(config):
-        for path in (path for split in SPLITS for path in source.files(split)):
+        for path in (path for split in SPLITS for path in source.depends_on(split)):
             try:
                 sums[f"{source.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
             except OSError as error:
@@ -112,6 +125,6 @@ def count_targets(conversations: Sequence[Conversation], trained: Sequence[str])
         `lm` and `safety`: assistant turns; a head: turns with a label of its own. An objective that the source does not train counts 0.
     """
     turns = [turn for conversation in conversations for turn in conversation.turns]
-    replies = sum(turn.role == "assistant" for turn in turns)
+    replies = sum(turn.role == "assistant" and turn.target for turn in turns)
     found = {name: sum(bool(turn.labels.get(name)) for turn in turns) if name in TASKS else replies for name in all_objectives()}
     return {name: number if name in trained else 0 for name, number in found.items()}

@@ -213,7 +213,7 @@ def _encode_part(
             reply = begin + len(header)
             if not np.array_equal(own[begin:reply], header):
                 raise WarmlineError(f"{place}: the header of turn {index} merged with its text; the template does not fit")
-            if "lm" in objectives or "safety" in objectives:
+            if turn.target and ("lm" in objectives or "safety" in objectives):
                 replies.append((reply, end))
             read = reply - 1
         else:
@@ -309,7 +309,7 @@ def _cache_file(source: EnabledSource, split: Split, config: DataConfig, templat
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(_tokenizer_bytes(template))
-    for path in source.files(split):
+    for path in source.depends_on(split):
         try:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError:

@@ -5,11 +5,15 @@ To add one: a subclass of `Source` into `SOURCES`, and `config.declare_fields()`
 
 from warmline.sources.empathetic_dialogues import EmpatheticDialogues
 from warmline.sources.esconv import ESConv
+from warmline.sources.friend import Friend
 from warmline.sources.goemotions import GoEmotions
+from warmline.sources.retention import Retention
 from warmline.sources.safety import Safety
 from warmline.sources.source import RemoteFile, Source
 
-SOURCES: dict[str, Source] = {source.name: source for source in (EmpatheticDialogues(), ESConv(), GoEmotions(), Safety())}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (EmpatheticDialogues(), ESConv(), GoEmotions(), Safety(), Friend(), Retention())
+}
 """Every data set that a run may learn from, by name, in the order of draws and tables."""
 
 

@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from warmline.errors import WarmlineError
+from warmline.conversation import Conversation, Turn
+from warmline.errors import WarmlineError, shown
 
 CHECKSUMS = "SHA256SUMS"
 """File beside the data, written by `warmline data fetch` in the format of `sha256sum`; verified when it is there."""
@@ -28,9 +29,14 @@ _NO_TEXT = {
 """What stands in a data file's place now and then, by its first bytes, and how to mend it."""
 
 
+def assets_dir() -> Path:
+    """Folder of what ships inside this package."""
+    return Path(str(resources.files("warmline") / "assets"))
+
+
 def sample_dir() -> Path:
     """Folder of the sample data inside this package."""
-    return Path(str(resources.files("warmline") / "assets" / "sample"))
+    return assets_dir() / "sample"
 
 
 def read_text(path: Path) -> str:
@@ -125,6 +131,32 @@ def split_lines(text: str) -> list[str]:
     """The lines of a text, ended by a newline alone: `splitlines` also cuts at U+2028 and its like, which JSON strings may hold."""
     lines = text.split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def read_conversations(path: Path) -> tuple[Conversation, ...]:
+    """A file of conversations written for this project: one JSON object a line, `{"id", "about", "messages"}`.
+
+    Raises:
+        WarmlineError: a missing or damaged file, a line that does not fit.
+    """
+    found = []
+    for number, line in enumerate(split_lines(read_text(path)), 1):
+        place = f"{path}:{number}"
+        record = read_json(line, str(path), number, "mend or remove the line")
+        if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not isinstance(record.get("messages"), list):
+            raise WarmlineError(f"{place}: expected an object with id, about and messages")
+        turns: list[Turn] = []
+        for message in record["messages"]:
+            role = message.get("role") if isinstance(message, dict) else None
+            if role != ("assistant" if len(turns) % 2 else "user"):
+                raise WarmlineError(f"{place}: role is `{shown(role)}`, expected user and assistant in turn")
+            turns.append(Turn("assistant" if len(turns) % 2 else "user", message_text(message.get("content"), place)))
+        if not turns:
+            raise WarmlineError(f"{place}: has no message")
+        found.append(Conversation(record["id"], tuple(turns), kind=str(record.get("about"))))
+    if not found:
+        raise WarmlineError(f"{path}: no conversation; the file is truncated")
+    return tuple(found)
 
 
 def message_text(content: Any, place: str) -> str:

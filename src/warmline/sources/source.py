@@ -77,6 +77,7 @@ class Source:
         kinds: What `Conversation.kind` sorts by, in the plural; None where it is not set.
         danger: Those kinds in which someone may come to harm.
         official: The files to fetch; none for data that ship with the package.
+        unanswered: Its conversations end with the user's turn: `warmline rewrite` lets the base answer, without which they train nothing.
         facts: For its card.
     """
 
@@ -88,6 +89,7 @@ class Source:
     kinds: str | None = None
     danger: frozenset[str] = frozenset()
     official: tuple[RemoteFile, ...] = ()
+    unanswered: bool = False
     facts: CardFacts
 
     def files(self, split: Split) -> tuple[str, ...]:

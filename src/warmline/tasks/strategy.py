@@ -28,6 +28,18 @@ STRATEGIES: tuple[str, ...] = (
 )
 """ESConv's eight support strategies, in the order of its official `strategy.json`."""
 
+_HINTS: Mapping[str, str | None] = {
+    "Question": "It asks one open question about what was just said.",
+    "Restatement or Paraphrasing": "It says in fresh words what they mean, so that they can tell whether it was understood. No advice.",
+    "Reflection of feelings": "It names the feeling behind what they said, and stays with it. No advice.",
+    "Self-disclosure": "It shows that others feel so, too, and that they are not odd; you have no story of your own.",
+    "Affirmation and Reassurance": "It says what they do well or may trust in, and why, from what they told. No advice.",
+    "Providing Suggestions": "It offers one small thing that they could try, as an offer and not an order.",
+    "Information": "It gives one useful fact, plainly.",
+    "Others": None,
+}
+"""What a reply does that follows a strategy, as a note to whoever writes one."""
+
 PROTOCOL = "8-way, reply unseen; earlier strategies are an input of the history baselines only"
 WITH_EARLIER = "8-way, reply unseen; the head and its linear probe, too, see the annotated strategies of earlier replies"
 AS_SERVED = "the same head on the replies to a user's turn, the only ones that serving can be asked for"
@@ -88,6 +100,14 @@ class StrategyTask(HeadTask):
     lead = "leans to"
     explanation = "How it meant to answer, settled before its first word."
     settings = StrategySettings
+
+    def hint(self, label: str) -> str | None:
+        """A sentence for each strategy; a program has no self to disclose."""
+        return _HINTS[label]
+
+    def missed(self, label: str, reply: str) -> bool:
+        """A question that asks nothing."""
+        return label == "Question" and "?" not in reply
 
     def sees_earlier(self, settings: HeadSettings) -> bool:
         """As configured."""

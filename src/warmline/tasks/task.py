@@ -163,6 +163,14 @@ class HeadTask:
         """A label as people are told it."""
         return self.words.get(label, label)
 
+    def hint(self, label: str) -> str | None:
+        """What a reply with this label does, as a note to whoever writes it; None for a head of users' turns."""
+        return None
+
+    def missed(self, label: str, reply: str) -> bool:
+        """Whether a reply plainly does not do what its label says; only what a glance at the text can tell."""
+        return False
+
     def told(self, probabilities: Mapping[str, float]) -> str:
         """The likeliest label in words: `heard sadness 62 %`."""
         label = likeliest(probabilities)

@@ -1,0 +1,382 @@
+"""`warmline rewrite`: the base writes the replies anew that it is to learn, and answers the prompts that hold it to itself.
+
+Several candidates a reply are drawn. Rules refuse those that claim a human life, lecture, list, copy and so on (`flaws.py`). Of the others
+the one is kept that says most about what it answers: its log-likelihood after the user's message, less that after another user's, both by
+the base itself, less log(1 + how often its first three words were chosen before). What is as likely after another message is refused as
+generic. Replies are written in rounds, the first of each conversation, then the second: each sees the ones before it in the base's own
+words, as it will when the model is talked to.
+
+Each round's replies are appended to their file as they come, so that the same command goes on after a crash.
+"""
+
+import hashlib
+import json
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from warmline.config import RunConfig
+from warmline.conversation import Conversation, Split, Turn
+from warmline.data.enabled import EnabledSource, data_checksums, enabled_sources
+from warmline.data.own_words import Spot, read_words, words_file
+from warmline.data.template import ChatTemplate, Message, as_messages
+from warmline.errors import WarmlineError
+from warmline.lock import hold
+from warmline.model.backbone import Sampling
+from warmline.model.base import load_tokenizer
+from warmline.model.device import Place, choose_place
+from warmline.model.transformers_backbone import TransformersBackbone
+from warmline.progress import counted
+from warmline.responders import Answer, ChatRequest, Endpoint
+from warmline.rewriting.flaws import flaw, words
+from warmline.rewriting.insight import Insight
+from warmline.rewriting.prompt import examples, rewriting_prompt, voice
+from warmline.runs import read_json, write_json, write_text
+from warmline.tasks import TASKS
+
+MANIFEST, CARD = "rewriting.json", "README.md"
+CHUNK = 2048
+"""Replies written between two writes to disk."""
+EXAMPLES = 20
+
+
+class Options(NamedTuple):
+    """How replies are written.
+
+    Attributes:
+        candidates: Drawn for each reply.
+        conversations: Of each source and split at most, drawn by the seed; None for all.
+        temperature: Of the candidates.
+        min_p: Tokens below this share of the likeliest one's probability are left out.
+        max_new_tokens: Longest candidate; one that is cut is refused.
+        answer_tokens: Longest answer to a prompt of a source that is unanswered; these are greedy and kept as they are.
+    """
+
+    candidates: int = 8
+    conversations: int | None = None
+    temperature: float = 0.9
+    min_p: float = 0.1
+    max_new_tokens: int = 110
+    answer_tokens: int = 400
+
+
+class Drawn(NamedTuple):
+    """A candidate.
+
+    Attributes:
+        text: Without surrounding white space.
+        cut: Whether it ended at its longest length.
+    """
+
+    text: str
+    cut: bool
+
+
+class Writer:
+    """The base, in this process or behind a server.
+
+    Args:
+        config: Of the run that will learn the replies.
+        endpoint: Where the base is served; None to run it here.
+    """
+
+    def __init__(self, config: RunConfig, endpoint: Endpoint | None) -> None:
+        self.endpoint = endpoint
+        self.insight: Insight | None = None
+        if endpoint is None:
+            place = choose_place(config.training)
+            self._place: Place = place
+            self._backbone = TransformersBackbone(config.model, None, place.device, place.dtype, trainable=False)
+            self._template = ChatTemplate(load_tokenizer(config.model), config.model.template)
+            self.insight = Insight(self._backbone, self._template, place)
+
+    @property
+    def identity(self) -> str | None:
+        """Of the server; None for the base here."""
+        return None if self.endpoint is None else self.endpoint.identity
+
+    def draw(self, prompts: Sequence[list[Message]], copies: int, sampling: Sampling, doing: str) -> list[list[Drawn]]:
+        """Candidates for each prompt.
+
+        Args:
+            prompts: Conversations, each ending with the user.
+            copies: Candidates of each.
+            sampling: How they are drawn.
+            doing: For the progress bar.
+        """
+        with counted(len(prompts) * copies, doing) as ended:
+            if self.endpoint is not None:
+                return self._asked(self.endpoint, prompts, copies, sampling, ended)
+            ids = [own for prompt in prompts for own in [self._template.prompt_ids(prompt)] * copies]
+            with torch.no_grad(), self._place.autocast():
+                replies = self._backbone.generate(ids, self._template.layout.end_of_turn, sampling, ended)
+            texts = self._template.tokenizer.batch_decode(replies, skip_special_tokens=True)
+            drawn = [Drawn(text.strip(), len(reply) >= sampling.max_new_tokens) for text, reply in zip(texts, replies, strict=True)]
+            return [drawn[at : at + copies] for at in range(0, len(drawn), copies)]
+
+    def _asked(
+        self, endpoint: Endpoint, prompts: Sequence[list[Message]], copies: int, sampling: Sampling, ended: Callable[[], None]
+    ) -> list[list[Drawn]]:
+        requests = [
+            ChatRequest(prompt, sampling.temperature, sampling.max_new_tokens, sampling.min_p or None, copy)
+            for prompt in prompts
+            for copy in range(copies)
+        ]
+        found: dict[int, Drawn] = {}
+
+        def done(at: int, answer: Answer) -> None:
+            if answer.text is not None:
+                found[at] = Drawn(answer.text.strip(), answer.cut)
+            ended()
+
+        endpoint.run(requests, done)
+        if len(found) < len(requests) // 2:
+            raise WarmlineError(f"{endpoint.url}: answered {len(found)} of {len(requests)} requests; look at the server, then start again")
+        return [[found[at] for at in range(first, first + copies) if at in found] for first in range(0, len(requests), copies)]
+
+
+class Wanted(NamedTuple):
+    """A reply that is to be written.
+
+    Attributes:
+        spot: Where it belongs.
+        history: The turns before it, own words in the place of people's.
+        human: A person's reply, with its labels; None where nobody has answered.
+        kind: Of the conversation.
+    """
+
+    spot: Spot
+    history: list[Turn]
+    human: Turn | None
+    kind: str | None
+
+
+def rewrite(config: RunConfig, folder: Path, options: Options | None = None, endpoint: Endpoint | None = None) -> dict[str, Any]:
+    """Write the replies of every enabled source that trains the language model, and the answers of every one that is unanswered.
+
+    Args:
+        config: Of the run that will learn them.
+        folder: Where they go; what is there already is kept and not written again.
+        options: How.
+        endpoint: Where the base is served; None to run it in this process.
+
+    Returns:
+        The manifest: what wrote them and how, how many were accepted and why others were not, and pairs for a reader.
+
+    Raises:
+        WarmlineError: bad or missing data, a base that cannot be loaded, a folder whose replies were written otherwise.
+    """
+    options = options or Options()
+    data = config.data.model_copy(update={"own_words": None})
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold(folder, "rewrite"):
+        made_by = _made_by(config, options, endpoint)
+        path = folder / MANIFEST
+        if path.is_file() and (before := read_json(path)["made_by"]) != made_by:
+            other = ", ".join(sorted(key for key in made_by if before.get(key) != made_by[key]))
+            raise WarmlineError(
+                f"{folder}: its replies were written with other settings ({other}); name another folder, or remove this one"
+            )
+        write_json(path, {"made_by": made_by, "complete": False})
+        sources = [one for one in enabled_sources(data) if "lm" in one.objectives or one.source.unanswered]
+        writer = Writer(config, endpoint)
+        report: dict[str, dict[str, Any]] = {}
+        pairs: list[dict[str, Any]] = []
+        for source in sources:
+            splits: tuple[Split, ...] = ("train", "valid", "test") if source.source.unanswered else ("train", "valid")
+            for split in splits:
+                found, shown = _write_split(source, split, folder, writer, options, config.seed)
+                report.setdefault(source.name, {})[split] = found
+                pairs += shown
+        random.Random(config.seed).shuffle(pairs)
+        result = {
+            "made_by": made_by,
+            "complete": True,
+            "data_sha256": data_checksums(data),
+            "rule": __doc__.split("\n\n")[1].replace("\n", " ") if __doc__ else "",
+            "sources": report,
+            "examples": pairs[:EXAMPLES],
+        }
+        write_json(path, result)
+        write_text(folder / CARD, _card(result))
+    return result
+
+
+def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None) -> dict[str, Any]:
+    shown = voice() + json.dumps([one._asdict() for one in examples()])
+    return {
+        "base_model": config.model.name,
+        "base_revision": config.model.revision,
+        "base_random_init_seed": config.model.random_init_seed,
+        "load_in_4bit": config.model.load_in_4bit,
+        "served_by": None if endpoint is None else endpoint.identity,
+        "voice_sha256": hashlib.sha256(shown.encode()).hexdigest(),
+        "seed": config.seed,
+        **options._asdict(),
+    }
+
+
+def _write_split(
+    source: EnabledSource, split: Split, folder: Path, writer: Writer, options: Options, seed: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What was found of a split, and pairs for a reader."""
+    path = words_file(folder, source.name, split)
+    conversations = list(source.load(split).conversations)
+    random.Random(f"{seed}/{source.name}/{split}").shuffle(conversations)
+    chosen = conversations[: options.conversations]
+    known = read_words(path)
+    if known:
+        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in known.values()))  # without half a line
+    openings = Counter(_opening(record["reply"]) for record in known.values() if record["reply"] is not None)
+    pairs: list[dict[str, Any]] = []
+    for wanted in _rounds(chosen, known, source.source.unanswered):
+        doing = f"{source.name}, {split}: {len(known):,} replies so far"
+        draw = int.from_bytes(hashlib.sha256(f"{seed}/{source.name}/{split}/{wanted[0].spot}".encode()).digest()[:4], "big")
+        records: list[dict[str, Any]]
+        if source.source.unanswered:
+            sampling = Sampling(options.answer_tokens, 0, 1.0, 0.0, draw)
+            drawn = writer.draw([_said(one.history) for one in wanted], 1, sampling, doing)
+            records = [{"reply": found[0].text or None if found else None, "refused": {}} for found in drawn]
+        else:
+            sampling = Sampling(options.max_new_tokens, options.temperature, 1.0, options.min_p, draw)
+            prompts = [rewriting_prompt(one.history, one.human, one.kind) for one in wanted if one.human is not None]
+            records = _chosen(wanted, writer.draw(prompts, options.candidates, sampling, doing), writer.insight, openings)
+        lines = []
+        for one, record in zip(wanted, records, strict=True):
+            known[one.spot] = {**one.spot._asdict(), **record}
+            lines.append(json.dumps(known[one.spot], ensure_ascii=False))
+            pairs.append({
+                "source": source.name, **one.spot._asdict(), "user": one.history[-1].text,
+                "human": one.human.text if one.human else None, "own": record["reply"],
+            })  # fmt: skip
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    return _counts(known, path), pairs
+
+
+def _rounds(conversations: Sequence[Conversation], known: dict[Spot, dict[str, Any]], unanswered: bool) -> Iterator[list[Wanted]]:
+    """Chunks of replies to write: the first of every conversation, then the second, with what was written before in its place."""
+    told = [(one, list(one.turns)) for one in conversations]
+    spots = [list(_spots(one, unanswered)) for one in conversations]
+    for turn in range(max(map(len, spots), default=0)):
+        wanted: list[Wanted] = []
+        for (conversation, turns), own in zip(told, spots, strict=True):
+            if turn:
+                _put(turns, own[:turn][-1:], known)
+            if turn < len(own) and own[turn] not in known:
+                at = own[turn].turn
+                wanted.append(Wanted(own[turn], turns[:at], turns[at] if at < len(turns) else None, conversation.kind))
+        for first in range(0, len(wanted), CHUNK):
+            yield wanted[first : first + CHUNK]
+
+
+def _spots(conversation: Conversation, unanswered: bool) -> Iterator[Spot]:
+    """Where a reply follows a user's turn; further messages of one who has just replied stay as they are."""
+    for at in range(1, len(conversation.turns)):
+        if conversation.turns[at].role == "assistant" and conversation.turns[at - 1].role == "user":
+            yield Spot(conversation.id, at)
+    if unanswered:
+        yield Spot(conversation.id, len(conversation.turns))
+
+
+def _put(turns: list[Turn], spots: Sequence[Spot], known: dict[Spot, dict[str, Any]]) -> None:
+    for spot in spots:
+        if spot.turn < len(turns) and (reply := known.get(spot, {}).get("reply")) is not None:
+            turns[spot.turn] = Turn("assistant", reply, turns[spot.turn].labels)
+
+
+def _said(turns: Sequence[Turn]) -> list[Message]:
+    return as_messages(Conversation("", tuple(turns)))
+
+
+def _chosen(
+    wanted: Sequence[Wanted], drawn: Sequence[Sequence[Drawn]], insight: Insight | None, openings: Counter[str]
+) -> list[dict[str, Any]]:
+    """For each reply the best candidate, or none, and why the others were refused."""
+    refused = [Counter[str]() for _ in wanted]
+    passed: list[tuple[int, str]] = []
+    for at, (one, found) in enumerate(zip(wanted, drawn, strict=True)):
+        for candidate in found:
+            reason = _refusal(one, candidate)
+            if reason is None:
+                passed.append((at, candidate.text))
+            else:
+                refused[at][reason] += 1
+    asked = [one.history[-1].text for one in wanted]
+    scores = insight.of([(asked[at], asked[at - 1], text) for at, text in passed]) if insight else [math.inf] * len(passed)
+    best: dict[int, list[tuple[float, str]]] = {}
+    for (at, text), said in zip(passed, scores, strict=True):
+        if said <= 0:
+            refused[at]["generic"] += 1
+        else:
+            best.setdefault(at, []).append((0.0 if insight is None else said, text))
+    records = []
+    for at in range(len(wanted)):
+        reply: str | None = None
+        score: float | None = None
+        if at in best:
+            score, reply = max(best[at], key=lambda one: one[0] - math.log1p(openings[_opening(one[1])]))
+            openings[_opening(reply)] += 1
+        records.append({"reply": reply, "insight": score, "refused": dict(refused[at])})
+    return records
+
+
+def _refusal(one: Wanted, candidate: Drawn) -> str | None:
+    if candidate.cut:
+        return "cut off"
+    said = [turn.text for turn in one.history if turn.role == "user"] + [example.reply for example in examples()]
+    earlier = [turn.text for turn in one.history if turn.role == "assistant"]
+    if (reason := flaw(candidate.text, said, earlier)) is not None:
+        return reason
+    labels = one.human.labels if one.human else {}
+    missed = any(TASKS[name].missed(label, candidate.text) for name, found in labels.items() for label in found)
+    return "drifts from its label" if missed else None
+
+
+def _opening(reply: str) -> str:
+    return " ".join(words(reply)[:3])
+
+
+def _counts(known: dict[Spot, dict[str, Any]], path: Path) -> dict[str, Any]:
+    replies = [record["reply"] for record in known.values() if record["reply"] is not None]
+    refused = sum((Counter(record["refused"]) for record in known.values()), Counter[str]())
+    return {
+        "replies": len(known),
+        "accepted": len(replies),
+        "words_median": statistics.median(len(reply.split()) for reply in replies) if replies else None,
+        "candidates_refused": dict(refused.most_common()),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+    }
+
+
+def _card(result: dict[str, Any]) -> str:
+    made_by = result["made_by"]
+    lines = [
+        "# Replies in the base's own words",
+        "",
+        f"Written by `{made_by['base_model']}` (revision {made_by['base_revision'] or 'not pinned'}"
+        + (f", served at {made_by['served_by']}" if made_by["served_by"] else "")
+        + f"), {made_by['candidates']} candidates a reply, temperature {made_by['temperature']:g}, seed {made_by['seed']}; the voice and "
+        f"its examples have sha256 {made_by['voice_sha256'][:12]}.",
+        "",
+        result["rule"],
+        "",
+        "Users' turns are those of the data sets named below, and replies answer them: the data sets' terms hold for what is made of this "
+        "(ESConv and EmpatheticDialogues: CC BY-NC 4.0), and so do the base's.",
+        "",
+        "| source | split | replies | accepted | words (median) | refused candidates |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for source, splits in result["sources"].items():
+        for split, found in splits.items():
+            reasons = ", ".join(f"{reason} {n:,}" for reason, n in found["candidates_refused"].items()) or "-"
+            lines.append(
+                f"| {source} | {split} | {found['replies']:,} | {found['accepted']:,} | {found['words_median'] or '-'} | {reasons} |"
+            )
+    return "\n".join(lines) + "\n"
