@@ -224,6 +224,7 @@ def test_bad_value_when_training(override: str, said: str, warmline: Warmline, c
         ("train", "absent.yaml"),
         ("evaluate", "absent"),
         ("errors", "absent"),
+        ("facts", "absent"),
         ("report", "absent"),
         ("export", "absent", "--out", "out"),
         ("chat", "absent"),
@@ -263,6 +264,17 @@ def test_errors(warmline: Warmline, finished_copy: RunFolder) -> None:
     assert table.status == 0
     assert "invented fact" in table.out
     assert "8 of 8" in table.out
+
+
+def test_facts(warmline: Warmline, finished_copy: RunFolder) -> None:
+    asked = "facts", finished_copy.path, "--questions", "2", "--max-new-tokens", "4"
+    result = json.loads(warmline(*asked, "--json").out)
+    assert result == read_json(finished_copy.facts)
+    table = warmline(*asked)
+    assert table.status == 0
+    assert "right replies to 2 questions of fact" in table.out
+    assert "wrong belief" in table.out
+    assert "replies cut at 4 tokens: 2 of 2 of the base's" in table.out
 
 
 def test_report(warmline: Warmline, finished_copy: RunFolder) -> None:
@@ -352,6 +364,7 @@ def test_interrupted(warmline: Warmline, config_file: Path, monkeypatch: pytest.
         ("train",),
         ("evaluate",),
         ("errors",),
+        ("facts",),
         ("eqbench",),
         ("ablate",),
         ("redteam",),

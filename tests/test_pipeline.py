@@ -85,12 +85,13 @@ def test_another_configuration_is_refused(finished_copy: RunFolder) -> None:
 
 def test_the_real_steps(finished_copy: RunFolder) -> None:
     config = _moved(finished_copy)
-    budget = QUICK._replace(prompts=1)
-    mine = [step for step in STEPS if step.name in ("errors", "data card", "report")]
+    budget = QUICK._replace(prompts=1, questions=1)
+    mine = [step for step in STEPS if step.name in ("errors", "facts", "data card", "report")]
     assert [step.name for step in STEPS][-1] == "report"
     run_steps(config, budget, mine, quiet())
     assert "--quick" in finished_copy.report.read_text(encoding="utf-8")
     assert finished_copy.error_taxonomy.is_file()
+    assert read_json(finished_copy.facts)["context"]["n"] == 1
     console = quiet()
     run_steps(config, budget, mine, console)
     assert said(console).count("done before") == len(mine)  # train, and all but the report

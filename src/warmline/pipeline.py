@@ -19,6 +19,7 @@ class Budget(NamedTuple):
         name: Written down for each step; a step done with another is done again.
         prompts: Most held-out prompts of one data set that base and tuned model answer.
         reply_tokens: Longest reply to those and to the red team.
+        questions: Questions of fact that both answer, each in three ways; None is all.
         eqbench_tokens: Longest EQ-Bench reply; None is the protocol's.
         ablation_steps: Optimiser steps of each ablation run; None is all.
         ablation_conversations: Test conversations of each source that score an ablation; None is all.
@@ -28,6 +29,7 @@ class Budget(NamedTuple):
     name: str
     prompts: int
     reply_tokens: int
+    questions: int | None
     eqbench_tokens: int | None
     ablation_steps: int | None
     ablation_conversations: int | None
@@ -38,12 +40,15 @@ FULL = Budget(
     name="full",
     prompts=20,
     reply_tokens=REPLY_TOKENS,
+    questions=None,
     eqbench_tokens=None,
     ablation_steps=None,
     ablation_conversations=None,
     probe_rows=4000,
 )
-QUICK = Budget(name="quick", prompts=8, reply_tokens=64, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6, probe_rows=100)
+QUICK = Budget(
+    name="quick", prompts=8, reply_tokens=64, questions=16, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6, probe_rows=100
+)
 """For a demonstration on a CPU; every results file says how far it was cut. warmline-nano's replies end within 64 tokens."""
 
 
@@ -126,6 +131,12 @@ def _errors(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     return analyse(folder.path, budget.prompts, budget.reply_tokens)
 
 
+def _facts(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.evaluation.facts import ask_facts
+
+    return ask_facts(folder.path, budget.questions, budget.reply_tokens)
+
+
 def _eqbench(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     from warmline.eqbench.run import Players, Selection, eq_bench
 
@@ -180,6 +191,7 @@ def _report(_: RunConfig, folder: RunFolder, __: Budget) -> object:
 STEPS: tuple[Step, ...] = (
     Step("evaluate", lambda folder: folder.evaluation, _evaluate),
     Step("errors", lambda folder: folder.error_picture, _errors),
+    Step("facts", lambda folder: folder.facts, _facts),
     Step("eqbench", lambda folder: folder.eq_bench, _eqbench),
     Step("ablate", lambda folder: folder.ablation_picture, _ablate),
     Step("redteam", lambda folder: folder.red_team_sheet, _redteam),

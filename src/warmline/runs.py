@@ -67,6 +67,7 @@ class RunFolder:
         self.replies = path / "results" / "replies.jsonl"
         self.examples = path / "results" / "examples.json"
         self.error_taxonomy = path / "results" / "errors.json"
+        self.facts = path / "results" / "facts.json"
         self.error_picture = path / "results" / "errors.png"
         self.reliability = path / "results" / "reliability.png"
         self.eq_bench = path / "results" / "eq_bench_results.json"

@@ -12,6 +12,7 @@ from tests.conftest import ConfigFactory
 from tests.reporting import results
 from warmline.errors import WarmlineError
 from warmline.evaluation.errors import analyse
+from warmline.evaluation.facts import ask_facts
 from warmline.evaluation.finished import FinishedRun
 from warmline.reporting.facts import inherited_terms
 from warmline.reporting.report import environment, tidy, write_report
@@ -24,6 +25,7 @@ def everything(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) ->
     """A run with every results file and its data cards, only to be copied."""
     run = RunFolder(Path(shutil.copytree(finished.path, tmp_path_factory.mktemp("everything") / "run")))
     analyse(run.path, 2, 8)
+    ask_facts(run.path, 2, 8)
     context = FinishedRun.open(run.path).context()
     write_json(run.evaluation, results.evaluation(context))
     write_json(run.eq_bench, results.eq_bench(context, judged=True))
@@ -46,7 +48,7 @@ def test_nothing_measured(finished_copy: RunFolder) -> None:
     text = text_of(finished_copy)
     for file, command in (
         ("evaluation.json", "evaluate"), ("eq_bench_results.json", "eqbench"), ("ablation_results.json", "ablate"),
-        ("examples.json", "errors"), ("errors.json", "errors"), ("red_team.json", "redteam"),
+        ("examples.json", "errors"), ("errors.json", "errors"), ("facts.json", "facts"), ("red_team.json", "redteam"),
     ):  # fmt: skip
         assert f"Not measured: there is no `results/{file}`; `warmline {command} " in text
     assert "which is better" not in text
@@ -255,7 +257,7 @@ def test_results_of_another_artefact_are_not_shown(measured: RunFolder) -> None:
     assert "22.6 %" not in text
 
 
-@pytest.mark.parametrize("file", ["evaluation", "eq_bench", "ablation_results", "red_team", "error_taxonomy", "examples"])
+@pytest.mark.parametrize("file", ["evaluation", "eq_bench", "ablation_results", "red_team", "error_taxonomy", "examples", "facts"])
 def test_a_file_of_another_shape_is_refused(file: str, measured: RunFolder) -> None:
     path: Path = getattr(measured, file)
     context = read_json(path)["context"]

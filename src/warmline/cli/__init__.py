@@ -31,6 +31,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "guard": measuring.guard,
     "ablate": training.ablate,
     "errors": measuring.errors,
+    "facts": measuring.facts,
     "report": measuring.report,
     "chat": using.chat,
     "export": using.export,

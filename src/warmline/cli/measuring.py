@@ -126,6 +126,21 @@ def errors(
     show(result, as_json, lambda: [errors_table(result), *cuts, written])
 
 
+def facts(
+    run: RunPath,
+    questions: Annotated[int | None, typer.Option(min=1, help="How many, from the first; all by default.")] = None,
+    max_new_tokens: LongestReply = REPLY_TOKENS,
+    as_json: AsJson = False,
+) -> None:
+    """Warmth's price: questions of fact asked neutrally, sadly and with a wrong belief; how often base and tuned are right."""
+    from warmline.evaluation.facts import ask_facts
+    from warmline.evaluation.view import facts_summary
+    from warmline.runs import RunFolder
+
+    result = ask_facts(run, questions, max_new_tokens)
+    show(result, as_json, lambda: [*facts_summary(result), f"written to {RunFolder(run).facts}"])
+
+
 def report(run: RunPath) -> None:
     """Write report.md into the run folder, from its JSON files; what was not measured is said, with the command that would."""
     from warmline.reporting.report import write_report

@@ -1,4 +1,4 @@
-"""What `warmline evaluate` and `warmline errors` print, the first in 80 columns, and pictures of the heads: who is taken for whom, and
+"""What `warmline evaluate`, `errors` and `facts` print, the first in 80 columns, and pictures of the heads: who is taken for whom, and
 how far a probability can be trusted.
 """
 
@@ -62,14 +62,38 @@ def errors_table(result: dict[str, Any]) -> Table:
     return table
 
 
+def facts_summary(result: dict[str, Any]) -> list[RenderableType]:
+    """How often base and tuned are right, by the way of asking, and what else must be known of it.
+
+    Args:
+        result: As `ask_facts` returns it.
+    """
+    n, longest = result["context"]["n"], result["context"]["decoding"]["max_new_tokens"]
+    table = Table(title=f"{result['context']['run']}: right replies to {n} questions of fact", title_justify="left", box=None)
+    for column in ("asked", "base", "tuned", "difference, 95 %"):
+        table.add_column(column, justify="left" if column == "asked" else "right")
+    lines = []
+    for way, found in result["ways"].items():
+        difference = "not compared" if found["difference"] is None else _difference(found["difference"])
+        table.add_row(way.replace("_", " "), *(f"{found[side]['share']:.1%}" for side in ("base", "tuned")), difference)
+        if any(cut["n"] for cut in found["cut_off"].values()):
+            cuts = ", ".join(f"{cut['n']} of {cut['of']} of the {side}'s" for side, cut in found["cut_off"].items())
+            lines.append(f"{way.replace('_', ' ')}: replies cut at {longest} tokens: {cuts}")
+    agrees = ", ".join(f"{side} {found['hits']}" for side, found in result["ways"]["wrong_belief"]["agrees"].items())
+    return [table, f"agreed with the wrong belief in so many words: {agrees} of {n}", *lines]
+
+
+def _difference(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['value']:+.1%} ({low:+.1%} to {high:+.1%})"
+
+
 def _error_cells(counts: dict[str, Any]) -> list[str]:
     read = counts["precision"]
     precision = f"{read['right']} of {read['read']}" if read else "not read"
     shares = [f"{counts[side]['share']:.1%}" if counts[side] else "" for side in ("base", "tuned")]
-    if counts["difference"] is None:
-        return [str(counts["asked"]), *shares, counts["reason"], precision]
-    low, high = counts["difference"]["interval"]
-    return [str(counts["asked"]), *shares, f"{counts['difference']['value']:+.1%} ({low:+.1%} to {high:+.1%})", precision]
+    difference = counts["reason"] if counts["difference"] is None else _difference(counts["difference"])
+    return [str(counts["asked"]), *shares, difference, precision]
 
 
 def _heads(heads: dict[str, Any]) -> Table:

@@ -33,6 +33,7 @@ def glance(facts: Facts) -> list[Line]:
         ("eqbench", _eq_bench, facts.folder.eq_bench),
         ("ablation", _ablation, facts.folder.ablation_results),
         ("errors", _errors, facts.folder.error_taxonomy),
+        ("facts", _facts, facts.folder.facts),
         ("safety", _safety, facts.folder.red_team),
     ):
         found, place = facts.results[name], f"`{source.parent.name}/{source.name}`"
@@ -49,6 +50,7 @@ _QUESTIONS = {
     "eqbench": "EQ-Bench?",
     "ablation": "does each loss matter?",
     "errors": "fewer conversational errors?",
+    "facts": "fewer right answers?",
     "safety": "safer or less safe?",
 }
 
@@ -176,6 +178,16 @@ def _errors(found: dict[str, Any]) -> list[tuple[str, str]]:
     told = "; ".join(lines) or "no class differs measurably between base and tuned"
     precision = share(found["reading"]["precision"], "right", "read", "interval")
     return [("fewer conversational errors?", f"{told} (flags by word patterns, of which {precision} were right when read)")]
+
+
+def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    told = [
+        f"{way.replace('_', ' ')}: {verdict(change['value'], change['interval'], 'higher', hundredths, ' points')}"
+        if (change := one["difference"])
+        else f"{way.replace('_', ' ')}: not measured, {one['reason']}"
+        for way, one in found["ways"].items()
+    ]
+    return [(f"right answers to {found['context']['n']} questions of fact, by the way of asking?", "; ".join(told))]
 
 
 def _safety(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ SECTIONS = (
     ("language", "evaluation", "Results: the language model"),
     ("eqbench", "eqbench", "Results: EQ-Bench"),
     ("errors", "errors", "Error taxonomy"),
+    ("facts", "facts", "Questions of fact"),
     ("safety", "safety", "Safety"),
     ("ablation", "ablation", "Ablations"),
     ("not_measured", None, ""),
@@ -32,9 +33,10 @@ SECTIONS = (
 """Template, the result that it needs, and its title where that result is absent."""
 
 _EXAMPLE_TURNS = 4
+_FACTS = 3
 _AGAIN = Path("again")
 _TITLES = {"evaluation": "evaluation", "eqbench": "EQ-Bench scores", "ablation": "ablations", "examples": "examples",
-           "errors": "error taxonomy", "safety": "red team"}  # fmt: skip
+           "errors": "error taxonomy", "facts": "questions of fact", "safety": "red team"}  # fmt: skip
 
 
 @writes_run("report")
@@ -120,7 +122,7 @@ def _values(facts: Facts) -> dict[str, Any]:
             _AGAIN / facts.config.name, facts.config.output_dir / facts.config.name / "config.yaml", f" --set output_dir={_AGAIN}"
         ),
         "quick": facts.quick,
-        "command_order": ["train", "evaluation", "errors", "eqbench", "ablation", "safety", "report"],
+        "command_order": ["train", "evaluation", "errors", "facts", "eqbench", "ablation", "safety", "report"],
         "cards": {**dict.fromkeys(facts.plan["sources"]), **facts.cards},
         "cards_reason": facts.cards_reason,
         "inherited": inherited_terms(facts.config),
@@ -130,6 +132,7 @@ def _values(facts: Facts) -> dict[str, Any]:
         "baseline_names": BASELINES,
         "safety_rows": ROWS,
         "examples_shown": _EXAMPLE_TURNS,
+        "facts_shown": _FACTS,
         "glance": glance(facts),
         "tasks": {name: task for name, task in TASKS.items() if name in facts.heads["labels"]},
         "not_measured": _not_measured(facts),
