@@ -259,7 +259,9 @@ class BatchJudge:
             with disk_errors(self.requests):
                 self.requests.unlink(missing_ok=True)
             return
-        write_text(self.requests, "".join(f"{json.dumps(_line(name, self.name, one))}\n" for name, one in self._open.items()))
+        # in the order of their hashes: the order in which they were asked may say whose reply is which
+        lines = [json.dumps(_line(name, self.name, one)) for name, one in sorted(self._open.items())]
+        write_text(self.requests, "\n".join(lines) + "\n")
         unusable = f" ({self._unusable:,} of them had an answer that is not usable)" if self._unusable else ""
         raise AnswersNeeded(
             f"{self.requests}: {len(self._open):,} requests wait for the judge{unusable}; put the answers into {self.answers} and give "

@@ -27,6 +27,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": measuring.evaluate,
     "eqbench": measuring.eqbench,
     "redteam": measuring.redteam,
+    "compare": measuring.compare,
     "guard": measuring.guard,
     "ablate": training.ablate,
     "errors": measuring.errors,

@@ -96,6 +96,30 @@ def redteam(
     show(result, as_json, lambda: [*red_team_table(result), written])
 
 
+def compare(
+    run: RunPath,
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out turns of dialogues that each voice answers.")] = 100,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_batch: JudgeBatch = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the judge.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 240.0,
+    max_new_tokens: LongestReply = 400,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the replies; 0 takes the likeliest token.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Blind judging of replies: tuned beside base, and beside the base that is told in words how a friend talks."""
+    from warmline.evaluation.compare import compare as compare_voices
+    from warmline.evaluation.view import comparison_tables
+    from warmline.judges import named_judge
+    from warmline.runs import RunFolder
+
+    judge = named_judge(judge_url, judge_model, judge_batch, concurrency, timeout)
+    result = compare_voices(run, prompts, max_new_tokens, temperature, judge)
+    written = f"written to {RunFolder(run).comparison}; every reply in {RunFolder(run).comparison_replies}"
+    show(result, as_json, lambda: [*comparison_tables(result), written])
+
+
 def guard(
     suite_dir: Annotated[Path | None, folder_option(f"{_SUITES_HELP}.")] = None,
     data_dir: DataDir = None,

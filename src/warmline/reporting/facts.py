@@ -111,6 +111,7 @@ def gather(path: Path, cards: bool = True) -> Facts:
         "errors": folder.error_taxonomy,
         "examples": folder.examples,
         "eqbench": folder.eq_bench,
+        "comparison": folder.comparison,
         "ablation": folder.ablation_results,
         "safety": folder.red_team,
     }
@@ -139,6 +140,7 @@ def commands_of(run: Path, config: Path | None = None, more: str = "") -> dict[s
         "errors": f"warmline errors {folder}",
         "examples": f"warmline errors {folder}",
         "eqbench": f"warmline eqbench {folder}",
+        "comparison": f"warmline compare {folder}",
         "ablation": f"warmline ablate {file}{more}",
         "safety": f"warmline redteam {folder}",
         "report": f"warmline report {folder}",
