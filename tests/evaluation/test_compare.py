@@ -4,11 +4,13 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import warmline
 from tests.eqbench.batch import answer as answer_batch
 from tests.eqbench.batch import plain, requests_in
 from tests.eqbench.stub import Reply, serving
@@ -23,11 +25,13 @@ from warmline.evaluation.preference import FLAGS, Orders, Reading, flag_report, 
 from warmline.evaluation.qualitative import draw_prompts
 from warmline.judges import BatchJudge, ServerJudge, UnusableAnswerError, custom_id
 from warmline.metrics.statistics import wilson
+from warmline.model.backbone import Sampling
 from warmline.reporting.report import write_report
 from warmline.runs import RunFolder, read_json
 
 SAMPLE = DataConfig(dir="sample")
 NONE: dict[str, tuple[str, ...]] = {"A": (), "B": ()}
+GENERATE = Companion.replies
 WORDS = {"base": "plain", "tuned": "golden", "voiced_base": "silver"}
 
 
@@ -221,6 +225,41 @@ def test_replies_are_made_once_and_judging_again_needs_no_model(finished_copy: R
     lines = finished_copy.comparison_replies.read_text().splitlines()
     finished_copy.comparison_replies.write_text("\n".join(lines[:-1]) + "\n{")  # damaged: made again
     assert compare(finished_copy.path, 4) == first
+
+
+@pytest.mark.filterwarnings("ignore:the reply was cut")
+def test_the_voices_are_the_models_own(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Companion, "replies", GENERATE)
+    result = compare(finished_copy.path, 2, longest=6)
+    companion, sampling = warmline.load(finished_copy.path), Sampling(6, temperature=0)
+    voice = resources.files("warmline").joinpath("assets", "voice.md").read_text(encoding="utf-8").strip()
+    for one in result["examples"]:
+        told: Any = [{"role": "system", "content": voice}, *one["messages"]]
+        made = {
+            "base": companion.reply(one["messages"], sampling, base=True),
+            "tuned": companion.reply(one["messages"], sampling),
+            "voiced_base": companion.reply(told, sampling, base=True),
+        }
+        assert made == one["replies"]
+    assert result["voices"]["tuned"]["cut_off"]["n"] == 2
+
+
+def test_what_was_judged_before_a_crash_is_kept(finished_copy: RunFolder) -> None:
+    left = [5]
+
+    def answer(request: dict[str, Any]) -> Reply:
+        left[0] -= 1
+        return Reply(content=prefers_gold(request["messages"][0]["content"])) if left[0] >= 0 else Reply(status=401, raw=b"{}")
+
+    with serving(answer) as stub:
+        with pytest.raises(WarmlineError, match="refused for model `judge`"):
+            compare(finished_copy.path, 4, judge=ServerJudge(stub.url, "judge", concurrency=1))
+        with finished_copy.comparison_judge.open("a") as journal:
+            journal.write('{"key": "half a li')
+        stub.requests.clear()
+        left[0] = 100
+        assert compare(finished_copy.path, 4, judge=ServerJudge(stub.url, "judge"))["pairs"]["tuned_vs_base"]["wins"] == 4
+        assert len(stub.requests) == 16 - 5
 
 
 def test_a_server_judges_both_orders(finished_copy: RunFolder) -> None:
