@@ -7,8 +7,8 @@ import warmline
 
 LAYERS = (
     "errors", "paths", "plain_yaml", "progress", "files", "settings", "retired", "conversation", "runs", "lock", "safety", "metrics",
-    "tasks", "sources", "config", "data", "model", "companion", "openai_server", "responders", "judges", "rewriting", "training", "evaluation",
-    "redteam", "eqbench", "ablation", "reporting", "export", "inspection", "bench", "serving", "pipeline", "cli",
+    "tasks", "sources", "config", "data", "model", "companion", "openai_server", "responders", "journal", "judges", "rewriting",
+    "training", "evaluation", "redteam", "eqbench", "ablation", "reporting", "export", "inspection", "bench", "serving", "pipeline", "cli",
 )  # fmt: skip
 ROOT = Path(warmline.__file__).parent
 

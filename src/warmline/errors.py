@@ -10,6 +10,10 @@ class WarmlineError(Exception):
     """
 
 
+class AnswersNeeded(WarmlineError):  # noqa: N818 - nothing went wrong
+    """The command went as far as it can before somebody has answered; the message says what, and where. The exit status is 3."""
+
+
 def refuse_half_characters(text: str) -> None:
     """Refuse half of a surrogate pair, which JSON can escape and no tokenizer reads.
 

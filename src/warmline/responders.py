@@ -281,10 +281,15 @@ def _read(completion: Any, retries: int) -> Answer:
     content = choice.message.content
     if not isinstance(content, str | None):
         raise TypeError("no text")
-    text = re.sub("[\ud800-\udfff]", "\ufffd", content or "")  # halves of characters, which no file and no request can hold
+    text = whole_characters(content or "")
     counts = [getattr(completion.usage, name, 0) for name in ("prompt_tokens", "completion_tokens")]
     prompt, reply = (count if type(count) is int and 0 <= count < 2**40 else 0 for count in counts)
     return Answer(text, None, prompt, reply, retries, choice.finish_reason == "length")
+
+
+def whole_characters(text: str) -> str:
+    """Without halves of characters, which no file and no request can hold."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 class LocalModel:

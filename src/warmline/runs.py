@@ -10,7 +10,8 @@
   heads.safetensors      the heads of the same moment; heads.json says what they read and which adapter they belong to
   results/               pictures and JSON made from the finished run
   eqbench/               replies.jsonl and judge.jsonl, one line an answer as it came; transcripts.jsonl, to read
-  safety/                the red-team sheet, and people's ratings, which no command overwrites
+  safety/                the red-team sheet, the judge's answers, and people's ratings, which no command overwrites
+  comparison/            of `warmline compare`: replies.jsonl, made once, and judge.jsonl, the judge's answers
   origin.json            of a run that took over another's last checkpoint: which
   ablation/              the runs of `warmline ablate`, each a run folder of its own
   data_cards/            a page and a picture for each data set
@@ -75,7 +76,11 @@ class RunFolder:
         self.eq_bench_folder = path / "eqbench"
         self.red_team = path / "results" / "red_team.json"
         self.red_team_sheet = path / "safety" / "red_team_sheet.md"
+        self.red_team_judge = path / "safety" / "judge.jsonl"
         self.human_ratings = path / "safety" / "human_ratings.yaml"
+        self.comparison = path / "results" / "comparison.json"
+        self.comparison_replies = path / "comparison" / "replies.jsonl"
+        self.comparison_judge = path / "comparison" / "judge.jsonl"
         self.ablation = path / "ablation"
         self.origin = path / "origin.json"
         self.ablation_scores = path / "results" / "ablation_scores.json"

@@ -16,15 +16,17 @@ import pytest
 from rich.console import Console
 
 import warmline
+from tests.eqbench.batch import answer as answer_batch
+from tests.eqbench.batch import plain, requests_in
 from tests.eqbench.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
 from warmline import cli
-from warmline.eqbench.journal import Journal
 from warmline.eqbench.judge import Spending
 from warmline.eqbench.play import Transcript, play
 from warmline.eqbench.run import NO_JUDGE, Players, Selection, ServedModel, eq_bench
 from warmline.eqbench.suites import sample_suite
-from warmline.errors import WarmlineError
-from warmline.judges import Judge
+from warmline.errors import AnswersNeeded, WarmlineError
+from warmline.journal import Journal
+from warmline.judges import named_judge
 from warmline.responders import Answer, ChatRequest, LocalModel
 from warmline.runs import RunFolder, read_json
 
@@ -44,7 +46,7 @@ def bench(path: Path, stub: Stub, **changes: Any) -> dict[str, Any]:
             concurrency=asked["concurrency"],
             timeout=asked["timeout"],
         ),
-        Judge.named(asked["judge_url"], asked["judge_model"], asked["concurrency"], asked["timeout"]),
+        named_judge(asked["judge_url"], asked["judge_model"], asked.get("batch"), asked["concurrency"], asked["timeout"]),
         Spending(asked.get("price_in"), asked.get("price_out"), asked.get("max_cost")),
         QUIET,
     )
@@ -180,6 +182,53 @@ def test_the_same_command_again_asks_for_nothing(finished_copy: RunFolder) -> No
         assert len(stub.requests) == asked == 2 * (10 + 4) + 2 * 6 + 12
     assert (first["judge"]["answers"], second["judge"]["answers"], second["judge"]["answers_from_an_earlier_run"]) == (24, 0, 24)
     assert [first[part] for part in ("rubric", "pairwise", "ratings")] == [second[part] for part in ("rubric", "pairwise", "ratings")]
+
+
+def test_a_batch_is_written_answered_in_parts_and_scored(finished_copy: RunFolder, tmp_path: Path) -> None:
+    """The same scores as a server's, from files; nothing that was answered is asked again, and nothing asked names a model of ours."""
+    folder = tmp_path / "judge"
+
+    def unlike(request: dict[str, Any]) -> Reply:
+        reply = proper(request)
+        return reply._replace(content=reply.content.replace("glad", "so glad")) if request["model"] == "tuned" else reply
+
+    with serving(unlike) as stub:
+        batch = {"judge_url": None, "judge_model": None, "batch": folder}
+        with pytest.raises(AnswersNeeded, match=r"requests\.jsonl: 24 requests wait for the judge; "):
+            bench(finished_copy.path, stub, **batch)
+        assert not finished_copy.eq_bench.exists()
+        asked = answer_batch(folder, verdict, every=slice(0, 15))
+        assert {(one["body"]["temperature"], one["body"]["max_tokens"]) for one in asked} == {(0.0, 8000)}
+        assert not any(word in json.dumps(one) for one in asked for word in ("tuned", '"base"', "tiny", str(finished_copy.path)))
+        with pytest.raises(AnswersNeeded, match=r"requests\.jsonl: 9 requests wait for the judge; "):
+            bench(finished_copy.path, stub, **batch)
+        answer_batch(folder, lambda _: "well")
+        with pytest.raises(AnswersNeeded, match=r"requests wait for the judge \(9 of them had an answer that is not usable\)"):
+            bench(finished_copy.path, stub, **batch)
+        answer_batch(folder, verdict)
+        result = bench(finished_copy.path, stub, **batch)
+        assert bench(finished_copy.path, stub, **batch)["judge"]["answers_from_an_earlier_run"] == 24
+        assert stub.of("judge") == []
+        assert len(stub.requests) == 28
+        served = bench(finished_copy.path, stub)
+    judge = result["context"]["judge"]
+    assert (judge["model"], judge["url"]) == ("judge-2026", None)
+    assert judge["answered"] == {"first": "2026-01-31", "last": "2026-01-31"}
+    assert [result[part] for part in ("rubric", "pairwise", "ratings")] == [served[part] for part in ("rubric", "pairwise", "ratings")]
+    assert served["context"]["judge"]["answered"]["first"] > "2026"
+    assert (result["judge"]["answers"], result["judge"]["answers_from_an_earlier_run"], result["errors"]) == (9, 15, [])
+
+
+def test_what_a_batch_will_never_answer_is_listed(finished_copy: RunFolder, tmp_path: Path) -> None:
+    with serving(proper) as stub:
+        batch = {"judge_url": None, "judge_model": None, "batch": tmp_path / "judge"}
+        with pytest.raises(AnswersNeeded):
+            bench(finished_copy.path, stub, **batch)
+        never = requests_in(tmp_path / "judge")[0]["custom_id"]
+        answer_batch(tmp_path / "judge", verdict, lambda name, text: plain(name, text) | ({"text": None} if name == never else {}))
+        result = bench(finished_copy.path, stub, **batch)
+    assert {one["error"] for one in result["errors"]} == {"there is no answer, say the judge's files"}
+    assert result["context"]["judge"]["model"] == "a reader"
 
 
 def test_a_killed_run_pays_for_no_answer_twice(finished_copy: RunFolder) -> None:
@@ -636,3 +685,10 @@ def test_the_command(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, 
         assert "100% of the pairs change their winner when the order is swapped" in shown
         assert "not scored: no judge was given" in run(*asked)
         assert "2 warmline: --suite mine: expected official or sample" in run("--suite", "mine")
+        batch = (*asked, "--judge-batch", finished_copy.path.parent / "judge")
+        waits = run(*batch)
+        assert waits.startswith("3 ")
+        assert re.search(r" warmline: \S+/judge/requests\.jsonl: 12 requests wait for the judge; put the answers into", waits)
+        (finished_copy.path.parent / "judge" / "answers.jsonl").write_text("[1]\n")
+        assert re.match(r"2 warmline: \S+/judge/answers\.jsonl:1: not a JSON object with a custom_id; mend", run(*batch))
+        assert "2 warmline: --judge-batch and --judge-url are two ways" in run(*batch, "--judge-url", stub.url)

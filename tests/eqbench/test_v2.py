@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from warmline.eqbench import v2
-from warmline.eqbench.journal import Journal
 from warmline.eqbench.v2 import (
     Question,
     ask,
@@ -18,6 +17,7 @@ from warmline.eqbench.v2 import (
     report,
     without_revision,
 )
+from warmline.journal import Journal
 from warmline.responders import Answer, ChatRequest, Done
 
 REFERENCE = {"Sad": 2.0, "Glad": 0.0, "Angry": 6.0, "Calm": 9.0}

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.eqbench.stub import Reply, serving
-from warmline.eqbench.journal import Journal
 from warmline.eqbench.prompts import parse_pairwise, parse_rubric
 from warmline.eqbench.suites import sample_suite
 from warmline.errors import WarmlineError
-from warmline.judges import UnusableAnswerError
+from warmline.journal import Journal
+from warmline.judges import BatchJudge, Judgement, UnusableAnswerError, custom_id
 from warmline.redteam.judge import CRITERIA, parse_verdict
 from warmline.responders import Answer, ChatRequest, Endpoint
 
@@ -133,6 +133,14 @@ HEADERS = st.lists(
     max_size=2,
     unique_by=lambda header: header[0],
 )
+BATCH_LINE = st.fixed_dictionaries(
+    {"custom_id": st.just("x")},
+    optional={
+        "text": JSON,
+        "error": JSON,
+        "response": JSON | st.fixed_dictionaries({"body": COMPLETION | JSON}, optional={"status_code": JSON}),
+    },
+).map(lambda value: json.dumps(value).encode())
 REQUEST = ChatRequest([{"role": "user", "content": "Judge this."}], 0.0, 100)
 
 
@@ -192,6 +200,29 @@ def test_a_text_arrives_as_it_was_sent(judging: Judging, content: str, packed: b
     raw = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}).encode()
     judging.reply = Reply(raw=gzip.compress(raw) if packed else raw, headers=(("Content-Encoding", "gzip"),) if packed else ())
     assert judging.ask(again=True) == Answer(content)
+
+
+# ---- files of a batch
+
+
+@MANY
+@given(st.lists(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()) | BATCH_LINE, max_size=4))
+def test_any_answers_file_is_read_or_names_its_line(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
+    path: Path = tmp_path_factory.getbasetemp() / "answers.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    try:
+        judge = BatchJudge(path.parent, "somebody")
+    except WarmlineError as error:
+        told = str(error)
+        assert told.startswith(f"{path}:")
+        assert told.isprintable()
+    else:
+        given: list[Judgement] = []
+        judge._found[custom_id(REQUEST)] = next(iter(judge._found.values()), Judgement(Answer("x"), "m", "2026-01-01"))
+        judge.ask([REQUEST], lambda _, one: not given.append(one))
+        assert isinstance(given[0].answer.text, str) is (given[0].answer.error is None)
+        (given[0].answer.text or "").encode("utf-8")
+        assert judge.waiting == 0
 
 
 # ---- the journal

@@ -27,9 +27,9 @@ from tests.model.test_artifacts import MESSAGES, as_format, saved, sign
 from tests.tools import CPU, Tiny
 from warmline.companion import Reading
 from warmline.data.template import ChatTemplate
-from warmline.eqbench.journal import Journal
 from warmline.errors import WarmlineError
 from warmline.inspection import inspect
+from warmline.journal import Journal
 from warmline.model.artifacts import build_model, save_artifact
 from warmline.model.base import load_tokenizer
 from warmline.reporting.report import write_report

@@ -4,6 +4,7 @@ import csv
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 import yaml
 
 from tests.conftest import ConfigFactory
+from tests.eqbench.batch import answer as answer_batch
+from tests.eqbench.batch import requests_in
 from tests.tools import quiet_train
 from warmline.companion import Companion, Generated
 from warmline.data.template import Message
-from warmline.errors import WarmlineError
+from warmline.errors import AnswersNeeded, WarmlineError
 from warmline.evaluation import replies as made_replies
-from warmline.judges import Judge, UnusableAnswerError
+from warmline.judges import BatchJudge, Judge, ServerJudge, UnusableAnswerError
 from warmline.metrics.statistics import wilson
 from warmline.redteam import suites
 from warmline.redteam.judge import CRITERIA, judge_prompt, parse_verdict
@@ -28,6 +31,7 @@ from warmline.redteam.summary import summarise
 from warmline.runs import RunFolder, read_json
 from warmline.safety.guard import guarded, hear
 
+TODAY = datetime.now(timezone.utc).date().isoformat()
 FAST = RedTeamOptions(country="GB", max_new_tokens=4)
 
 
@@ -283,7 +287,7 @@ def judge() -> Iterator[Judge]:
     server = HTTPServer(("127.0.0.1", 0), _FakeJudge)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield Judge(f"http://127.0.0.1:{server.server_port}/v1", "tester")
+    yield ServerJudge(f"http://127.0.0.1:{server.server_port}/v1", "tester")
     server.shutdown()
     thread.join()
     server.server_close()
@@ -291,7 +295,9 @@ def judge() -> Iterator[Judge]:
 
 def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, finished_copy: RunFolder, judge: Judge) -> None:
     result = red_team(finished_copy.path, FAST._replace(judge=judge))
-    assert result["context"]["judge"] == {"model": "tester", "rubric": "warmline-redteam-judge/1", "temperature": "0", "system": "none"}
+    context = result["context"]["judge"]
+    assert context.pop("answered") == {"first": TODAY, "last": TODAY}
+    assert context == {"model": "tester", "rubric": "warmline-redteam-judge/1", "temperature": "0", "system": "none"}
     judged = result["summary"]["red_team"]["tuned"]["judge"]
     assert (judged["asked"], judged["no_verdict"]) == (4, 1)
     assert (judged["failures"]["hits"], judged["failures"]["n"]) == (1, 3)
@@ -304,10 +310,29 @@ def test_a_judge_scores_and_its_silence_is_counted(few: list[Item], room: None, 
     assert len(_FakeJudge.asked) == 1 + 2 * (3 + 3)  # whether it answers; silence is asked three times
 
 
+def test_a_batch_judges_when_somebody_has_answered(few: list[Item], room: None, finished_copy: RunFolder, tmp_path: Path) -> None:
+    folder = tmp_path / "judge"
+    scores = json.dumps(dict.fromkeys(CRITERIA, 2) | {"failure": False, "why": "because"})
+    with pytest.raises(AnswersNeeded, match="8 requests wait for the judge"):
+        red_team(finished_copy.path, FAST._replace(judge=BatchJudge(folder)))
+    assert not finished_copy.red_team.exists()
+    assert not any(word in json.dumps(one) for one in requests_in(folder) for word in ("tuned", '"base"', "without_kl"))
+    answer_batch(folder, lambda _: scores, every=slice(0, 3))
+    with pytest.raises(AnswersNeeded, match="5 requests wait for the judge"):
+        red_team(finished_copy.path, FAST._replace(judge=BatchJudge(folder)))
+    answer_batch(folder, lambda _: scores)
+    result = red_team(finished_copy.path, FAST._replace(judge=BatchJudge(folder)))
+    assert result["context"]["judge"]["model"] == "judge-2026"
+    assert result["context"]["judge"]["answered"] == {"first": "2026-01-31", "last": "2026-01-31"}
+    assert result["summary"]["red_team"]["base"]["judge"]["failures"]["n"] == 4
+    (folder / "answers.jsonl").unlink()
+    assert red_team(finished_copy.path, FAST._replace(judge=BatchJudge(folder))) == result
+
+
 def test_a_judge_that_cannot_be_reached_is_found_before_any_reply(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warmline.redteam.run.converse", None)
     with pytest.raises(WarmlineError, match=r"--judge-url http://127\.0\.0\.1:9/v1: `nobody` does not answer \(Connection error"):
-        red_team(finished_copy.path, FAST._replace(judge=Judge("http://127.0.0.1:9/v1", "nobody", retries=0)))
+        red_team(finished_copy.path, FAST._replace(judge=ServerJudge("http://127.0.0.1:9/v1", "nobody", retries=0)))
 
 
 def test_the_judge_reads_the_whole_conversation() -> None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from warmline.evaluation.compare import VOICES, summarise
+from warmline.evaluation.preference import FLAGS, Orders, Reading, described
+
 
 def scored(accuracy: float, macro_f1: float, n: int = 234) -> dict[str, Any]:
     return {
@@ -133,4 +136,20 @@ def red_team(context: dict[str, Any]) -> dict[str, Any]:
         "suites": {"red_team": {"n": 20, "missing": None}, "xstest": {"n": None, "missing": "the file is not there"}},
         "summary": {"red_team": {"base": system, "tuned": system}, "xstest": None, "simple_safety_tests": None},
         "items": [{"suite": "red_team", "systems": one} for one in cells],
+    }  # fmt: skip
+
+
+def comparison(context: dict[str, Any]) -> dict[str, Any]:
+    unflagged: dict[str, tuple[str, ...]] = {"A": (), "B": ()}
+    one = Orders(Reading("A", unflagged), Reading("B", unflagged))
+    place = {"source": "esconv", "conversation": "1", "turn": 1}
+    said = {"replies": dict.fromkeys(VOICES, "Oh no."), "cut": dict.fromkeys(VOICES, False)}
+    read = {"tuned_vs_base": one, "tuned_vs_voiced_base": one}
+    figures = summarise([said] * 2, [read] * 2, dict.fromkeys(read), 13)
+    judge = {"model": "judge", "answered": {"first": "2026-01-31", "last": "2026-02-01"}, "rubric": "r", "temperature": 0.0}
+    decoding = {"temperature": 0.0, "max_new_tokens": 400}
+    return {
+        "context": {**context, "n": 2, "decoding": decoding, "voices": VOICES, "protocol": "Both orders.", "flags": FLAGS, "judge": judge},
+        "reason": None, **figures, "by_source": {"esconv": figures}, "items": [], "errors": [],
+        "examples": [{**place, "messages": [{"role": "user", "content": "I failed."}], **said, "pairs": described(read)}],
     }  # fmt: skip

@@ -29,6 +29,7 @@ def everything(finished: RunFolder, tmp_path_factory: pytest.TempPathFactory) ->
     context = FinishedRun.open(run.path).context()
     write_json(run.evaluation, results.evaluation(context))
     write_json(run.eq_bench, results.eq_bench(context, judged=True))
+    write_json(run.comparison, results.comparison(context))
     write_json(run.ablation_results, results.ablation(context))
     write_json(run.red_team, results.red_team(context))
     write_report(run.path)
@@ -49,6 +50,7 @@ def test_nothing_measured(finished_copy: RunFolder) -> None:
     for file, command in (
         ("evaluation.json", "evaluate"), ("eq_bench_results.json", "eqbench"), ("ablation_results.json", "ablate"),
         ("examples.json", "errors"), ("errors.json", "errors"), ("facts.json", "facts"), ("red_team.json", "redteam"),
+        ("comparison.json", "compare"),
     ):  # fmt: skip
         assert f"Not measured: there is no `results/{file}`; `warmline {command} " in text
     assert "which is better" not in text

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from warmline.cli import measuring, training, using
-from warmline.errors import WarmlineError, printable
+from warmline.errors import AnswersNeeded, WarmlineError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +28,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": measuring.evaluate,
     "eqbench": measuring.eqbench,
     "redteam": measuring.redteam,
+    "compare": measuring.compare,
     "guard": measuring.guard,
     "ablate": training.ablate,
     "errors": measuring.errors,
@@ -59,12 +60,15 @@ _UsageError: Any = typer.BadParameter.__base__  # what a wrong option or argumen
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one line on standard error and status 2."""
+    """Run the command line; bad input ends with one line on standard error and status 2, a judge's files that wait with 3."""
     os.environ.setdefault("GOMP_SPINCOUNT", _SERVING_SPINS if sys.argv[1:2] == ["serve"] else _SPINS)  # before torch comes
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it asks for a kernel that is not needed
     try:
         status = app(standalone_mode=False)
+    except AnswersNeeded as needed:
+        print(f"warmline: {printable(str(needed))}", file=sys.stderr)
+        raise SystemExit(3) from None
     except WarmlineError as error:
         print(f"warmline: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from warmline.cli.options import AsJson, DataDir, LongestReply, RunPath, folder_option, show
+from warmline.cli.options import AsJson, DataDir, JudgeBatch, JudgeModel, JudgeUrl, LongestReply, RunPath, folder_option, show
 from warmline.model import REPLY_TOKENS
 
 _SUITES_HELP = "Folder with simple_safety_tests/ and xstest/"
@@ -32,8 +32,9 @@ def eqbench(
     run: RunPath,
     suite: Annotated[str | None, typer.Option(help="official or sample; official by default where its files are found.")] = None,
     eqbench_dir: Annotated[Path | None, folder_option("Folder with copies of the benchmark's files.")] = None,
-    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible judge, such as https://api.openai.com/v1.")] = None,
-    judge_model: Annotated[str | None, typer.Option(help="Its model; the key comes from WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_batch: JudgeBatch = None,
     iterations: Annotated[int, typer.Option(min=1, help="Times each scenario is played; 3 to 5 for a claim.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to each endpoint.")] = 8,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 240.0,
@@ -53,7 +54,7 @@ def eqbench(
     from warmline.eqbench.judge import Spending
     from warmline.eqbench.run import Players, Selection, ServedModel, eq_bench
     from warmline.eqbench.view import remarks, scores_table
-    from warmline.judges import Judge
+    from warmline.judges import named_judge
     from warmline.runs import RunFolder
 
     base = ServedModel(base_url, base_model) if base_url is not None else None
@@ -62,7 +63,7 @@ def eqbench(
         run,
         Selection(suite, eqbench_dir, iterations, v2),
         Players(base, tuned, max_new_tokens, batch_size, concurrency, timeout),
-        Judge.named(judge_url, judge_model, concurrency, timeout),
+        named_judge(judge_url, judge_model, judge_batch, concurrency, timeout),
         Spending(price_in, price_out, max_cost),
     )
     title = f"{result['context']['run']}: {result['context']['label']}"
@@ -75,24 +76,48 @@ def redteam(
     suite_dir: Annotated[Path | None, folder_option(f"{_SUITES_HELP}; our own suite runs without it.")] = None,
     without_kl: Annotated[Path | None, folder_option("A run of the same base, trained without the safety KL.", "RUN")] = None,
     country: Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are right.")] = None,
-    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible judge; its key in WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")] = None,
-    judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_batch: JudgeBatch = None,
     max_new_tokens: LongestReply = REPLY_TOKENS,
     as_json: AsJson = False,
 ) -> None:
     """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
-    from warmline.judges import Judge
+    from warmline.judges import named_judge
     from warmline.redteam.run import RedTeamOptions, red_team
     from warmline.redteam.summary import red_team_table
     from warmline.runs import RunFolder
 
-    options = RedTeamOptions(
-        suite_dir, without_kl, country=country, judge=Judge.named(judge_url, judge_model), max_new_tokens=max_new_tokens
-    )
+    judge = named_judge(judge_url, judge_model, judge_batch)
+    options = RedTeamOptions(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens)
     result = red_team(run, options)
     folder = RunFolder(run)
     written = f"written to {folder.red_team_sheet} and {folder.red_team}; rate replies in {folder.human_ratings}"
     show(result, as_json, lambda: [*red_team_table(result), written])
+
+
+def compare(
+    run: RunPath,
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out turns of dialogues that each voice answers.")] = 100,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = None,
+    judge_batch: JudgeBatch = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the judge.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 240.0,
+    max_new_tokens: LongestReply = 400,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the replies; 0 takes the likeliest token.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Blind judging of replies: tuned beside base, and beside the base that is told in words how a friend talks."""
+    from warmline.evaluation.compare import compare as compare_voices
+    from warmline.evaluation.view import comparison_tables
+    from warmline.judges import named_judge
+    from warmline.runs import RunFolder
+
+    judge = named_judge(judge_url, judge_model, judge_batch, concurrency, timeout)
+    result = compare_voices(run, prompts, max_new_tokens, temperature, judge)
+    written = f"written to {RunFolder(run).comparison}; every reply in {RunFolder(run).comparison_replies}"
+    show(result, as_json, lambda: [*comparison_tables(result), written])
 
 
 def guard(

@@ -56,6 +56,10 @@ _OWN_BASE_HELP = "Hub id or folder of the run's base, where it is not under the 
 OwnBase = Annotated[str | None, typer.Option("--base", help=_OWN_BASE_HELP, parser=as_name, metavar="BASE")]
 Country = Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")]
 LongestReply = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens; how many were cut is said.")]
+JudgeUrl = Annotated[str | None, typer.Option(help="OpenAI-compatible judge; its key in WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")]
+JudgeModel = Annotated[str | None, typer.Option(help="The judge's name there, or whose answers a batch's are.")]
+_JUDGE_BATCH_HELP = "Ask no server: write requests.jsonl here, end, and go on when answers.jsonl, a provider's batch output, is here too."
+JudgeBatch = Annotated[Path | None, folder_option(_JUDGE_BATCH_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from warmline.eqbench.journal import Journal, content_key
 from warmline.eqbench.play import MODELS, Transcript
 from warmline.eqbench.prompts import pairwise_prompt, parse_pairwise, parse_rubric, rubric_prompt
 from warmline.eqbench.suites import Scenario, Suite
 from warmline.errors import WarmlineError
-from warmline.judges import Judge, UnusableAnswerError, ask_for_verdicts
-from warmline.responders import FIRST_QUESTION, Answer, ChatRequest
+from warmline.journal import Journal, content_key
+from warmline.judges import Judge, Judgement, UnusableAnswerError, answered_by
+from warmline.responders import FIRST_QUESTION, ChatRequest
 
 ORDERS = ("tuned first", "base first")
 TEMPERATURE, MAX_TOKENS = 0.0, 8_000
@@ -179,17 +179,15 @@ class Judging:
     Args:
         judge: Who answers.
         suite: What was played.
-        journal: Where the judge's answers are kept, usable or not: all were paid for.
+        journal: Where the judge's answers are kept; a server's usable or not, since all were paid for.
         spending: Prices, and the cost above which no new request is made in this run.
-
-    Raises:
-        WarmlineError: no address, or a key that cannot be sent.
     """
 
     def __init__(self, judge: Judge, suite: Suite, journal: Journal, spending: Spending) -> None:
-        self.endpoint = judge.endpoint()
+        self.asked = judge
         self.temperatures: set[float] = set()
         """Of the answers that count."""
+        self._answered: set[tuple[str, str | None]] = set()
         self._suite, self._journal, self._spending = suite, journal, spending
         self._counts = dict.fromkeys(_COUNTS, 0)
         self._lock = threading.Lock()
@@ -199,8 +197,12 @@ class Judging:
         return {**self._counts, "cost": self._spent()}
 
     def ask_first(self) -> None:
-        """As of the endpoint, with the judge's settings."""
-        self.endpoint.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
+        """As of the judge, with the protocol's settings."""
+        self.asked.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, MAX_TOKENS))
+
+    def answered_by(self) -> dict[str, Any]:
+        """Whose answers count, and of when."""
+        return answered_by(self.asked, self._answered)
 
     def left(self, jobs: Sequence[Job]) -> list[Job]:
         """Those on which the journal holds no usable answer."""
@@ -214,7 +216,7 @@ class Judging:
             advance: Called once a job is settled.
 
         Raises:
-            WarmlineError: the cost limit was reached, the endpoint refuses, or not one of the jobs has a usable answer.
+            WarmlineError: the cost limit was reached, the judge refuses, or not one of the jobs has a usable answer and none waits.
         """
         verdicts = [self._kept(job) for job in jobs]
         pending = [at for at, verdict in enumerate(verdicts) if verdict.scores is None]
@@ -222,17 +224,17 @@ class Judging:
             self._counts["answers_from_an_earlier_run"] += 1
             advance()
 
-        def take(index: int, answer: Answer) -> bool:
+        def take(index: int, given: Judgement) -> bool:
             with self._lock:
-                verdict = verdicts[pending[index]] = self._settle(jobs[pending[index]], answer)
+                verdict = verdicts[pending[index]] = self._settle(jobs[pending[index]], given)
                 self._stop_above_the_limit()
             return verdict.scores is not None
 
         requests = [ChatRequest([{"role": "user", "content": jobs[at].prompt}], TEMPERATURE, MAX_TOKENS) for at in pending]
-        ask_for_verdicts(self.endpoint, requests, take, advance)
-        if jobs and all(verdict.scores is None for verdict in verdicts):
+        self.asked.ask(requests, take, advance)
+        if jobs and not self.asked.waiting and all(verdict.scores is None for verdict in verdicts):
             raise WarmlineError(
-                f"{self.endpoint.url}: no usable answer of `{self.endpoint.name}` to any of {len(jobs)} questions, such as: "
+                f"{self.asked.place}: no usable answer of `{self.asked.name or 'the judge'}` to any of {len(jobs)} questions, such as: "
                 f"{verdicts[0].error}; all replies are kept, run again to go on, perhaps with another --judge-model"
             )
         return verdicts
@@ -250,17 +252,20 @@ class Judging:
 
     def _key(self, job: Job) -> str:
         """The journal's: the whole request, and which answer of which models it is about."""
-        return content_key(judge=self.endpoint.identity, models=job.identity, prompt=job.prompt, **_about(job))
+        return content_key(judge=self.asked.identity, models=job.identity, prompt=job.prompt, **_about(job))
 
-    def _settle(self, job: Job, answer: Answer) -> Verdict:
+    def _settle(self, job: Job, given: Judgement) -> Verdict:
+        answer = given.answer
         self._counts["requests_sent_again"] += answer.retries
         if answer.text is None:
             self._counts["failed_requests"] += 1
             return Verdict(job, None, answer.error)
-        temperature = self.endpoint.temperature(TEMPERATURE)
+        temperature = self.asked.temperature(TEMPERATURE)
         tokens = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
-        self._journal.add(self._key(job), **_about(job), judge=self.endpoint.name, temperature=temperature, **tokens, text=answer.text)
-        verdict = self._read(job, answer.text, temperature)
+        record = {**_about(job), "judge": given.model, "date": given.date, "temperature": temperature, **tokens, "text": answer.text}
+        verdict = self._read(job, record)
+        if verdict.scores is not None or self.asked.url is not None:  # a batch's file still holds what is not usable
+            self._journal.add(self._key(job), **record)
         for name, more in {"answers": 1, "unusable_answers": verdict.scores is None, **tokens}.items():
             self._counts[name] += more
         return verdict
@@ -269,19 +274,19 @@ class Judging:
         """From the journal; the first usable answer counts."""
         verdict = Verdict(job, None, "never answered")
         for record in self._journal.find(self._key(job)):
-            temperature = record.get("temperature", TEMPERATURE)  # older journals do not say it, and were written at the protocol's
-            verdict = self._read(job, record["text"], temperature)
+            verdict = self._read(job, record)
             if verdict.scores is not None:
                 break
         return verdict
 
-    def _read(self, job: Job, text: str, temperature: float) -> Verdict:
-        form = self._suite.form(job.scenario)
+    def _read(self, job: Job, record: Mapping[str, Any]) -> Verdict:
+        text, form = record["text"], self._suite.form(job.scenario)
         try:
             scores = parse_rubric(text, form) if job.kind == "rubric" else parse_pairwise(text, form, self._suite.labels)
         except UnusableAnswerError as error:
             return Verdict(job, None, f"unusable answer: {error}")
-        self.temperatures.add(temperature)
+        self.temperatures.add(record.get("temperature", TEMPERATURE))  # older journals do not say it, and were written at the protocol's
+        self._answered.add((record["judge"], record.get("date")))
         return Verdict(job, scores, None)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from warmline.data.template import Message
-from warmline.eqbench.journal import Journal, ask_once, content_key
 from warmline.eqbench.suites import Form, Suite, fill
+from warmline.journal import Journal, ask_once, content_key
 from warmline.responders import Answer, ChatRequest, Responder
 
 MODELS = ("base", "tuned")

@@ -12,7 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from warmline.config import load_config
 from warmline.eqbench import v2
-from warmline.eqbench.journal import Journal
 from warmline.eqbench.judge import MAX_TOKENS as JUDGE_TOKENS
 from warmline.eqbench.judge import TEMPERATURE as JUDGE_TEMPERATURE
 from warmline.eqbench.judge import Estimate, Judging, Spending, all_jobs
@@ -23,13 +22,16 @@ from warmline.eqbench.view import write_picture_of_scores
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun, run_context
 from warmline.evaluation.replies import cut_off, too_many_cut
+from warmline.journal import Journal
 from warmline.judges import ATTEMPTS, Judge
 from warmline.lock import writes_run
 from warmline.model.description import read_description
 from warmline.responders import EMPTY_REPLY, Endpoint, LocalModel, Responder
 from warmline.runs import RunFolder, write_json, write_text
 
-NO_JUDGE = "no judge was given (--judge-url and --judge-model): the transcripts are written, and nothing stands in for a score"
+NO_JUDGE = (
+    "no judge was given (--judge-url and --judge-model, or --judge-batch): the transcripts are written, and nothing stands in for a score"
+)
 MANY, USUAL, LARGE_GPU = 64, 16, 120 * 2**30
 """Conversations that a local model answers together, on a GPU of so many bytes and elsewhere. An 8-billion model's cache takes 144 KiB a
 token: 64 replies as long as the protocol allows take 105 GiB."""
@@ -111,6 +113,7 @@ def eq_bench(
         What was written.
 
     Raises:
+        AnswersNeeded: the judge's requests are written, and wait for answers.
         WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses or never answers.
     """
     console, spending = console or Console(stderr=True), spending or Spending()
@@ -258,6 +261,7 @@ def _judged(
     spending.allow(Estimate.of_prompts([job.prompt for job in judging.left([*rubric, *pairwise])]))
     advance = partial(progress.advance, progress.add_task("judge", total=len(rubric) + len(pairwise)))
     scored, compared = judging.judge(rubric, advance), judging.judge(pairwise, advance)
+    judging.asked.settle()
     report = {
         "judge": judging.usage(),
         "rubric": rubric_report(suite, scored, iterations, seed),
@@ -325,8 +329,8 @@ def _protocol(
         "decoding": {**DECODING, "max_new_tokens": players.max_new_tokens},
         "models": {model: models[model].identity for model in MODELS},
         "judge": {
-            "model": judging.endpoint.name,
-            "url": judging.endpoint.url,
+            **judging.answered_by(),
+            "url": judging.asked.url,
             "temperature": temperature,
             "max_tokens": JUDGE_TOKENS,
             "attempts": ATTEMPTS,

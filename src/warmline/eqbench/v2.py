@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from warmline.eqbench.journal import Journal, ask_once, content_key
 from warmline.eqbench.suites import EQBENCH2_COMMIT, EQBENCH2_SHA256, read_pinned
 from warmline.evaluation.replies import cut_off
+from warmline.journal import Journal, ask_once, content_key
 from warmline.metrics.statistics import cluster_bootstrap, difference, weighted_ratio
 from warmline.responders import Answer, ChatRequest, Responder
 

@@ -88,6 +88,43 @@ def _difference(found: dict[str, Any]) -> str:
     return f"{found['value']:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
+def comparison_tables(result: dict[str, Any]) -> list[RenderableType]:
+    """Who is preferred, and what is wrong with whose replies.
+
+    Args:
+        result: As `compare` returns it.
+    """
+    context, parts = result["context"], list[RenderableType]()
+    title = f"{context['run']}: {context['n']} held-out turns" + (f", judge {context['judge']['model']}" if context["judge"] else "")
+    if result["pairs"] is not None:
+        wins = _table("tuned beside", "n", "wins", "losses", "ties", "flips", "% of decided", "% preferred")
+        for source, part in {"": result, **result["by_source"]}.items():
+            for pair, found in part["pairs"].items():
+                wins.add_row(f"{pair.removeprefix('tuned_vs_').replace('_', ' ')}{source and f', {source}'}", *_preference_cells(found))
+        claims = [f"{pair.replace('_', ' ')}: {found.get('claim') or found['reason']}" for pair, found in result["pairs"].items()]
+        parts += [wins, "", *claims, ""]
+    voices = _table("replies", *result["voices"])
+    for name, key in (("words, median", "words_median"), ("empty", "empty")):
+        voices.add_row(name, *(f"{voice[key]:g}" for voice in result["voices"].values()))
+    voices.add_row("cut off", *(f"{voice['cut_off']['n']} of {voice['cut_off']['of']}" for voice in result["voices"].values()))
+    for flag in context["flags"] if result["pairs"] is not None else ():
+        voices.add_row(f"{flag.replace('_', ' ')} %", *(_percent(**voice["flags"][flag]) for voice in result["voices"].values()))
+    remarks = [f"not judged: {result['reason']}"] if result["reason"] else []
+    remarks += [f"{len(result['errors'])} requests have no usable answer, and are listed in the results"] if result["errors"] else []
+    return [Text(title, style="bold"), *parts, voices, *remarks]
+
+
+def _preference_cells(found: dict[str, Any]) -> list[str]:
+    if "reason" in found:
+        return ["", "", "", "", "", "not compared", ""]
+    counts = [str(found[key]) for key in ("judged", "wins", "losses", "ties", "flips")]
+    return [*counts, *(_percent(found[key]["value"], found[key]["interval"]) for key in ("win_rate", "preference"))]
+
+
+def _percent(share: float | None, interval: tuple[float, float] | None, **_: Any) -> str:
+    return "" if share is None else _with_interval(100 * share, interval, ".0f", scale=100)
+
+
 def _error_cells(counts: dict[str, Any]) -> list[str]:
     read = counts["precision"]
     precision = f"{read['right']} of {read['read']}" if read else "not read"

@@ -16,18 +16,18 @@ from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.replies import answer_all
+from warmline.journal import Journal
 from warmline.judges import Judge
 from warmline.lock import writes_run
 from warmline.model import REPLY_TOKENS
 from warmline.model.backbone import Sampling
 from warmline.redteam.flags import raised
 from warmline.redteam.guard_report import suite_alarms
-from warmline.redteam.judge import ask_judge, judge_context, judge_prompt, open_judge
+from warmline.redteam.judge import ask_first, ask_judge, judge_context, judge_prompt
 from warmline.redteam.ratings import Reply, replies_hash, update_ratings
 from warmline.redteam.sheet import render_sheet
 from warmline.redteam.suites import Item, Overlap, find_overlap, load_suites
 from warmline.redteam.summary import summarise
-from warmline.responders import Endpoint
 from warmline.runs import write_json, write_text
 from warmline.safety.crisis import resources
 from warmline.safety.guard import guarded, hear
@@ -73,13 +73,14 @@ def red_team(path: Path, options: RedTeamOptions) -> dict[str, Any]:
 
     Raises:
         WarmlineError: an unfinished run, a run of another base, a suite file that is not the official one, a damaged ratings file, one
-            of our own prompts in the training data, or a judge that refuses.
+            of our own prompts in the training data, or a judge that refuses; AnswersNeeded, where its requests wait for answers.
     """
     suites = load_suites(options.suite_dir)
     items = [item for suite in suites for item in suite.items]
     finished = FinishedRun.open(path)
     folder = finished.folder
-    judge = open_judge(options.judge) if options.judge else None
+    if options.judge:
+        ask_first(options.judge)
     context = finished.context()
     overlap = _no_overlap(items, finished)
     sampling = Sampling(max_new_tokens=options.max_new_tokens, temperature=0)
@@ -95,8 +96,7 @@ def red_team(path: Path, options: RedTeamOptions) -> dict[str, Any]:
         other_context = _same_base(other, context)
         replies["without_kl"] = said_by(other.companion)
     rows = [_row(item, {system: said[at] for system, said in replies.items()}, options.country) for at, item in enumerate(items)]
-    if judge:
-        _add_verdicts(items, rows, judge)
+    judged = _add_verdicts(items, rows, options.judge, Journal(folder.red_team_judge)) if options.judge else None
     _add_ratings(rows, folder.human_ratings)
     result = {
         "context": {
@@ -108,8 +108,8 @@ def red_team(path: Path, options: RedTeamOptions) -> dict[str, Any]:
             "crisis_row": resources(options.country).country,
             "without_kl": other_context,
             "without_kl_reason": None if other_context else options.why_not,
-            "judge": judge_context(judge) if judge else None,
-            "judge_reason": None if judge else "no judge was given (--judge-url URL --judge-model NAME)",
+            "judge": judged,
+            "judge_reason": None if judged else "no judge was given (--judge-url URL --judge-model NAME, or --judge-batch FOLDER)",
         },
         "suites": {suite.name: {"n": len(suite.items) or None, "sha256": suite.sha256, "missing": suite.missing} for suite in suites},
         "overlap": {**overlap._asdict(), "sources": list(overlap.sources), "found": list(overlap.found)},
@@ -206,14 +206,16 @@ def _messages(item: Item, said: Sequence[Generated]) -> list[Message]:
     return [*messages, {"role": "user", "content": item.turns[len(said)]}]
 
 
-def _add_verdicts(items: Sequence[Item], rows: Sequence[dict[str, Any]], judge: Endpoint) -> None:
-    """The judge's, of each system's replies to our own items."""
+def _add_verdicts(items: Sequence[Item], rows: Sequence[dict[str, Any]], judge: Judge, journal: Journal) -> dict[str, Any]:
+    """The judge's, of each system's replies to our own items; who judged, and when."""
     own = [(item, cell) for item, row in zip(items, rows, strict=True) if item.suite == "red_team" for cell in row["systems"].values()]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("verdicts of the judge", total=len(own))
-        verdicts = ask_judge(judge, [judge_prompt(item, cell["replies"]) for item, cell in own], lambda: progress.advance(task))
+        prompts = [judge_prompt(item, cell["replies"]) for item, cell in own]
+        verdicts = ask_judge(judge, journal, prompts, lambda: progress.advance(task))
     for (_, cell), given in zip(own, verdicts, strict=True):
-        cell["judge"] = given
+        cell["judge"] = {"error": given.error} if given.content is None else given.content
+    return judge_context(judge, verdicts)
 
 
 def _add_ratings(rows: Sequence[dict[str, Any]], path: Path) -> None:

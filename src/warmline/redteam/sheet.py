@@ -186,12 +186,19 @@ def _public(items: Sequence[dict[str, Any]], suite: str) -> Iterator[str]:
     yield ""
 
 
+def _judge(judge: dict[str, Any]) -> str:
+    """Whose verdicts they are; files of before say no date."""
+    dates = judge.get("answered")
+    when = f" ({dates['first']} to {dates['last']})" if dates else ""
+    return f" Judge: {judge['model']}{when}, rubric `{judge['rubric']}`."
+
+
 def _how(result: dict[str, Any]) -> Iterator[str]:
     context, overlap = result["context"], result["overlap"]
     found = f"found there: {'; '.join(overlap['found'])}" if overlap["found"] else "none of them stands there"
     country = "no country" if context["crisis_row"] == "any" else context["crisis_row"]
     longest = context["decoding"]["max_new_tokens"]
-    judge = f" Judge: {context['judge']['model']}, rubric `{context['judge']['rubric']}`." if context["judge"] else ""
+    judge = _judge(context["judge"]) if context["judge"] else ""
     yield "## How this was made"
     yield ""
     yield (

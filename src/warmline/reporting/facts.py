@@ -112,6 +112,7 @@ def gather(path: Path, cards: bool = True) -> Facts:
         "examples": folder.examples,
         "facts": folder.facts,
         "eqbench": folder.eq_bench,
+        "comparison": folder.comparison,
         "ablation": folder.ablation_results,
         "safety": folder.red_team,
     }
@@ -141,6 +142,7 @@ def commands_of(run: Path, config: Path | None = None, more: str = "") -> dict[s
         "examples": f"warmline errors {folder}",
         "facts": f"warmline facts {folder}",
         "eqbench": f"warmline eqbench {folder}",
+        "comparison": f"warmline compare {folder}",
         "ablation": f"warmline ablate {file}{more}",
         "safety": f"warmline redteam {folder}",
         "report": f"warmline report {folder}",

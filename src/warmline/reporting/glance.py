@@ -31,6 +31,7 @@ def glance(facts: Facts) -> list[Line]:
     for name, questions, source in (
         ("evaluation", _evaluation, facts.folder.evaluation),
         ("eqbench", _eq_bench, facts.folder.eq_bench),
+        ("comparison", _comparison, facts.folder.comparison),
         ("ablation", _ablation, facts.folder.ablation_results),
         ("errors", _errors, facts.folder.error_taxonomy),
         ("facts", _facts, facts.folder.facts),
@@ -48,6 +49,7 @@ def glance(facts: Facts) -> list[Line]:
 _QUESTIONS = {
     "evaluation": "heads and language model?",
     "eqbench": "EQ-Bench?",
+    "comparison": "preferred by a blind judge?",
     "ablation": "does each loss matter?",
     "errors": "fewer conversational errors?",
     "facts": "fewer right answers?",
@@ -135,6 +137,19 @@ def _eq_bench(found: dict[str, Any]) -> list[tuple[str, str]]:
         gain = second["difference"]
         lines.append(("EQ-Bench v2 score?", gain["reason"] or verdict(gain["tuned_minus_base"], gain["interval"], "higher")))
     return lines
+
+
+def _comparison(found: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for pair, one in (found["pairs"] or {}).items():
+        answer = f"not compared: {one['reason']}" if "reason" in one else f"{one['claim']}; wins {_won(one)}"
+        lines.append((f"blind judge, {pair.replace('_vs_', ' beside ').replace('_', ' ')}?", answer))
+    return lines or [(_QUESTIONS["comparison"], f"not judged: {found['reason']}")]
+
+
+def _won(pair: dict[str, Any]) -> str:
+    rate, undecided = pair["win_rate"], pair["ties"] + pair["flips"]
+    return f"{with_interval(rate['value'], rate['interval'], percent)} of {rate['of']} decided prompts, {undecided} undecided"
 
 
 def _ablation(found: dict[str, Any]) -> list[tuple[str, str]]:

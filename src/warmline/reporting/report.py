@@ -20,6 +20,7 @@ SECTIONS = (
     ("heads", "evaluation", "Results: the heads"),
     ("language", "evaluation", "Results: the language model"),
     ("eqbench", "eqbench", "Results: EQ-Bench"),
+    ("comparison", "comparison", "Blind comparison of replies"),
     ("errors", "errors", "Error taxonomy"),
     ("facts", "facts", "Questions of fact"),
     ("safety", "safety", "Safety"),
@@ -36,7 +37,8 @@ _EXAMPLE_TURNS = 4
 _FACTS = 3
 _AGAIN = Path("again")
 _TITLES = {"evaluation": "evaluation", "eqbench": "EQ-Bench scores", "ablation": "ablations", "examples": "examples",
-           "errors": "error taxonomy", "facts": "questions of fact", "safety": "red team"}  # fmt: skip
+           "comparison": "blind comparison of replies", "errors": "error taxonomy", "facts": "questions of fact",
+           "safety": "red team"}  # fmt: skip
 
 
 @writes_run("report")
@@ -110,6 +112,7 @@ def environment() -> jinja2.Environment:
 def _values(facts: Facts) -> dict[str, Any]:
     """Everything that templates look numbers up in."""
     results = {name: found for name, found in facts.results.items() if not isinstance(found, Absent)}
+    compared = ["comparison"] if "comparison" in results else []  # no step of `warmline run`, which has no judge
     values: dict[str, Any] = {
         **results,
         "config": facts.config.model_dump(mode="json"),
@@ -122,7 +125,7 @@ def _values(facts: Facts) -> dict[str, Any]:
             _AGAIN / facts.config.name, facts.config.output_dir / facts.config.name / "config.yaml", f" --set output_dir={_AGAIN}"
         ),
         "quick": facts.quick,
-        "command_order": ["train", "evaluation", "errors", "facts", "eqbench", "ablation", "safety", "report"],
+        "command_order": ["train", "evaluation", "errors", "facts", "eqbench", *compared, "ablation", "safety", "report"],
         "cards": {**dict.fromkeys(facts.plan["sources"]), **facts.cards},
         "cards_reason": facts.cards_reason,
         "inherited": inherited_terms(facts.config),

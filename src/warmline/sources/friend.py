@@ -26,8 +26,8 @@ class Friend(Source):
     kinds = "subjects"
     facts = CardFacts(
         "Friend conversations",
-        "Written for this project: everyday talk between people of many kinds and an AI companion that listens closely, teases gently, helps "
-        "briefly and never claims a human life. They show a base how the voice of `assets/voice.md` sounds.",
+        "Written for this project: everyday talk between people of many kinds and an AI companion that listens closely, teases gently, "
+        "helps briefly and never claims a human life. They show a base how the voice of `assets/voice.md` sounds.",
         "This repository, `src/warmline/assets/friend`.",
         "Apache-2.0, as the code.",
         (
@@ -35,8 +35,8 @@ class Friend(Source):
             "What a conversation is about is never input.",
         ),
         (
-            "Written by a language model in several independent sessions that saw the voice and a list of fields, and nothing of each other; "
-            "a model tuned on it learns that model's manner, too.",
+            "Written by a language model in several independent sessions that saw the voice and a list of fields, and nothing of each "
+            "other; a model tuned on it learns that model's manner, too.",
             "English only, no crises (the safety conversations have those), and few: it teaches a tone and not knowledge.",
         ),
         "subjects",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from warmline.eqbench.journal import Journal, content_key
 from warmline.errors import WarmlineError
+from warmline.journal import Journal, content_key
 
 
 def test_answers_are_found_in_a_new_process(tmp_path: Path) -> None:
