@@ -40,7 +40,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, str]]]:
     """Whole replies in which each voice has a word of its own: an untrained model's never end."""
     asked: list[list[dict[str, str]]] = []
 
-    def replies(_: Companion, conversations: Sequence[Any], *__: Any, base: bool = False) -> list[Generated]:
+    def replies(_: Companion, conversations: Sequence[Any], *__: Any, base: bool = False, **___: Any) -> list[Generated]:
         asked.extend(conversations)
         voiced = conversations[0][0]["role"] == "system"
         word = WORDS["voiced_base" if voiced else "base" if base else "tuned"]
@@ -343,7 +343,7 @@ def test_ids_say_nothing_of_the_voices(finished_copy: RunFolder, tmp_path: Path)
 
 
 def test_replies_that_were_cut_are_not_compared(finished_copy: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def replies(_: Companion, conversations: Sequence[Any], *__: Any, base: bool = False) -> list[Generated]:
+    def replies(_: Companion, conversations: Sequence[Any], *__: Any, base: bool = False, **___: Any) -> list[Generated]:
         return [Generated("words", base and one[0]["role"] != "system") for one in conversations]
 
     monkeypatch.setattr(Companion, "replies", replies)

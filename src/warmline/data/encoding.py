@@ -279,6 +279,8 @@ def encode_source(source: EnabledSource, split: Split, config: DataConfig, templ
         conversations = source.load(split).conversations
         found = encode(source.name, conversations, source.objectives, template, config.row_tokens, config.long_conversations == "split")
         _write_cache(cached, found)
+    if not len(found) and source.source.unanswered:
+        raise WarmlineError(f"{source.name}: nobody has answered its prompts; `warmline rewrite` lets the base do it, into data.own_words")
     if not len(found):
         raise WarmlineError(f"{source.name}: no conversation of {split} has a target for its objectives {list(source.objectives)}")
     return found

@@ -143,7 +143,7 @@ def draw_dialogue_prompts(data: DataConfig, seed: int, number: int) -> list[Prom
     drawn = [prompt for prompt in draw_prompts(data, seed, number) if not SOURCES[prompt.source].danger]
     sources = [name for name in SOURCES if any(prompt.source == name for prompt in drawn)]
     if not sources:
-        told = [name for name, source in SOURCES.items() if "lm" in source.carries and not source.danger]
+        told = [name for name, source in SOURCES.items() if "lm" in source.carries and source.of_people and not source.danger]
         raise WarmlineError(f"data.sources: no held-out dialogue; enable one of {', '.join(told)}")
     shares = {name: number // len(sources) + (at < number % len(sources)) for at, name in enumerate(sources)}
     return sorted(one for name in sources for one in [each for each in drawn if each.source == name][: shares[name]])

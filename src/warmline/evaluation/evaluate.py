@@ -54,7 +54,11 @@ class HeldOut(NamedTuple):
         data, heads = evaluation_data(finished.config.data), {task.name for task in finished.config.tasks}
         scored = {"lm", *heads}  # whatever the run trained on it
         sources = {
-            one.name: one._replace(objectives=tuple(name for name in one.source.carries if name in scored)) for one in enabled_sources(data)
+            one.name: one._replace(
+                objectives=tuple(name for name in one.source.carries if name in scored),
+                own_words=one.own_words if one.source.unanswered else None,  # heads are scored behind people's replies, on every split
+            )
+            for one in enabled_sources(data)
         }
         conversations, encoded = {}, {}
         for name, source in sources.items():

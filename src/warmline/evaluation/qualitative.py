@@ -68,10 +68,10 @@ def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOUR
     """
     drawn: list[Prompt] = []
     for source in enabled_sources(data):
-        if "lm" in source.source.carries:
+        if "lm" in source.source.carries and source.source.of_people:
             drawn += sorted(_prompts(source, source.load("test").conversations, seed))[:per_source]
     if not drawn:
-        told = [name for name, source in SOURCES.items() if "lm" in source.carries]
+        told = [name for name, source in SOURCES.items() if "lm" in source.carries and source.of_people]
         raise WarmlineError(f"data.sources: no held-out prompt; enable one of {', '.join(told)}")
     return sorted(drawn)
 

@@ -167,7 +167,7 @@ def answer_all(
         country: As for `Companion.replies`.
     """
     with counted(len(conversations), f"replies of the {'base' if base else 'tuned model'}") as ended:
-        return companion.replies(list(conversations), sampling, country, base, ended)
+        return companion.replies(list(conversations), sampling, country, base=base, ended=ended)
 
 
 def cut_off(cut: Sequence[bool]) -> dict[str, Any]:

@@ -51,16 +51,16 @@ class Options(NamedTuple):
 
     Attributes:
         candidates: Drawn for each reply.
-        conversations: Of each source and split at most, drawn by the seed; None for all.
+        conversations: Of each source's train split at most, drawn by the seed; None for all. Of validation, as many as validation takes.
         temperature: Of the candidates.
         min_p: Tokens below this share of the likeliest one's probability are left out.
         max_new_tokens: Longest candidate; one that is cut is refused.
         answer_tokens: Longest answer to a prompt of a source that is unanswered; these are greedy and kept as they are.
     """
 
-    candidates: int = 8
+    candidates: int = 6
     conversations: int | None = None
-    temperature: float = 0.9
+    temperature: float = 0.7
     min_p: float = 0.1
     max_new_tokens: int = 110
     answer_tokens: int = 400
@@ -180,18 +180,17 @@ def rewrite(config: RunConfig, folder: Path, options: Options | None = None, end
         path = folder / MANIFEST
         if path.is_file() and (before := read_json(path)["made_by"]) != made_by:
             other = ", ".join(sorted(key for key in made_by if before.get(key) != made_by[key]))
-            raise WarmlineError(
-                f"{folder}: its replies were written with other settings ({other}); name another folder, or remove this one"
-            )
+            raise WarmlineError(f"{folder}: its replies were written otherwise ({other}); name another folder, or remove this one")
         write_json(path, {"made_by": made_by, "complete": False})
-        sources = [one for one in enabled_sources(data) if "lm" in one.objectives or one.source.unanswered]
+        sources = [one for one in enabled_sources(data) if one.source.unanswered or _is_told_by_people(one)]
         writer = Writer(config, endpoint)
         report: dict[str, dict[str, Any]] = {}
         pairs: list[dict[str, Any]] = []
         for source in sources:
             splits: tuple[Split, ...] = ("train", "valid", "test") if source.source.unanswered else ("train", "valid")
             for split in splits:
-                found, shown = _write_split(source, split, folder, writer, options, config.seed)
+                most = options.conversations if split == "train" else config.validation.conversations
+                found, shown = _write_split(source, split, folder, writer, options, None if source.source.unanswered else most, config.seed)
                 report.setdefault(source.name, {})[split] = found
                 pairs += shown
         random.Random(config.seed).shuffle(pairs)
@@ -206,6 +205,11 @@ def rewrite(config: RunConfig, folder: Path, options: Options | None = None, end
         write_json(path, result)
         write_text(folder / CARD, _card(result))
     return result
+
+
+def _is_told_by_people(source: EnabledSource) -> bool:
+    """Whether its replies are people's, and are learned; those to people in danger were written with care and stay."""
+    return "lm" in source.objectives and source.source.of_people and not source.source.danger
 
 
 def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None) -> dict[str, Any]:
@@ -223,15 +227,15 @@ def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None) -> 
 
 
 def _write_split(
-    source: EnabledSource, split: Split, folder: Path, writer: Writer, options: Options, seed: int
+    source: EnabledSource, split: Split, folder: Path, writer: Writer, options: Options, most: int | None, seed: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What was found of a split, and pairs for a reader."""
     path = words_file(folder, source.name, split)
     conversations = list(source.load(split).conversations)
     random.Random(f"{seed}/{source.name}/{split}").shuffle(conversations)
-    chosen = conversations[: options.conversations]
+    chosen = conversations[:most]
     known = read_words(path)
-    if known:
+    if path.is_file():
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in known.values()))  # without half a line
     openings = Counter(_opening(record["reply"]) for record in known.values() if record["reply"] is not None)
     pairs: list[dict[str, Any]] = []

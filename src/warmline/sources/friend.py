@@ -24,6 +24,7 @@ class Friend(Source):
     carries = ("lm",)
     settings = FriendSettings
     kinds = "subjects"
+    of_people = False
     facts = CardFacts(
         "Friend conversations",
         "Written for this project: everyday talk between people of many kinds and an AI companion that listens closely, teases gently, "

@@ -21,15 +21,16 @@ class Retention(Source):
     """What the base can do beside being a friend."""
 
     name = "retention"
-    carries = ("safety",)
+    carries = ("lm", "safety")
+    of_people = False
     settings = RetentionSettings
     kinds = "categories"
     unanswered = True
     facts = CardFacts(
         "Retention prompts",
         "Written for this project: questions of fact, arithmetic, exact instructions, answers under headings, JSON, lists, code, long "
-        "answers. The base answers them itself (`warmline rewrite`), and the tuned model is held to these answers (KL to the base), so that "
-        "it does not unlearn them.",
+        "answers. The base answers them itself (`warmline rewrite`), and the tuned model is held to these answers (KL to the base), so "
+        "that it does not unlearn them.",
         "This repository, `src/warmline/assets/retention`.",
         "Apache-2.0, as the code; the answers inherit the base's terms.",
         (

@@ -77,6 +77,8 @@ class Source:
         kinds: What `Conversation.kind` sorts by, in the plural; None where it is not set.
         danger: Those kinds in which someone may come to harm.
         official: The files to fetch; none for data that ship with the package.
+        of_people: Whether base and tuned are compared on its test turns, and `warmline rewrite` writes its replies anew. False for texts
+            that were written in the very words that are to be learned or kept.
         unanswered: Its conversations end with the user's turn: `warmline rewrite` lets the base answer, without which they train nothing.
         facts: For its card.
     """
@@ -90,6 +92,7 @@ class Source:
     danger: frozenset[str] = frozenset()
     official: tuple[RemoteFile, ...] = ()
     unanswered: bool = False
+    of_people: bool = True
     facts: CardFacts
 
     def files(self, split: Split) -> tuple[str, ...]:
