@@ -144,19 +144,20 @@ class Companion:
         self._reader = PromptReader(model.backbone, model.heads, template, place)
 
     @classmethod
-    def open(cls, path: Path, base: str | None = None) -> "Companion":
+    def open(cls, path: Path, base: str | None = None, strength: float = 1.0) -> "Companion":
         """Load a finished run folder.
 
         Args:
             path: The folder.
             base: As of `load_artifact`.
+            strength: As of `load_artifact`.
 
         Raises:
             WarmlineError: no finished run there, or its parts do not belong together.
         """
         run = RunFolder.open(path)
         place = choose_place(load_config(run.config).training)
-        _, model, template = load_artifact(run, place.device, place.dtype, base=base)
+        _, model, template = load_artifact(run, place.device, place.dtype, base=base, strength=strength)
         return cls(model, template, place)
 
     @torch.no_grad()

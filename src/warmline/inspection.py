@@ -17,7 +17,7 @@ from warmline.errors import WarmlineError, printable
 from warmline.lock import LOCK
 from warmline.model.description import ADAPTER, ADAPTER_CONFIG, MODEL, faults, hashes, is_known, read_description
 from warmline.paths import NANO, expand_home, is_folder
-from warmline.runs import RunFolder, read_json, strangers
+from warmline.runs import STRENGTH, RunFolder, read_json, strangers
 from warmline.settings import ModelConfig
 
 _CARDS = {"export.json", "README.md"}
@@ -191,7 +191,9 @@ def _peft_settings(path: Path, content: dict[str, Any], config: RunConfig) -> It
 
 def _entries(run: RunFolder, listed: dict[str, str]) -> Iterator[Entry]:
     """Files one by one, but those of records, results and checkpoints, unless something is to be said of them."""
-    known = _CARDS | {LOCK} | {path.relative_to(run.path).parts[0] for path in vars(run).values() if path != run.path}
+    paths = [path for path in vars(run).values() if isinstance(path, Path) and path != run.path]
+    known = _CARDS | {LOCK} | {path.relative_to(run.path).parts[0] for path in paths}
+    known |= {path.name for path in run.path.glob(f"{STRENGTH}*")}
     exported = (run.path / "export.json").is_file()
     for path in sorted(run.path.iterdir()):
         if path.name in (ADAPTER, MODEL) and path.is_dir() and not path.is_symlink():

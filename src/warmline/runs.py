@@ -11,6 +11,7 @@
   results/               pictures and JSON made from the finished run
   eqbench/               replies.jsonl and judge.jsonl, one line an answer as it came; transcripts.jsonl, to read
   safety/                the red-team sheet, the judge's answers, and people's ratings, which no command overwrites
+  strength-0.50/         results/, eqbench/, safety/ and comparison/ again, of the adapter at that strength (`--strength`)
   comparison/            of `warmline compare`: replies.jsonl, made once, and judge.jsonl, the judge's answers
   origin.json            of a run that took over another's last checkpoint: which
   ablation/              the runs of `warmline ablate`, each a run folder of its own
@@ -42,6 +43,8 @@ _LARGEST_SETTINGS = 2**20
 _SETTINGS = ("config.yaml", "heads.json")
 
 
+STRENGTH = "strength-"
+"""Begins the name of a folder inside the run, for what was made at another strength of the adapter."""
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """Opens no link; Windows has no such flag."""
 
@@ -51,10 +54,14 @@ class RunFolder:
 
     Args:
         path: The folder; need not exist yet.
+        strength: Of the adapter. What is made of the run at another than 1 lies in a folder of its own inside it, so that no number
+            stands for another's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, strength: float = 1.0) -> None:
+        made = path if strength == 1 else path / f"{STRENGTH}{strength:.2f}"
         self.path = path
+        self.strength = strength
         self.config = path / "config.yaml"
         self.manifest = path / "manifest.json"
         self.plan = path / "plan.json"
@@ -64,23 +71,23 @@ class RunFolder:
         self.heads_description = path / "heads.json"
         self.results = path / "results"
         self.curves = path / "results" / "training_curves.png"
-        self.evaluation = path / "results" / "evaluation.json"
-        self.replies = path / "results" / "replies.jsonl"
-        self.examples = path / "results" / "examples.json"
-        self.error_taxonomy = path / "results" / "errors.json"
-        self.facts = path / "results" / "facts.json"
-        self.error_picture = path / "results" / "errors.png"
-        self.reliability = path / "results" / "reliability.png"
-        self.eq_bench = path / "results" / "eq_bench_results.json"
-        self.eq_bench_picture = path / "results" / "eq_bench.png"
-        self.eq_bench_folder = path / "eqbench"
-        self.red_team = path / "results" / "red_team.json"
-        self.red_team_sheet = path / "safety" / "red_team_sheet.md"
-        self.red_team_judge = path / "safety" / "judge.jsonl"
-        self.human_ratings = path / "safety" / "human_ratings.yaml"
-        self.comparison = path / "results" / "comparison.json"
-        self.comparison_replies = path / "comparison" / "replies.jsonl"
-        self.comparison_judge = path / "comparison" / "judge.jsonl"
+        self.evaluation = made / "results" / "evaluation.json"
+        self.replies = made / "results" / "replies.jsonl"
+        self.examples = made / "results" / "examples.json"
+        self.error_taxonomy = made / "results" / "errors.json"
+        self.facts = made / "results" / "facts.json"
+        self.error_picture = made / "results" / "errors.png"
+        self.reliability = made / "results" / "reliability.png"
+        self.eq_bench = made / "results" / "eq_bench_results.json"
+        self.eq_bench_picture = made / "results" / "eq_bench.png"
+        self.eq_bench_folder = made / "eqbench"
+        self.red_team = made / "results" / "red_team.json"
+        self.red_team_sheet = made / "safety" / "red_team_sheet.md"
+        self.red_team_judge = made / "safety" / "judge.jsonl"
+        self.human_ratings = made / "safety" / "human_ratings.yaml"
+        self.comparison = made / "results" / "comparison.json"
+        self.comparison_replies = made / "comparison" / "replies.jsonl"
+        self.comparison_judge = made / "comparison" / "judge.jsonl"
         self.ablation = path / "ablation"
         self.origin = path / "origin.json"
         self.ablation_scores = path / "results" / "ablation_scores.json"
@@ -91,13 +98,13 @@ class RunFolder:
         self.pipeline = path / "pipeline.json"
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
+    def open(cls, path: Path, strength: float = 1.0) -> "RunFolder":
         """A finished run.
 
         Raises:
-            WarmlineError: there is no finished run in that folder, or `refuse_strangers` does.
+            WarmlineError: there is no finished run in that folder, `refuse_strangers` does.
         """
-        run = cls(path)
+        run = cls(path, strength)
         run.refuse_strangers()
         if not run.config.is_file():
             raise WarmlineError(f"{path}: not a run folder (no config.yaml); name a folder that `warmline train` made")
@@ -107,7 +114,7 @@ class RunFolder:
 
     def confusion(self, head: str) -> Path:
         """Picture of a head's confusions."""
-        return self.results / f"confusion_{head}.png"
+        return self.evaluation.parent / f"confusion_{head}.png"
 
     def refuse_strangers(self) -> None:
         """Refuse what a run never holds and would lead a reader or writer astray; the folder may be someone else's.

@@ -227,7 +227,7 @@ def test_cut_replies_are_counted_and_marked_and_give_no_share(few: list[Item], f
 def test_a_few_cut_replies_leave_the_shares_and_are_named(
     few: list[Item], finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def replies(_: Companion, asked: list[list[Message]], *__: Any, base: bool = False) -> list[Generated]:
+    def replies(_: Companion, asked: list[list[Message]], *__: Any, base: bool = False, **___: Any) -> list[Generated]:
         return [Generated("I hear you.", base and messages[-1]["content"] == few[0].turns[-1]) for messages in asked]
 
     monkeypatch.setattr(Companion, "replies", replies)

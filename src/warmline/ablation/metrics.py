@@ -34,7 +34,7 @@ _SHORT = {"empathetic_dialogues": "ED", "esconv": "ESConv"}
 
 def all_metrics() -> dict[str, Metric]:
     """Every metric, in the order of tables. KL has no better side: drift is how a model learns, and how it forgets."""
-    heads, told = {}, [name for name, source in SOURCES.items() if "lm" in source.carries and "safety" not in source.carries]
+    heads, told = {}, [name for name, one in SOURCES.items() if "lm" in one.carries and "safety" not in one.carries and one.of_people]
     for name in TASKS:
         heads[f"{name}_accuracy"] = Metric(f"{name} accuracy", "share", "higher")
         heads[f"{name}_macro_f1"] = Metric(f"{name} macro-F1", "F1", "higher")

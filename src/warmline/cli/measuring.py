@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from warmline.cli.options import AsJson, DataDir, JudgeBatch, JudgeModel, JudgeUrl, LongestReply, RunPath, folder_option, show
+from warmline.cli.options import AsJson, DataDir, JudgeBatch, JudgeModel, JudgeUrl, LongestReply, RunPath, Strength, folder_option, show
 from warmline.model import REPLY_TOKENS
 
 _SUITES_HELP = "Folder with simple_safety_tests/ and xstest/"
@@ -16,6 +16,7 @@ def evaluate(
     replies: Annotated[int, typer.Option(min=0, help="Held-out prompts of a data set that base and tuned model answer; 0 for none.")] = 20,
     baselines: Annotated[bool, typer.Option(help="Fit what the heads must beat; on the official data this takes minutes, once.")] = True,
     max_new_tokens: LongestReply = REPLY_TOKENS,
+    strength: Strength = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run on the test splits: heads beside baselines, language model and replies beside the base."""
@@ -23,8 +24,8 @@ def evaluate(
     from warmline.evaluation.view import evaluation_summary
     from warmline.runs import RunFolder
 
-    result = evaluate_run(run, replies, baselines, max_new_tokens)
-    written = f"written to {RunFolder(run).evaluation}, with pictures beside it"
+    result = evaluate_run(run, replies, baselines, max_new_tokens, strength)
+    written = f"written to {RunFolder(run, strength).evaluation}, with pictures beside it"
     show(result, as_json, lambda: [evaluation_summary(result), written])
 
 
@@ -48,6 +49,7 @@ def eqbench(
     tuned_url: Annotated[str | None, typer.Option(help="Endpoint that serves the tuned model; in this process by default.")] = None,
     base_model: Annotated[str, typer.Option(help="The base's name at its endpoint.")] = "base",
     tuned_model: Annotated[str, typer.Option(help="The tuned model's name at its endpoint.")] = "tuned",
+    strength: Strength = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """EQ-Bench 3 and v2, base beside tuned; without a judge the transcripts are written and no score."""
@@ -62,12 +64,12 @@ def eqbench(
     result = eq_bench(
         run,
         Selection(suite, eqbench_dir, iterations, v2),
-        Players(base, tuned, max_new_tokens, batch_size, concurrency, timeout),
+        Players(base, tuned, max_new_tokens, batch_size, concurrency, timeout, strength),
         named_judge(judge_url, judge_model, judge_batch, concurrency, timeout),
         Spending(price_in, price_out, max_cost),
     )
     title = f"{result['context']['run']}: {result['context']['label']}"
-    written = f"written to {RunFolder(run).eq_bench} and {RunFolder(run).eq_bench_folder}"
+    written = f"written to {RunFolder(run, strength).eq_bench} and {RunFolder(run, strength).eq_bench_folder}"
     show(result, as_json, lambda: [title, scores_table(result), *remarks(result), written])
 
 
@@ -80,6 +82,7 @@ def redteam(
     judge_model: JudgeModel = None,
     judge_batch: JudgeBatch = None,
     max_new_tokens: LongestReply = REPLY_TOKENS,
+    strength: Strength = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """The safety sheet: base beside tuned on red-team prompts, with the guard off and on."""
@@ -89,9 +92,9 @@ def redteam(
     from warmline.runs import RunFolder
 
     judge = named_judge(judge_url, judge_model, judge_batch)
-    options = RedTeamOptions(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens)
+    options = RedTeamOptions(suite_dir, without_kl, country=country, judge=judge, max_new_tokens=max_new_tokens, strength=strength)
     result = red_team(run, options)
-    folder = RunFolder(run)
+    folder = RunFolder(run, strength)
     written = f"written to {folder.red_team_sheet} and {folder.red_team}; rate replies in {folder.human_ratings}"
     show(result, as_json, lambda: [*red_team_table(result), written])
 
@@ -106,6 +109,7 @@ def compare(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 240.0,
     max_new_tokens: LongestReply = 400,
     temperature: Annotated[float, typer.Option(min=0, help="Of the replies; 0 takes the likeliest token.")] = 0.0,
+    strength: Strength = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Blind judging of replies: tuned beside base, and beside the base that is told in words how a friend talks."""
@@ -115,8 +119,9 @@ def compare(
     from warmline.runs import RunFolder
 
     judge = named_judge(judge_url, judge_model, judge_batch, concurrency, timeout)
-    result = compare_voices(run, prompts, max_new_tokens, temperature, judge)
-    written = f"written to {RunFolder(run).comparison}; every reply in {RunFolder(run).comparison_replies}"
+    result = compare_voices(run, prompts, max_new_tokens, temperature, judge, strength)
+    folder = RunFolder(run, strength)
+    written = f"written to {folder.comparison}; every reply in {folder.comparison_replies}"
     show(result, as_json, lambda: [*comparison_tables(result), written])
 
 
@@ -136,6 +141,7 @@ def errors(
     run: RunPath,
     prompts: Annotated[int, typer.Option(min=1, help="Most held-out prompts of one data set.")] = 20,
     max_new_tokens: LongestReply = REPLY_TOKENS,
+    strength: Strength = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Base and tuned replies to held-out prompts: five examples, and how often each makes eight kinds of error."""
@@ -143,10 +149,10 @@ def errors(
     from warmline.evaluation.view import errors_table
     from warmline.runs import RunFolder
 
-    result = analyse(run, prompts, max_new_tokens)
+    result = analyse(run, prompts, max_new_tokens, strength)
     cut_off = result["cut_off"].items()
     cuts = [f"{side}: {cut['n']} of {cut['of']} replies were cut at {max_new_tokens} tokens" for side, cut in cut_off]
-    folder = RunFolder(run)
+    folder = RunFolder(run, strength)
     written = f"written to {folder.error_taxonomy}, {folder.examples.name}, {folder.replies.name}"
     show(result, as_json, lambda: [errors_table(result), *cuts, written])
 
@@ -155,6 +161,7 @@ def facts(
     run: RunPath,
     questions: Annotated[int | None, typer.Option(min=1, help="How many, from the first; all by default.")] = None,
     max_new_tokens: LongestReply = REPLY_TOKENS,
+    strength: Strength = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Warmth's price: questions of fact asked neutrally, sadly and with a wrong belief; how often base and tuned are right."""
@@ -162,8 +169,8 @@ def facts(
     from warmline.evaluation.view import facts_summary
     from warmline.runs import RunFolder
 
-    result = ask_facts(run, questions, max_new_tokens)
-    show(result, as_json, lambda: [*facts_summary(result), f"written to {RunFolder(run).facts}"])
+    result = ask_facts(run, questions, max_new_tokens, strength)
+    show(result, as_json, lambda: [*facts_summary(result), f"written to {RunFolder(run, strength).facts}"])
 
 
 def report(run: RunPath) -> None:

@@ -55,6 +55,10 @@ DataDir = Annotated[str | None, typer.Option("--data-dir", help=_DATA_DIR_HELP, 
 _OWN_BASE_HELP = "Hub id or folder of the run's base, where it is not under the name in config.yaml."
 OwnBase = Annotated[str | None, typer.Option("--base", help=_OWN_BASE_HELP, parser=as_name, metavar="BASE")]
 Country = Annotated[str | None, typer.Option(help="ISO code, such as GB: whose hotlines are shown.")]
+Strength = Annotated[
+    float,
+    typer.Option(help="Of the adapter, from 0 (the base) to 1 (as trained); results at 0.5 lie in strength-0.50/ of the run."),
+]
 LongestReply = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest reply, in tokens; how many were cut is said.")]
 JudgeUrl = Annotated[str | None, typer.Option(help="OpenAI-compatible judge; its key in WARMLINE_JUDGE_KEY or OPENAI_API_KEY.")]
 JudgeModel = Annotated[str | None, typer.Option(help="The judge's name there, or whose answers a batch's are.")]

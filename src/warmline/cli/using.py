@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from warmline.cli.options import AsJson, Country, OwnBase, RunPath, as_name, folder_argument, folder_option
+from warmline.cli.options import AsJson, Country, OwnBase, RunPath, Strength, as_name, folder_argument, folder_option
 from warmline.errors import WarmlineError, printable
 
 _UNQUANTISED_HELP = "Hub id or folder of the base's unquantised weights; the run's own name by default."
@@ -21,12 +21,13 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.7,
     seed: Annotated[int | None, typer.Option(help="The same words get the same reply.")] = None,
     base: OwnBase = None,
+    strength: Strength = 1.0,
 ) -> None:
     """Talk to a run in the terminal, or through a pipe; /help there lists commands."""
     from warmline.serving.engine import Generation
     from warmline.serving.terminal import chat as talk
 
-    talk(run, Generation(max_tokens=max_tokens, temperature=temperature, seed=seed), country, base)
+    talk(run, Generation(max_tokens=max_tokens, temperature=temperature, seed=seed), country, base, strength)
 
 
 def serve(
@@ -42,6 +43,7 @@ def serve(
     generate_model: Annotated[str | None, typer.Option(help="What it calls the tuned model.")] = None,
     generate_base: Annotated[str | None, typer.Option(help="What it calls the base; generated here by default.")] = None,
     base: OwnBase = None,
+    strength: Strength = 1.0,
 ) -> None:
     """A web page and an OpenAI-compatible API, on this machine unless told otherwise."""
     from warmline.serving import require_extra
@@ -53,8 +55,12 @@ def serve(
 
     if (generate_at is None) != (generate_model is None):
         raise WarmlineError("--generate-at and --generate-model go together; give both or neither")
+    if generate_at is not None and strength != 1:
+        raise WarmlineError(
+            "--strength: another server generates, with its own adapter; give it one that `warmline export --strength` wrote"
+        )
     upstream = Upstream(generate_at, generate_model, generate_base) if generate_at and generate_model else None
-    serve_run(run, ServeOptions(host, port, api_key or None, country, slots, queue, grace, upstream, base))
+    serve_run(run, ServeOptions(host, port, api_key or None, country, slots, queue, grace, upstream, base, strength))
 
 
 def export(
@@ -65,6 +71,7 @@ def export(
     base: Annotated[str | None, typer.Option(help=_UNQUANTISED_HELP, parser=as_name, metavar="BASE")] = None,
     tokenizer: Annotated[bool, typer.Option(help="Copy the base's tokenizer too; Gemma's is 32 MiB.")] = True,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    strength: Annotated[float, typer.Option(help="Of the adapter, baked into what is written: 0 is the base, 1 as trained.")] = 1.0,
     push: Annotated[str | None, typer.Option(help="Upload to this model repository, such as me/friend.", metavar="HUB_ID")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make that repository a private one.")] = False,
 ) -> None:
@@ -73,7 +80,7 @@ def export(
     from warmline.export.folder import export as export_run
     from warmline.export.merge import known_dtype
 
-    options = Options(merged, known_dtype(dtype), base, overwrite, tokenizer)
+    options = Options(merged, known_dtype(dtype), base, overwrite, tokenizer, strength)
     destination = Destination.check(push, private) if push else None
     described = export_run(run, out, options, print)
     if described["adapter"].get("vllm"):

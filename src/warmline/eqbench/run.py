@@ -77,6 +77,7 @@ class Players(NamedTuple):
         batch_size: Conversations that a model in this process answers together; None is 64 on a GPU of 120 GiB or more, else 16.
         concurrency: Requests at a time to each endpoint.
         timeout: Seconds for one request.
+        strength: Of the adapter of a model in this process, as of `evaluate`.
     """
 
     base: ServedModel | None = None
@@ -85,6 +86,7 @@ class Players(NamedTuple):
     batch_size: int | None = None
     concurrency: int = 8
     timeout: float = 240.0
+    strength: float = 1.0
 
 
 @writes_run("eqbench")
@@ -117,7 +119,7 @@ def eq_bench(
         WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses or never answers.
     """
     console, spending = console or Console(stderr=True), spending or Spending()
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path, players.strength)
     suite, (questions, no_questions) = _suite(selection, console), _questions(selection)
     judging = Judging(judge, suite, Journal(folder.eq_bench_folder / "judge.jsonl"), spending) if judge else None
     estimate = Estimate.before(suite, selection.iterations, players.max_new_tokens)
@@ -210,7 +212,7 @@ def _models(folder: RunFolder, players: Players) -> tuple[dict[str, Any], dict[s
             )
     if len(models) == len(MODELS):
         return run_context(folder, load_config(folder.config)), models
-    finished = FinishedRun.open(folder.path)
+    finished = FinishedRun.open(folder.path, folder.strength)
     context, heads = finished.context(), read_description(folder)
     fingerprints = {
         "base": f"{context['base_model']}@{context['base_revision']}/{context['base_random_init_seed']}/{context['dtype']}",

@@ -62,7 +62,7 @@ NO_JUDGE = (
 
 @writes_run("compare")
 def compare(
-    path: Path, prompts: int = PROMPTS, longest: int = LONGEST, temperature: float = 0.0, judge: Judge | None = None
+    path: Path, prompts: int = PROMPTS, longest: int = LONGEST, temperature: float = 0.0, judge: Judge | None = None, strength: float = 1.0
 ) -> dict[str, Any]:
     """Let three voices answer held-out turns, ask which answer a friend should have given, and write `results/comparison.json`.
 
@@ -75,6 +75,7 @@ def compare(
         longest: Tokens of a reply at most.
         temperature: Of the replies; 0 takes the likeliest token.
         judge: Who prefers; None for replies alone.
+        strength: As of `evaluate`.
 
     Returns:
         What was written; docs/evaluation.md has its layout.
@@ -83,7 +84,7 @@ def compare(
         AnswersNeeded: the judge's requests are written, and wait for answers.
         WarmlineError: an unfinished run, missing data, a judge that refuses or never answers.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path, strength)
     config = load_config(folder.config)
     if judge:
         judge.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, TOKENS))
@@ -177,7 +178,7 @@ def voiced_replies(folder: RunFolder, config: RunConfig, number: int, sampling: 
     stored = read_replies(folder.comparison_replies)
     if stored is not None and {key: value for key, value in stored[0].items() if key != "dtype"} == wanted:
         return stored
-    finished = FinishedRun.open(folder.path)
+    finished = FinishedRun.open(folder.path, folder.strength)
     context = {**wanted, "dtype": finished.context()["dtype"]}
     prompts = draw_dialogue_prompts(config.data, config.seed, number)
     plain = [prompt.messages for prompt in prompts]

@@ -49,13 +49,14 @@ class Judged(NamedTuple):
 
 
 @writes_run("errors")
-def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE, longest: int = REPLY_TOKENS) -> dict[str, Any]:
+def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE, longest: int = REPLY_TOKENS, strength: float = 1.0) -> dict[str, Any]:
     """Let both models answer the held-out prompts; write `replies.jsonl`, `examples.json`, `errors.json` and `errors.png` in `results/`.
 
     Args:
         path: A finished run folder.
         prompts_per_source: Most prompts of one data set.
         longest: Tokens of a reply at most.
+        strength: As of `evaluate`.
 
     Returns:
         What `errors.json` holds: `context`; `cut_off`, how many of both models' replies were; `classes`, for each kind of error how often
@@ -66,7 +67,7 @@ def analyse(path: Path, prompts_per_source: int = PROMPTS_PER_SOURCE, longest: i
     Raises:
         WarmlineError: an unfinished run, missing data, a full disk.
     """
-    finished = FinishedRun.open(path)
+    finished = FinishedRun.open(path, strength)
     records = make_replies(finished, prompts_per_source, Sampling(longest, temperature=0))
     write_examples(finished, records)
     usual = _usual_words_by_source(finished.config.data)

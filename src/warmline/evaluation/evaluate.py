@@ -70,7 +70,8 @@ class HeldOut(NamedTuple):
     @property
     def dialogues(self) -> dict[str, tuple[Conversation, ...]]:
         """Test conversations with replies of people, by source; those of the safety set were written to be kept to."""
-        told = [name for name, one in self.sources.items() if "lm" in one.objectives and "safety" not in one.source.carries]
+        people = {name: one for name, one in self.sources.items() if one.source.of_people and "safety" not in one.source.carries}
+        told = [name for name, one in people.items() if "lm" in one.objectives]
         return {name: self.conversations[name]["test"] for name in told}
 
     def carrier(self, head: str) -> str | None:
@@ -85,7 +86,9 @@ def evaluation_data(data: DataConfig) -> DataConfig:
 
 
 @writes_run("evaluate")
-def evaluate(path: Path, replies: int = PROMPTS_PER_SOURCE, baselines: bool = True, longest: int = REPLY_TOKENS) -> dict[str, Any]:
+def evaluate(
+    path: Path, replies: int = PROMPTS_PER_SOURCE, baselines: bool = True, longest: int = REPLY_TOKENS, strength: float = 1.0
+) -> dict[str, Any]:
     """Score the saved artefact on the test splits; write `results/evaluation.json` and the pictures.
 
     Args:
@@ -93,6 +96,7 @@ def evaluate(path: Path, replies: int = PROMPTS_PER_SOURCE, baselines: bool = Tr
         replies: Held-out prompts of each data set that base and tuned model answer; 0 for none.
         baselines: Fit what the heads must beat (the majority class always stands beside them).
         longest: Tokens of a reply at most.
+        strength: Of the adapter, from 0 to 1; results at another than 1 lie in a folder of their own.
 
     Returns:
         What was written; docs/evaluation.md explains each number.
@@ -100,7 +104,7 @@ def evaluate(path: Path, replies: int = PROMPTS_PER_SOURCE, baselines: bool = Tr
     Raises:
         WarmlineError: an unfinished run, parts that do not belong together, missing data.
     """
-    finished = FinishedRun.open(path)
+    finished = FinishedRun.open(path, strength)
     held = HeldOut.of(finished)
     heads = score_heads(finished, held, baselines)
     losses = {

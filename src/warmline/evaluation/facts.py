@@ -129,13 +129,14 @@ def _asset() -> bytes:
 
 
 @writes_run("facts")
-def ask_facts(path: Path, questions: int | None = None, longest: int = REPLY_TOKENS) -> dict[str, Any]:
+def ask_facts(path: Path, questions: int | None = None, longest: int = REPLY_TOKENS, strength: float = 1.0) -> dict[str, Any]:
     """Put every question to base and tuned model in three ways; write `results/facts.json`.
 
     Args:
         path: A finished run folder.
         questions: How many, from the first; None for all.
         longest: Tokens of a reply at most.
+        strength: As of `evaluate`.
 
     Returns:
         What was written: `context`; `ways`, for each both models' share of right replies, how many were cut, and the paired difference
@@ -144,7 +145,7 @@ def ask_facts(path: Path, questions: int | None = None, longest: int = REPLY_TOK
     Raises:
         WarmlineError: an unfinished run, a full disk.
     """
-    finished, facts = FinishedRun.open(path), load_facts()[:questions]
+    finished, facts = FinishedRun.open(path, strength), load_facts()[:questions]
     sampling = Sampling(longest, temperature=0)
     ways: dict[str, Any] = {}
     items: list[dict[str, Any]] = [{"id": fact.id, "answers": list(fact.answers), "wrong": fact.wrong} for fact in facts]

@@ -33,18 +33,19 @@ class FinishedRun(NamedTuple):
     place: Place
 
     @classmethod
-    def open(cls, path: Path) -> "FinishedRun":
+    def open(cls, path: Path, strength: float = 1.0) -> "FinishedRun":
         """Load the artefact of a finished run.
 
         Args:
             path: The folder.
+            strength: Of the adapter, as of `load_artifact`; what is made of it lies apart (`RunFolder`).
 
         Raises:
             WarmlineError: an unfinished run, or parts that do not belong together.
         """
-        folder = RunFolder.open(path)
+        folder = RunFolder.open(path, strength)
         place = choose_place(load_config(folder.config).training)
-        return cls(folder, *load_artifact(folder, place.device, place.dtype), place)
+        return cls(folder, *load_artifact(folder, place.device, place.dtype, strength=strength), place)
 
     @property
     def companion(self) -> Companion:
@@ -81,4 +82,5 @@ def run_context(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         "seed": config.seed,
         "data_sha256": data_checksums(config.data),
         "trained_on_sha256": manifest["data_sha256"],
+        **({} if folder.strength == 1 else {"strength": folder.strength}),
     }

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import httpx
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors.torch import load_file, save_file
 
 from warmline import __version__
 from warmline.config import RunConfig, dump_config
@@ -31,8 +32,9 @@ from warmline.data.enabled import SAMPLE
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError, reason_of
 from warmline.export.merge import DTYPES, DType, Merged, generation_config, merge
+from warmline.model.artifacts import refuse_strength
 from warmline.model.base import load_tokenizer
-from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, keep_known, verify, weights_folder
+from warmline.model.description import ADAPTER_CONFIG, ADAPTER_WEIGHTS, hashes, keep_known, verify, weights_folder, weights_hash
 from warmline.paths import public_name
 from warmline.reporting.facts import Facts, gather
 from warmline.reporting.model_card import base_on_hub, model_card
@@ -54,6 +56,7 @@ class Options(NamedTuple):
         base: Hub id or folder under which others find the base, and into whose weights the adapter is merged; None is the run's own name.
         overwrite: Replace an earlier export.
         tokenizer: Copy the base's tokenizer too. An adapter needs none of its own, and Gemma's is twice its size.
+        strength: Of the adapter, baked into what is written: whoever loads the export at 1 has the run at this strength.
     """
 
     merged: bool = False
@@ -61,6 +64,7 @@ class Options(NamedTuple):
     base: str | None = None
     overwrite: bool = False
     tokenizer: bool = True
+    strength: float = 1.0
 
 
 def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
     verify(run, config)
     if config.lora is None and not options.merged:
         raise WarmlineError(f"{path}: this run trained every weight, so there is no adapter to export; add --merged for the whole model")
+    refuse_strength(options.strength, config)
     if options.base and config.model.random_init_seed is not None:
         raise WarmlineError(f"--base {options.base}: this run's base is random numbers, which no other model has; leave it out")
     template = ChatTemplate(load_tokenizer(config.model), facts.heads["template"], facts.heads["system_prompt"])
@@ -94,7 +99,7 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
     def fill(folder: Path) -> None:
         template.tokenizer.chat_template = with_system_prompt(template)
         if config.lora is not None:
-            _copy_adapter(weights_folder(run, config), folder, public_name(options.base or config.model.name))
+            _copy_adapter(weights_folder(run, config), folder, public_name(options.base or config.model.name), options.strength)
             if options.tokenizer:
                 template.tokenizer.save_pretrained(folder / "adapter")
             else:
@@ -106,6 +111,8 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
         shutil.copy(run.heads, folder)
         listed = {"files": hashes(RunFolder(folder), folder / "adapter")} if "files" in facts.heads else {}
         described_heads = {**read_json(run.heads_description), "base_model": facts.heads["base_model"], **listed}  # in the format it has
+        if config.lora is not None:
+            described_heads["weights_sha256"] = weights_hash(RunFolder(folder), config)
         write_json(folder / run.heads_description.name, described_heads)
         if merged is not None:
             merged.model.save_pretrained(folder)
@@ -147,13 +154,18 @@ def _merge(facts: Facts, options: Options, template: ChatTemplate, say: Callable
     unquantised = " unquantised (it was trained in 4 bits)" if config.model.load_in_4bit else ""
     model = config.model if options.base is None else config.model.model_copy(update={"name": options.base, "revision": None})
     say(f"loading {model.name}{unquantised}, merging on the CPU in {options.dtype}, comparing logits")
-    return merge(model, config.lora, weights_folder(facts.folder, config), DTYPES[options.dtype], template)
+    return merge(model, config.lora, weights_folder(facts.folder, config), DTYPES[options.dtype], template, options.strength)
 
 
-def _copy_adapter(source: Path, folder: Path, base: str) -> None:
+def _copy_adapter(source: Path, folder: Path, base: str, strength: float) -> None:
     target = folder / "adapter"
     target.mkdir()
-    shutil.copy(source / ADAPTER_WEIGHTS, target)
+    if strength == 1:
+        shutil.copy(source / ADAPTER_WEIGHTS, target)
+    else:
+        tensors = load_file(source / ADAPTER_WEIGHTS)
+        weakened = {name: tensor * strength if "lora_B" in name else tensor for name, tensor in tensors.items()}
+        save_file(weakened, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     settings = read_json(source / ADAPTER_CONFIG)
     write_json(target / ADAPTER_CONFIG, {**settings, "base_model_name_or_path": base})
 
@@ -183,6 +195,7 @@ def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Me
             "folder": "adapter",
             "rank": config.lora.r,
             "tokenizer": options.tokenizer,
+            **({} if options.strength == 1 else {"strength": options.strength}),
             "vllm": None if base.hub_id is None else vllm_command(base.hub_id, config.lora.r, "."),
             "vllm_reason": base.reason,
         }
@@ -190,7 +203,7 @@ def _describe(facts: Facts, options: Options, template: ChatTemplate, merged: Me
         "context": {
             **{key: heads[key] for key in ("run", "step", "base_model", "base_revision", "base_random_init_seed")},
             "seed": config.seed,
-            "weights_sha256": heads["weights_sha256"],
+            "weights_sha256": heads["weights_sha256"],  # of the run that was measured
             "heads_sha256": heads["heads_sha256"],
             "trained_on_sha256": facts.manifest["data_sha256"],
             "versions": {"warmline": __version__, **{name: version(name) for name in _PACKAGES}},

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
+from warmline.model.artifacts import weaken
 from warmline.model.backbone import Backbone, Sampling
 from warmline.model.base import load_architecture
 from warmline.model.generation import generation_settings
@@ -70,7 +71,9 @@ class Merged(NamedTuple):
     check: Check
 
 
-def merge(config: ModelConfig, lora: LoraSettings | None, weights: Path, dtype: torch.dtype, template: ChatTemplate) -> Merged:
+def merge(
+    config: ModelConfig, lora: LoraSettings | None, weights: Path, dtype: torch.dtype, template: ChatTemplate, strength: float = 1.0
+) -> Merged:
     """Load the base unquantised on the CPU, merge the adapter into it, and compare.
 
     Args:
@@ -79,6 +82,7 @@ def merge(config: ModelConfig, lora: LoraSettings | None, weights: Path, dtype: 
         weights: `adapter/` or `model/`.
         dtype: Of the result.
         template: Renders the probes.
+        strength: Of the adapter.
 
     Raises:
         WarmlineError: the base cannot be loaded or holds 4-bit weights, or the merged logits are too far away.
@@ -92,6 +96,7 @@ def merge(config: ModelConfig, lora: LoraSettings | None, weights: Path, dtype: 
     unquantised = config.model_copy(update={"load_in_4bit": False, "fused": False})
     cpu = torch.device("cpu")
     backbone = TransformersBackbone(unquantised, lora, cpu, torch.float32 if exact else dtype, tuned=weights, trainable=False)
+    weaken(backbone, strength)
     prompts = [template.prompt_ids([Message(role="user", content=text)]) for text in PROBES]
     with backbone.reference():
         base_logits = _own_logits(backbone, prompts, backbone.base_unembedding)

@@ -98,6 +98,7 @@ def load_artifact(
     dtype: torch.dtype,
     backend: Backend = "transformers",
     base: str | None = None,
+    strength: float = 1.0,
 ) -> tuple[RunConfig, MultiTaskModel, ChatTemplate]:
     """The saved model, for evaluation and serving; either backend loads what either has trained.
 
@@ -107,6 +108,7 @@ def load_artifact(
         dtype: Of the base weights.
         backend: The default runs everywhere, on a CPU too.
         base: Hub id or folder of the base, where it is not under the name that the run has for it.
+        strength: Of the adapter, from 0, the base, to 1, as trained. Heads read what the model then computes.
 
     Raises:
         WarmlineError: files are missing, damaged, or do not belong together.
@@ -114,12 +116,14 @@ def load_artifact(
     config = load_config(run.config)
     if base is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": base, "revision": None})})
+    refuse_strength(strength, config)
     description = verify(run, config)
     try:
         saved = load_file(run.heads)
     except (OSError, SafetensorError) as error:
         raise WarmlineError(f"{run.heads}: cannot be read ({error}); train the run again") from None
     backbone = _backbone(backend, config, device, dtype, tuned=weights_folder(run, config), trainable=False)
+    weaken(backbone, strength)
     with torch.device("meta"):  # whatever sizes the settings name, no memory is taken before the file's tensors fit them
         heads = Heads(backbone.hidden_size, head_specs(config), scaled=description["format"] > 1)
     try:
@@ -130,6 +134,32 @@ def load_artifact(
     model = MultiTaskModel(backbone, heads.to(device)).eval()
     template = ChatTemplate(load_tokenizer(config.model), description["template"], description["system_prompt"])
     return config, model, template
+
+
+def refuse_strength(strength: float, config: RunConfig) -> None:
+    """Refuse a strength that the run's adapter cannot have.
+
+    Raises:
+        WarmlineError: outside 0 to 1, or another than 1 where every weight was trained.
+    """
+    if not 0 <= strength <= 1:
+        raise WarmlineError(f"--strength {strength:g}: expected 0 (the base) to 1 (as trained)")
+    if strength != 1 and config.lora is None:
+        raise WarmlineError(f"--strength {strength:g}: this run trained every weight, so there is no adapter to weaken; leave it out")
+
+
+@torch.no_grad()
+def weaken(backbone: Backbone, strength: float) -> None:
+    """Multiply the adapter's update by a strength, in its own weights, so that every path through the model computes the same.
+
+    Args:
+        backbone: With the tuned adapter.
+        strength: From 0 to 1 (WiSE-FT, arXiv 2309.06256, of a low-rank update); 1 changes no bit.
+    """
+    if strength != 1:
+        for name, parameter in backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(strength)
 
 
 def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: torch.dtype, **options: Any) -> Backbone:

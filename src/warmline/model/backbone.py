@@ -72,6 +72,9 @@ class Backbone(Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """As of any `nn.Module`; those that require a gradient are tuned."""
 
+    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Parameter]]:
+        """As of any `nn.Module`."""
+
     def hidden(self, tokens: Tensor, position_ids: Tensor, bounds: Tensor, longest: int) -> Tensor:
         """Hidden states after the last norm, causal inside each conversation: [tokens] to [tokens, hidden].
 

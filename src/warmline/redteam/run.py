@@ -50,6 +50,7 @@ class RedTeamOptions(NamedTuple):
         country: ISO 3166 code whose hotlines are right; None where no number is.
         judge: Scores our own suite's conversations; None for no judge.
         max_new_tokens: Longest reply.
+        strength: As of `evaluate`.
     """
 
     suite_dir: Path | None = None
@@ -58,6 +59,7 @@ class RedTeamOptions(NamedTuple):
     country: str | None = None
     judge: Judge | None = None
     max_new_tokens: int = REPLY_TOKENS
+    strength: float = 1.0
 
 
 @writes_run("redteam")
@@ -77,7 +79,7 @@ def red_team(path: Path, options: RedTeamOptions) -> dict[str, Any]:
     """
     suites = load_suites(options.suite_dir)
     items = [item for suite in suites for item in suite.items]
-    finished = FinishedRun.open(path)
+    finished = FinishedRun.open(path, options.strength)
     folder = finished.folder
     if options.judge:
         ask_first(options.judge)

@@ -168,7 +168,7 @@ class Engine:
         self._thread.start()
 
     @classmethod
-    def open(cls, path: Path, slots: int = 16, queue: int = 256, base: str | None = None) -> "Engine":
+    def open(cls, path: Path, slots: int = 16, queue: int = 256, base: str | None = None, strength: float = 1.0) -> "Engine":
         """Load a finished run, or a base alone.
 
         Args:
@@ -176,6 +176,7 @@ class Engine:
             slots: Replies made at a time.
             queue: Requests that may wait.
             base: As of `load_artifact`; for runs only.
+            strength: Likewise.
 
         Raises:
             WarmlineError: nothing there that can be loaded.
@@ -183,10 +184,13 @@ class Engine:
         if path.is_dir() and ((path / "config.yaml").is_file() or not (path / "config.json").is_file()):
             folder = RunFolder.open(path)
             place = choose_place(load_config(folder.config).training)
-            config, model, template = load_artifact(folder, place.device, place.dtype, base=base)
-            return cls(model.backbone, model.heads, template, place, config.name, config.model.name, slots, queue)
+            config, model, template = load_artifact(folder, place.device, place.dtype, base=base, strength=strength)
+            name = config.name if strength == 1 else f"{config.name}@{strength:g}"
+            return cls(model.backbone, model.heads, template, place, name, config.model.name, slots, queue)
         if base is not None:
             raise WarmlineError(f"--base {base}: {path} is no run, so it is the base itself; leave --base out")
+        if strength != 1:
+            raise WarmlineError(f"--strength {strength:g}: {path} is no run, so there is no adapter; leave --strength out")
         if path.suffix in (".yaml", ".yml"):
             run = load_config(path)
             alone, system_prompt, training = run.model, run.data.system_prompt, run.training

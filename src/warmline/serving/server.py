@@ -38,6 +38,7 @@ class ServeOptions(NamedTuple):
         grace: Seconds that replies have to end after SIGTERM or Ctrl-C.
         upstream: Who generates; None for this process.
         base: As of `Engine.open`.
+        strength: As of `Engine.open`.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +50,7 @@ class ServeOptions(NamedTuple):
     grace: float = 20.0
     upstream: Upstream | None = None
     base: str | None = None
+    strength: float = 1.0
 
 
 def serve(path: Path, options: ServeOptions) -> None:
@@ -62,7 +64,7 @@ def serve(path: Path, options: ServeOptions) -> None:
     listener = _listen(options)
     long_listener().submit(hear, [""])  # so that it is there when somebody needs it
     if options.upstream is None:
-        engine = Engine.open(path, options.slots, options.queue, options.base)
+        engine = Engine.open(path, options.slots, options.queue, options.base, options.strength)
     else:
         engine = ProxyEngine.connect(path, options.upstream, options.slots, options.queue, options.base)
     app = create_app(engine, options.api_key, options.country)

@@ -295,7 +295,7 @@ def _printable(text: str) -> str:
     return "".join(mark for mark in text if mark.isprintable() or mark in "\n\t")
 
 
-def chat(path: Path, settings: Generation, country: str | None = None, base: str | None = None) -> None:
+def chat(path: Path, settings: Generation, country: str | None = None, base: str | None = None, strength: float = 1.0) -> None:
     """Load a run, or a base alone, and talk on standard input and output.
 
     Args:
@@ -303,6 +303,7 @@ def chat(path: Path, settings: Generation, country: str | None = None, base: str
         settings: How replies are made.
         country: ISO 3166 code, whose hotlines are shown.
         base: As of `Engine.open`.
+        strength: As of `Engine.open`.
 
     Raises:
         WarmlineError: nothing there that can be loaded.
@@ -318,7 +319,7 @@ def chat(path: Path, settings: Generation, country: str | None = None, base: str
         sys.stdin.reconfigure(errors="replace")
     disable_progress_bar()  # transformers' own, which would stand above the conversation for good
     with console.status("loading"):
-        engine = Engine.open(path, slots=2, queue=2, base=base)
+        engine = Engine.open(path, slots=2, queue=2, base=base, strength=strength)
     try:
         ask = _keyboard(COMMANDS) if sys.stdin.isatty() else _piped
         Terminal(engine, console, ask, settings, country and resources(country).country).run()
