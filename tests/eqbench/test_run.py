@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -692,3 +693,21 @@ def test_the_command(finished_copy: RunFolder, monkeypatch: pytest.MonkeyPatch, 
         (finished_copy.path.parent / "judge" / "answers.jsonl").write_text("[1]\n")
         assert re.match(r"2 warmline: \S+/judge/answers\.jsonl:1: not a JSON object with a custom_id; mend", run(*batch))
         assert "2 warmline: --judge-batch and --judge-url are two ways" in run(*batch, "--judge-url", stub.url)
+
+
+def test_what_a_model_thought_aloud_is_taken_out_on_arrival(tmp_path: Path) -> None:
+    """Before history, sections and debrief; the journal keeps what came."""
+
+    class Thinker:
+        identity, max_tokens = "thinker", 100
+
+        def run(self, requests: Sequence[ChatRequest], done: Callable[[int, Answer], None]) -> None:
+            for at, request in enumerate(requests):
+                assert not any("secret" in message["content"] for message in request.messages)
+                done(at, Answer("<think>\nsecret\n</think>\n\nHello.<reasoning>more secret</reasoning> Bye."))
+
+    suite = sample_suite()
+    transcripts = play(suite, Thinker(), "tuned", 1, Journal(tmp_path / "replies.jsonl"))
+    assert {reply for each in transcripts for reply in each.replies} == {"Hello.Bye."}
+    assert {each.debrief for each in transcripts} <= {"Hello.Bye.", None, ""}
+    assert "secret" in (tmp_path / "replies.jsonl").read_text(encoding="utf-8")

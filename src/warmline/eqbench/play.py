@@ -96,7 +96,7 @@ def play(
             if answer.text is None:
                 each.error = f"turn {turn + 1}: {answer.error}"
             else:
-                each.messages.append({"role": "assistant", "content": answer.text})
+                each.messages.append({"role": "assistant", "content": without_thoughts(answer.text)})
                 each.cut.append(answer.cut)
     going = [each for each in transcripts if each.error is None and scenarios[each.scenario].debriefed]
     last: Message = {"role": "user", "content": suite.debrief}
@@ -105,9 +105,17 @@ def play(
         if answer.text is None:
             each.error = f"debrief: {answer.error}"
         else:
-            each.debrief = answer.text.strip()
+            each.debrief = without_thoughts(answer.text).strip()
             each.cut.append(answer.cut)
     return transcripts
+
+
+_THOUGHTS = re.compile(r"<(think|reasoning)>.*?</\1>\s*", re.DOTALL)
+
+
+def without_thoughts(reply: str) -> str:
+    """A reply without what a reasoning model thought aloud, which the harness takes out before history, sections and judge see it."""
+    return _THOUGHTS.sub("", reply)
 
 
 def parse_sections(reply: str, form: Form) -> tuple[str, ...]:
