@@ -36,8 +36,7 @@ class Friend(Source):
             "What a conversation is about is never input.",
         ),
         (
-            "Written by a language model in several independent sessions that saw the voice and a list of fields, and nothing of each "
-            "other; a model tuned on it learns that model's manner, too.",
+            "Written by a language model for this project, by one hand; a model tuned on it learns that hand's manner, too.",
             "English only, no crises (the safety conversations have those), and few: it teaches a tone and not knowledge.",
         ),
         "subjects",
