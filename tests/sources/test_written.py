@@ -61,6 +61,6 @@ def test_retention_prompts_wait_for_an_answer() -> None:
 def test_a_line_that_does_not_fit_is_named(line, says, tmp_path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(line + "\n", encoding="utf-8")
-    with pytest.raises(WarmlineError, match="train.jsonl:1") as caught:
+    with pytest.raises(WarmlineError, match=r"train\.jsonl:1") as caught:
         read_conversations(path)
     assert says in str(caught.value)
