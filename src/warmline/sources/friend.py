@@ -36,7 +36,8 @@ class Friend(Source):
             "What a conversation is about is never input.",
         ),
         (
-            "Written by a language model for this project, by one hand; a model tuned on it learns that hand's manner, too.",
+            "Written by a language model for this project, in two sessions that did not see each other; a model tuned on it learns its "
+            "manner, too.",
             "English only, no crises (the safety conversations have those), and few: it teaches a tone and not knowledge.",
         ),
         "subjects",
