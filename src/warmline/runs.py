@@ -59,7 +59,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, strength: float = 1.0) -> None:
-        made = path if strength == 1 else path / f"{STRENGTH}{strength:.2f}"
+        made = path if strength == 1 else path / f"{STRENGTH}{_exactly(strength)}"
         self.path = path
         self.strength = strength
         self.config = path / "config.yaml"
@@ -102,7 +102,7 @@ class RunFolder:
         """A finished run.
 
         Raises:
-            WarmlineError: there is no finished run in that folder, `refuse_strangers` does.
+            WarmlineError: there is no finished run in that folder, or `refuse_strangers` does.
         """
         run = cls(path, strength)
         run.refuse_strangers()
@@ -149,6 +149,12 @@ class RunFolder:
         """Steps that have a complete checkpoint, ascending."""
         found = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*") if path.is_dir())
         return sorted(int(name) for name in found if name.isdecimal())
+
+
+def _exactly(strength: float) -> str:
+    """`0.50`, or every digit where two would be another strength's."""
+    short = f"{strength + 0.0:.2f}"  # -0 is 0
+    return short if float(short) == strength else repr(strength)
 
 
 def strangers(folder: Path) -> Iterator[str]:
