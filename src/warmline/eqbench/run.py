@@ -116,9 +116,15 @@ def eq_bench(
 
     Raises:
         AnswersNeeded: the judge's requests are written, and wait for answers.
-        WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses or never answers.
+        WarmlineError: an unfinished run, missing or changed suite files, a refused cost, an endpoint that refuses or never answers, a
+            strength where another server has the tuned model.
     """
     console, spending = console or Console(stderr=True), spending or Spending()
+    if players.tuned and players.strength != 1:
+        raise WarmlineError(
+            "--strength: another server answers for the tuned model, with its own adapter; let it serve what "
+            "`warmline export --strength` wrote, and name that folder as the run"
+        )
     folder = RunFolder.open(path, players.strength)
     suite, (questions, no_questions) = _suite(selection, console), _questions(selection)
     judging = Judging(judge, suite, Journal(folder.eq_bench_folder / "judge.jsonl"), spending) if judge else None
@@ -214,9 +220,10 @@ def _models(folder: RunFolder, players: Players) -> tuple[dict[str, Any], dict[s
         return run_context(folder, load_config(folder.config)), models
     finished = FinishedRun.open(folder.path, folder.strength)
     context, heads = finished.context(), read_description(folder)
+    at = "" if folder.strength == 1 else f"/strength {folder.strength}"
     fingerprints = {
         "base": f"{context['base_model']}@{context['base_revision']}/{context['base_random_init_seed']}/{context['dtype']}",
-        "tuned": f"{heads['weights_sha256']}/{context['dtype']}",
+        "tuned": f"{heads['weights_sha256']}/{context['dtype']}{at}",
     }
     batch_size, seed = players.batch_size or usual_batch(finished.place.device), int(context["seed"])
     for model in MODELS:
