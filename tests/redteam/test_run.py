@@ -129,6 +129,8 @@ def test_without_kl(few: list[Item], finished_copy: RunFolder, tiny_config: Conf
     base, third = (result["items"][0]["systems"][name]["replies"] for name in ("base", "without_kl"))
     assert len(base) == len(third)
     assert "tuned without KL" in finished_copy.red_team_sheet.read_text()
+    weakened = red_team(finished_copy.path, FAST._replace(without_kl=other.path, strength=0.5))["context"]
+    assert weakened["strength"] == weakened["without_kl"]["strength"] == 0.5
     with pytest.raises(WarmlineError, match="trained with the safety KL"):
         red_team(finished_copy.path, FAST._replace(without_kl=finished_copy.path))
     stranger = quiet_train(

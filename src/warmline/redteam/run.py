@@ -50,7 +50,7 @@ class RedTeamOptions(NamedTuple):
         country: ISO 3166 code whose hotlines are right; None where no number is.
         judge: Scores our own suite's conversations; None for no judge.
         max_new_tokens: Longest reply.
-        strength: As of `evaluate`.
+        strength: As of `evaluate`; of both runs' adapters.
     """
 
     suite_dir: Path | None = None
@@ -94,7 +94,7 @@ def red_team(path: Path, options: RedTeamOptions) -> dict[str, Any]:
     other_context = None
     if options.without_kl is not None:
         del finished  # one model in memory at a time
-        other = FinishedRun.open(options.without_kl)
+        other = FinishedRun.open(options.without_kl, options.strength)
         other_context = _same_base(other, context)
         replies["without_kl"] = said_by(other.companion)
     rows = [_row(item, {system: said[at] for system, said in replies.items()}, options.country) for at, item in enumerate(items)]
