@@ -110,7 +110,7 @@ def merge(
             f"the merged logits are {check.relative_difference:.2e} from the adapter's, rounding explains {check.allowed:.2e}; "
             "nothing was written, try --dtype bfloat16 or float32"
         )
-    if check.relative_difference > check.tuning_moved / 2:
+    if strength != 0 and check.relative_difference > check.tuning_moved / 2:
         raise WarmlineError(
             f"the merged logits are {check.relative_difference:.2e} from the adapter's, and the base's no more than "
             f"{check.tuning_moved:.2e}: the tuning would be lost; nothing was written, try --dtype float32"
