@@ -37,6 +37,7 @@ from warmline.evaluation.replies import answer_all, cut_off, describe_replies, t
 from warmline.journal import Journal
 from warmline.judges import Judge, Verdict, answered_by, verdicts
 from warmline.lock import writes_run
+from warmline.model.artifacts import refuse_strength
 from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
 from warmline.responders import FIRST_QUESTION, ChatRequest
@@ -86,6 +87,7 @@ def compare(
     """
     folder = RunFolder.open(path, strength)
     config = load_config(folder.config)
+    refuse_strength(strength, config)
     if judge:
         judge.ask_first(ChatRequest(FIRST_QUESTION, TEMPERATURE, TOKENS))
     context, records = voiced_replies(folder, config, prompts, Sampling(longest, temperature, seed=config.seed))
