@@ -128,6 +128,7 @@ def _of_description(description: dict[str, Any]) -> dict[str, str]:
         "format": str(description["format"]),
         **{f"labels of the {head} head": str(len(labels)) for head, labels in description["labels"].items()},
         "template": description["template"],
+        **({"strength of the adapter": f"{description['strength']:g}"} if "strength" in description else {}),
         "system prompt": "none" if not prompt else repr(prompt[:80]),
     }
 

@@ -8,7 +8,7 @@ from warmline.config import RunConfig, load_config
 from warmline.data.enabled import data_checksums
 from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import load_artifact
-from warmline.model.description import read_description
+from warmline.model.description import read_description, whole_strength
 from warmline.model.device import Place, choose_place
 from warmline.model.multitask import MultiTaskModel
 from warmline.model.reader import Reader
@@ -73,6 +73,7 @@ class FinishedRun(NamedTuple):
 def run_context(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
     """The context without a loaded model, for numbers that other processes' models gave."""
     manifest, heads = read_manifest(folder), read_description(folder)
+    strength = whole_strength(folder.strength, heads)
     return {
         "run": config.name,
         "step": heads["step"],
@@ -82,5 +83,5 @@ def run_context(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
         "seed": config.seed,
         "data_sha256": data_checksums(config.data),
         "trained_on_sha256": manifest["data_sha256"],
-        **({} if folder.strength == 1 else {"strength": folder.strength}),
+        **({} if strength == 1 else {"strength": strength}),
     }

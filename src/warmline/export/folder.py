@@ -113,6 +113,8 @@ def export(path: Path, out: Path, options: Options, say: Callable[[str], None]) 
         described_heads = {**read_json(run.heads_description), "base_model": facts.heads["base_model"], **listed}  # in the format it has
         if config.lora is not None:
             described_heads["weights_sha256"] = weights_hash(RunFolder(folder), config)
+        if options.strength != 1:
+            described_heads["strength"] = options.strength
         write_json(folder / run.heads_description.name, described_heads)
         if merged is not None:
             merged.model.save_pretrained(folder)

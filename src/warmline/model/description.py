@@ -41,7 +41,7 @@ _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Description(BaseModel):
-    """What stands in heads.json; `files` and `settings` since format 3."""
+    """What stands in heads.json; `files` and `settings` since format 3, `strength` in exports at another than 1."""
 
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
@@ -58,6 +58,7 @@ class _Description(BaseModel):
     template: TemplateName
     system_prompt: str | None
     reads: dict[str, str] = {}
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
     files: dict[str, _Hash] | None = None
     settings: dict[str, Any] | None = None
 
@@ -140,6 +141,16 @@ def read_description(run: RunFolder) -> dict[str, Any]:
     if content["format"] > 2 and not (content.get("files") and content.get("settings")):
         raise WarmlineError(f"{run.heads_description}: lists no files or settings, as format {content['format']} does; the file is damaged")
     return content
+
+
+def whole_strength(strength: float, description: dict[str, Any]) -> float:
+    """The adapter's strength beside what was trained.
+
+    Args:
+        strength: That it is loaded at.
+        description: As of `read_description`; an export may have been weakened when it was written.
+    """
+    return float(strength * description.get("strength", 1.0))
 
 
 def verify(run: RunFolder, config: RunConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from warmline.errors import WarmlineError
 from warmline.model.artifacts import load_artifact
 from warmline.model.backbone import Backbone, Sampling
 from warmline.model.base import load_tokenizer
+from warmline.model.description import read_description, whole_strength
 from warmline.model.device import Place, choose_place
 from warmline.model.generation import warpers
 from warmline.model.heads import Heads
@@ -185,7 +186,8 @@ class Engine:
             folder = RunFolder.open(path)
             place = choose_place(load_config(folder.config).training)
             config, model, template = load_artifact(folder, place.device, place.dtype, base=base, strength=strength)
-            name = config.name if strength == 1 else f"{config.name}@{strength:g}"
+            whole = whole_strength(strength, read_description(folder))
+            name = config.name if whole == 1 else f"{config.name}@{whole:g}"
             return cls(model.backbone, model.heads, template, place, name, config.model.name, slots, queue)
         if base is not None:
             raise WarmlineError(f"--base {base}: {path} is no run, so it is the base itself; leave --base out")
