@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import trueskill
 
+from warmline.eqbench.judge import Job, Verdict
 from warmline.eqbench.prompts import parse_pairwise
-from warmline.eqbench.ratings import Comparison, pseudo_wins, rate, solve
-from warmline.eqbench.suites import official_suite
+from warmline.eqbench.ratings import Comparison, in_stages, pseudo_wins, rate, solve
+from warmline.eqbench.scores import ratings_report
+from warmline.eqbench.suites import Scenario, official_suite
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,72 @@ def test_the_judges_answers_give_the_stored_pluses(leaderboard: dict[str, Any], 
     print(f"{same} of {other} answers")
     assert other > 6000
     assert same == other
+
+
+STAGED = [
+    str(number)
+    for number in (
+        *(404,), *(1, 304, 9), *(101, 145, 407, 6), *(11, 134, 140, 3, 402, 410, 415, 420),
+        13, 131, 132, 133, 136, 137, 138, 139, 141, 15, 2, 208, 301, 302, 303, 4, 401, 403, 405, 406, 408, 411, 412, 413, 414, 416, 417,
+        418, 419,
+    )
+]  # fmt: skip
+"""The official scenarios, in the order in which the harness compares two models on them."""
+
+
+def test_pairs_are_fed_in_stages(shared: Path) -> None:
+    scenarios = [scenario.id for scenario in official_suite(shared / "data" / "eqbench3" / "data").scenarios]
+    assert sorted(scenarios) == sorted(STAGED)
+    assert in_stages((scenario, 1) for scenario in scenarios) == [(scenario, 1) for scenario in STAGED]
+    assert in_stages([]) == []
+
+
+def test_iterations_are_texts_and_404_leads_every_stage() -> None:
+    pairs = [(scenario, iteration) for scenario in ("1", "404", "9") for iteration in range(1, 12)]
+    order = in_stages(pairs)
+    assert sorted(order) == sorted(pairs)
+    assert order[:4] == [("404", 1), ("1", 7), ("404", 2), ("9", 11)]  # of the 32 left: first, middle and last, then sorted
+    assert order[16:] == sorted(order[16:], key=lambda pair: (pair[0], str(pair[1])))
+    assert order.index(("9", 10)) < order.index(("9", 2))
+
+
+@pytest.mark.parametrize(
+    ("test", "other", "stages"),
+    [
+        ("google/gemini-2.5-flash-preview", "google/gemma-3-27b-it", (1, 4, 8)),
+        ("qwen/qwq-32b", "gpt-4.5-preview-2025-02-27", (1, 4, 8)),
+        ("google/gemini-2.5-pro-preview-03-25", "openai/gpt-4.1", (1, 4, 8)),
+        ("deepseek/deepseek-r1", "openai/o4-mini", (1, 8)),
+        ("openai/chatgpt-4o-latest", "o3", (1, 8)),
+        ("google/gemini-2.0-flash-001", "anthropic/claude-3.5-sonnet", (1,)),
+    ],
+)
+def test_the_leaderboards_own_order(leaderboard: dict[str, Any], test: str, other: str, stages: tuple[int, ...]) -> None:
+    """Models met in those of the stages in which their ranks were near enough: every one of up to 45 pairs stands where it was judged."""
+    judged = [pair for pair in comparisons(leaderboard) if (pair.test, pair.other) == (test, other)]
+    order = list(dict.fromkeys((pair.scenario, pair.iteration) for pair in judged))
+    assert len(order) >= 41
+    assert in_stages(order, stages) == order
+
+
+def test_ratings_follow_that_order() -> None:
+    """One clear win, which is fed first, and then narrow losses: the same pairs sorted rate otherwise."""
+
+    def verdict(scenario: str, order: str) -> Verdict:
+        tuned, base = (30.0, 0.0) if scenario == "404" else (8.0, 10.0)
+        first, second = (tuned, base) if order == "tuned first" else (base, tuned)
+        job = Job("pairwise", Scenario(scenario, "role_play", "", ("",), ""), 1, order, "", "")
+        return Verdict(job, {"first": first, "second": second}, None)
+
+    verdicts = [verdict(scenario, order) for scenario in sorted(STAGED) for order in ("tuned first", "base first")]
+    fed = [Comparison("tuned", "base", name, 1, 30 if name == "404" else 8, 0 if name == "404" else 10, False) for name in STAGED]
+    both_orders = [each for each in fed for _ in range(2)]
+    as_sorted = sorted(both_orders, key=lambda pair: pair.scenario)
+    report = ratings_report(verdicts) or {}
+    assert report["tuned"] == rate(both_orders)["tuned"]
+    assert abs(report["tuned"]["elo"] - rate(as_sorted)["tuned"]["elo"]) > 1
+    failed = verdicts[0]._replace(scores=None, error="never answered")
+    assert ratings_report([failed]) is None
 
 
 @pytest.mark.parametrize(

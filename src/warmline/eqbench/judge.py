@@ -150,7 +150,7 @@ class Verdict(NamedTuple):
 
 
 def all_jobs(suite: Suite, transcripts: Mapping[str, Sequence[Transcript]], identities: Mapping[str, str]) -> tuple[list[Job], list[Job]]:
-    """A rubric for every complete transcript, and both orders of every pair of them, sorted as the harness does.
+    """A rubric for every complete transcript, and both orders of every pair of them, sorted.
 
     Args:
         suite: What was played.

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from trueskill import Rating, TrueSkill, rate_1vs1
@@ -15,6 +15,10 @@ MAX_DIFFERENCE = 30
 Z = 1.96
 WINS, WINS_FOR_SIGMA = 20, 5
 """Most wins that one pair counts as, for the ratings and for their intervals."""
+STAGES = (1, 4, 8, 16)
+"""Pairs of two models that the harness has judged at the end of each stage; one more takes the rest."""
+FIRST = "404"
+"""The scenario that every stage prefers."""
 
 
 class Comparison(NamedTuple):
@@ -65,6 +69,34 @@ def rate(comparisons: Sequence[Comparison]) -> dict[str, dict[str, Any]]:
         }
         for model, rating in ratings.items()
     }
+
+
+def in_stages(pairs: Iterable[tuple[str, int]], stages: Sequence[int] = STAGES) -> list[tuple[str, int]]:
+    """The order in which the harness judges the pairs of two models, and rates them: a first look, then more and more of them.
+
+    Each stage spreads its picks evenly over what is left, and takes them as sorted texts: of the official scenarios 404; 1, 304, 9; 101,
+    145, 407, 6; and so on. Two models are always neighbours on their ladder, so its ranks change nothing.
+
+    Args:
+        pairs: Scenario and iteration of each, in any order.
+        stages: As of STAGES.
+    """
+    left = sorted(pairs, key=lambda pair: (pair[0], str(pair[1])))
+    order: list[tuple[str, int]] = []
+    for most in stages:
+        preferred_first = sorted(left, key=lambda pair: (pair[0] != FIRST, *pair))
+        picked = set(_evenly(preferred_first, most - len(order)))
+        order += [pair for pair in left if pair in picked]
+        left = [pair for pair in left if pair not in picked]
+    return order + left
+
+
+def _evenly(pairs: Sequence[tuple[str, int]], count: int) -> Sequence[tuple[str, int]]:
+    """So many of them from the first to the last; a single one is the first."""
+    if count >= len(pairs):
+        return pairs
+    step = (len(pairs) - 1) / max(1, count - 1)
+    return [pairs[round(at * step)] for at in range(count)]
 
 
 def pseudo_wins(difference: float, most: int) -> int:

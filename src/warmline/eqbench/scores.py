@@ -8,7 +8,7 @@ import numpy as np
 from warmline.eqbench.judge import ORDERS, Verdict
 from warmline.eqbench.play import MODELS
 from warmline.eqbench.prompts import TOP_SCORE
-from warmline.eqbench.ratings import Comparison, rate
+from warmline.eqbench.ratings import Comparison, in_stages, rate
 from warmline.eqbench.suites import Suite
 from warmline.metrics.statistics import Interval, cluster_bootstrap, weighted_mean
 
@@ -122,8 +122,15 @@ def pairwise_report(suite: Suite, verdicts: Sequence[Verdict], iterations: int, 
 
 
 def ratings_report(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
-    """TrueSkill ratings of base and tuned from these pairs alone, as the harness solves them; None without a usable verdict."""
-    comparisons = [_comparison(verdict) for verdict in verdicts if verdict.scores is not None]
+    """TrueSkill ratings of base and tuned from these pairs alone, as the harness solves them; None without a usable verdict.
+
+    Args:
+        verdicts: Of pairwise jobs, the tuned model first and then the base first.
+    """
+    pairs = {(verdict.job.scenario.id, verdict.job.iteration) for verdict in verdicts}
+    place = {pair: at for at, pair in enumerate(in_stages(pairs))}
+    staged = sorted(verdicts, key=lambda verdict: place[verdict.job.scenario.id, verdict.job.iteration])
+    comparisons = [_comparison(verdict) for verdict in staged if verdict.scores is not None]
     if not comparisons:
         return None
     return {
