@@ -22,7 +22,7 @@ from tests.eqbench.batch import plain, requests_in
 from tests.eqbench.stub import REPLY, Reply, Stub, is_pairwise, proper, serving, verdict
 from warmline import cli
 from warmline.eqbench.judge import Spending
-from warmline.eqbench.play import Transcript, play
+from warmline.eqbench.play import Transcript, play, without_thoughts
 from warmline.eqbench.run import NO_JUDGE, Players, Selection, ServedModel, eq_bench
 from warmline.eqbench.suites import sample_suite
 from warmline.errors import AnswersNeeded, WarmlineError
@@ -708,6 +708,23 @@ def test_what_a_model_thought_aloud_is_taken_out_on_arrival(tmp_path: Path) -> N
 
     suite = sample_suite()
     transcripts = play(suite, Thinker(), "tuned", 1, Journal(tmp_path / "replies.jsonl"))
-    assert {reply for each in transcripts for reply in each.replies} == {"Hello.Bye."}
-    assert {each.debrief for each in transcripts} <= {"Hello.Bye.", None, ""}
+    assert {reply for each in transcripts for reply in each.replies} == {"Bye."}
+    assert {each.debrief for each in transcripts} <= {"Bye.", None, ""}
     assert "secret" in (tmp_path / "replies.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        (" Hello. ", " Hello. "),
+        ("<think>a</think>\n\nHello. ", "Hello."),
+        ("Well.<think>a</think> Hello.", "Hello."),
+        ("<reasoning>a</reasoning>Hello.", "Hello."),
+        ("<reasoning>a</reasoning> b <think>c</think> Hello.", "Hello."),
+        ("<think>a</think> b <think>c</think> Hello.", "b <think>c</think> Hello."),
+        ("<think>a Hello.", "<think>a Hello."),
+        ("a</think> Hello.", "a</think> Hello."),
+    ],
+)
+def test_what_follows_the_first_closing_tag_is_the_reply(reply: str, kept: str) -> None:
+    assert without_thoughts(reply) == kept

@@ -110,12 +110,15 @@ def play(
     return transcripts
 
 
-_THOUGHTS = re.compile(r"<(think|reasoning)>.*?</\1>\s*", re.DOTALL)
-
-
 def without_thoughts(reply: str) -> str:
-    """A reply without what a reasoning model thought aloud, which the harness takes out before history, sections and judge see it."""
-    return _THOUGHTS.sub("", reply)
+    """A reply as the harness takes it in, before history, sections and judge see it: what follows a reasoning model's thoughts.
+
+    Whatever stands before the first closing tag goes, too; thoughts that never end stay.
+    """
+    for tag in ("think", "reasoning"):
+        if f"<{tag}>" in reply and f"</{tag}>" in reply:
+            reply = reply.partition(f"</{tag}>")[2].strip()
+    return reply
 
 
 def parse_sections(reply: str, form: Form) -> tuple[str, ...]:
