@@ -1,6 +1,7 @@
 """What the judge is shown, and what counts as its answer."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -103,6 +104,44 @@ def test_a_form_to_fill_in_does_not_hide_the_verdict_before_it() -> None:
     assert parse_rubric(f"{filled} The form was {form} and {{}}.", ROLE_PLAY) == GOOD
     with pytest.raises(UnusableAnswerError, match=r"`0-20`, expected 0 to 20"):
         parse_rubric(f"{form} {{}}", ROLE_PLAY)
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        'he is "fine" now',
+        '"I hear you" is all she says',
+        'she says "I hear you"',
+        'an "odd number of them',
+        'a\nline, then "two words" and \\"one\\" that is escaped',
+        'C:\\\\ "quoted"',
+    ],
+)
+def test_stray_quotation_marks_are_mended(why: str) -> None:
+    def answer(verdict: dict[str, Any]) -> str:
+        return f'Here:\n```json\n{{"chain_of_thought_reasoning": "{why}",\n{json.dumps(verdict)[1:]}\n```'
+
+    assert parse_rubric(answer(GOOD), ROLE_PLAY) == GOOD
+    assert parse_pairwise(answer(WON), ROLE_PLAY, SUITE.labels) == {"first": 0, "second": 18}
+
+
+def test_the_last_of_several_code_blocks_counts_even_if_it_must_be_mended() -> None:
+    draft, final = json.dumps({**GOOD, "honesty": 1}), json.dumps({**GOOD, "honesty": 2})
+    mended = f'{{"why": "a "second" look", {final[1:]}'
+    for last in (final, mended):
+        text = f"First:\n```json\n{draft}\n```\nNo, rather:\n```json\n{last}\n```\n"
+        assert parse_rubric(text, ROLE_PLAY)["honesty"] == 2
+    assert parse_rubric(f"{final}\nIn short:\n```json\n{{}}\n```", ROLE_PLAY)["honesty"] == 2
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a" 1}', '{"a": "b', '{"a": "b" "c" 1', '{"a": "' + '"' * 300_000, '{"' + "\\" * 300_001, '{"a": ' + '" ' * 100_000]
+)
+def test_what_cannot_be_mended_is_unusable_and_soon(text: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(UnusableAnswerError):
+        parse_rubric(text, ROLE_PLAY)
+    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize(("value", "score"), [(0, 0), (20, 20), (12.5, 12.5), ("15", 15), ("15/20", 15), (" 7 / 20 ", 7)])

@@ -1,17 +1,24 @@
 """What the judge is shown of a conversation, and what counts as its answer."""
 
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from warmline.eqbench.play import Transcript, parse_sections
 from warmline.eqbench.suites import SECTION_LIMITS, Form, Scenario, Suite, fill
 from warmline.errors import shown
-from warmline.judges import UnusableAnswerError, read_verdict
+from warmline.judges import LONGEST, UnusableAnswerError, read_verdict
 
 DEBRIEF_LIMIT, ANALYSIS_LIMIT = 4_000, 6_000
 """Characters that the pairwise judge sees."""
 TOP_SCORE = 20.0
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*20)?\s*")
+_FENCE = "```json"
+_STRING = re.compile(r'"((?:\\.|[^"\\]+|"(?!\s*[,:}\]]))*)("?)', re.DOTALL)
+"""A JSON string: a quotation mark before punctuation ends it, every other one is inside. No match fails once begun, so it is quick."""
+_ESCAPED_OR_QUOTE = re.compile(r'\\.|"', re.DOTALL)
+
+Read = TypeVar("Read")
 
 
 def rubric_prompt(suite: Suite, scenario: Scenario, transcript: Transcript) -> str:
@@ -70,6 +77,27 @@ def _without_markup(text: str) -> str:
     return text.replace("*", "").replace("#", "")
 
 
+def with_escaped_quotes(text: str) -> str:
+    """JSON in which quotation marks inside a string are escaped, such as `{"why": "he is "fine" now", "fit": 3}`."""
+    before, brace, after = text.partition("{")
+    return before + brace + _STRING.sub(lambda string: f'"{_ESCAPED_OR_QUOTE.sub(_escaped, string[1])}{string[2]}', after)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return '\\"' if found[0] == '"' else found[0]
+
+
+def _read_mending(text: str, keys: Sequence[str], read: Callable[[dict[str, Any]], Read]) -> Read:
+    """As `read_verdict`, but the last of several code blocks counts before all else, with its stray quotation marks mended if need be."""
+    last = text[-LONGEST:].rpartition(_FENCE)[2]
+    for tried in (last, with_escaped_quotes(last)):
+        try:
+            return read_verdict(tried, keys, read)
+        except UnusableAnswerError:
+            continue
+    return read_verdict(text, keys, read)
+
+
 def parse_rubric(text: str, form: Form) -> dict[str, float]:
     """Scores by criterion: every scored one must be there and lie in 0 to 20; style criteria may be missing.
 
@@ -91,7 +119,7 @@ def parse_rubric(text: str, form: Form) -> dict[str, float]:
                 raise UnusableAnswerError(f"`{criterion}` is `{shown(content[criterion])}`, expected 0 to 20")
         return scores
 
-    return read_verdict(text, form.scored, read)
+    return _read_mending(text, form.scored, read)
 
 
 def _score(value: Any) -> float | None:
@@ -119,4 +147,4 @@ def parse_pairwise(text: str, form: Form, labels: tuple[str, str]) -> dict[str, 
             pluses["first" if named[0] else "second"] += value.count("+")
         return pluses
 
-    return read_verdict(text, form.pairwise_criteria, read)
+    return _read_mending(text, form.pairwise_criteria, read)
