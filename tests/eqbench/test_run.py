@@ -309,11 +309,15 @@ def test_every_failure_is_asked_again(finished_copy: RunFolder) -> None:
     ids=["500 for good", "never usable"],
 )
 def test_what_fails_for_good_is_listed_and_counted(finished_copy: RunFolder, failure: Reply, message: str) -> None:
-    """The judge never manages one rubric and one order of one pair: both are missing from the means, and said to be."""
+    """The judge never manages one rubric and one order of one pair: both are missing from the means, and said to be.
+
+    The harness compares no two transcripts of which one has no rubric, so that pair is not even asked about.
+    """
 
     def answer(request: dict[str, Any]) -> Reply:
         prompt = request["messages"][-1]["content"]
-        if request["model"] != "judge" or "garden" not in prompt:
+        hard = "Ines" in prompt if is_pairwise(prompt) else "garden" in prompt
+        if request["model"] != "judge" or not hard:
             return Reply(content=prompt_model(request)) if request["model"] != "judge" else proper(request)
         first = "golden" in prompt.split("respondent_P2")[0] if is_pairwise(prompt) else "golden" in prompt
         return failure if first else proper(request)
@@ -325,13 +329,51 @@ def test_what_fails_for_good_is_listed_and_counted(finished_copy: RunFolder, fai
         result = bench(finished_copy.path, stub)
     assert [(error["kind"], error["scenario"], error["subject"]) for error in result["errors"]] == [
         ("rubric", "w4", "tuned"),
-        ("pairwise", "w4", "tuned first"),
+        ("pairwise", "w1", "tuned first"),
     ]
+    assert not any(is_pairwise(prompt) and "garden" in prompt for prompt in prompts(stub))
     assert all(message in error["error"] for error in result["errors"])
     assert (result["rubric"]["tuned"]["tasks_scored"], result["rubric"]["base"]["tasks_scored"]) == (5, 6)
     assert result["rubric"]["difference"]["tasks"] == 5
     pairwise = result["pairwise"]
-    assert (pairwise["pairs"], pairwise["pairs_judged"], pairwise["pairs_with_one_order"]) == (6, 5, 1)
+    assert (pairwise["pairs"], pairwise["pairs_judged"], pairwise["pairs_with_one_order"]) == (6, 4, 1)
+
+
+def test_a_batch_without_one_rubric_leaves_its_pair_out(finished_copy: RunFolder, tmp_path: Path) -> None:
+    """Both kinds are asked in one batch; a pair that was answered is left out again when its rubric turns out to have no answer."""
+    folder = tmp_path / "judge"
+    batch = {"judge_url": None, "judge_model": None, "batch": folder}
+
+    def unlike(request: dict[str, Any]) -> Reply:
+        return proper(request)._replace(content=f"{request['model']} speaks. " * 20)
+
+    def never(name: str, text: str) -> dict[str, Any]:
+        return plain(name, text) | ({"text": None} if name == missing else {})
+
+    with serving(unlike) as stub:
+        with pytest.raises(AnswersNeeded, match="24 requests wait"):
+            bench(finished_copy.path, stub, **batch)
+        bodies = {one["custom_id"]: one["body"]["messages"][0]["content"] for one in requests_in(folder)}
+        missing = next(name for name, prompt in bodies.items() if not is_pairwise(prompt) and "garden" in prompt)
+        answer_batch(folder, verdict, never)
+        result = bench(finished_copy.path, stub, **batch)
+    assert [(error["kind"], error["scenario"]) for error in result["errors"]] == [("rubric", "w4")]
+    assert (result["pairwise"]["pairs_judged"], result["pairwise"]["pairs"]) == (5, 6)
+
+
+def test_an_answer_that_an_earlier_version_could_not_read_is_not_paid_for_again(finished_copy: RunFolder) -> None:
+    """Journals keep what was unusable; stray quotation marks are mended when they are read again."""
+    with serving(proper) as stub:
+        first = bench(finished_copy.path, stub)
+        journal = finished_copy.eq_bench_folder / "judge.jsonl"
+        records = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+        for record in records:
+            record["text"] = record["text"].replace("{", '{"why": "a "stray" one", ', 1)
+        journal.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+        stub.requests.clear()
+        second = bench(finished_copy.path, stub)
+    assert stub.requests == []
+    assert [first[part] for part in ("rubric", "pairwise", "ratings")] == [second[part] for part in ("rubric", "pairwise", "ratings")]
 
 
 def test_a_model_that_fails_is_listed_and_not_judged(finished_copy: RunFolder) -> None:
@@ -453,7 +495,7 @@ def test_a_judge_that_changes_its_mind_about_the_settings_stops_the_run(finished
 
 
 def test_a_message_against_the_judges_filter_is_one_missing_answer(finished_copy: RunFolder) -> None:
-    """A 400 that the first question does not get is about that message alone."""
+    """A 400 that the first question does not get is about that message alone; without the rubrics nobody asks about the pair."""
 
     def answer(request: dict[str, Any]) -> Reply:
         if request["model"] == "judge" and "garden" in request["messages"][0]["content"]:
@@ -462,8 +504,9 @@ def test_a_message_against_the_judges_filter_is_one_missing_answer(finished_copy
 
     with serving(answer) as stub:
         result = bench(finished_copy.path, stub)
-    assert [each["error"] for each in result["errors"]] == ["400: filtered"] * 4
-    assert {each["scenario"] for each in result["errors"]} == {"w4"}
+    assert [each["error"] for each in result["errors"]] == ["400: filtered"] * 2
+    assert {(each["kind"], each["scenario"]) for each in result["errors"]} == {("rubric", "w4")}
+    assert result["pairwise"]["pairs_judged"] == 5
 
 
 def test_a_redirect_is_not_followed(finished_copy: RunFolder) -> None:

@@ -173,6 +173,17 @@ def all_jobs(suite: Suite, transcripts: Mapping[str, Sequence[Transcript]], iden
     return rubric, pairwise
 
 
+def with_readable_rubrics(pairwise: Sequence[Job], rubric: Sequence[Verdict]) -> list[Job]:
+    """The pairs that the harness compares: those in which the rubric of both transcripts was read.
+
+    Args:
+        pairwise: Of the same transcripts.
+        rubric: Every verdict on them.
+    """
+    unread = {(verdict.job.scenario.id, verdict.job.iteration) for verdict in rubric if verdict.scores is None}
+    return [job for job in pairwise if (job.scenario.id, job.iteration) not in unread]
+
+
 class Judging:
     """Asks the judge and keeps every answer.
 

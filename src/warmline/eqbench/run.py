@@ -14,7 +14,7 @@ from warmline.config import load_config
 from warmline.eqbench import v2
 from warmline.eqbench.judge import MAX_TOKENS as JUDGE_TOKENS
 from warmline.eqbench.judge import TEMPERATURE as JUDGE_TEMPERATURE
-from warmline.eqbench.judge import Estimate, Judging, Spending, all_jobs
+from warmline.eqbench.judge import Estimate, Judging, Spending, all_jobs, with_readable_rubrics
 from warmline.eqbench.play import DECODING, MAX_TOKENS, MODELS, SHORT_REPLY, Transcript, play, section_report
 from warmline.eqbench.scores import pairwise_report, ratings_report, rubric_report
 from warmline.eqbench.suites import Suite, find_eqbench2, find_eqbench3, official_suite, sample_suite
@@ -269,7 +269,10 @@ def _judged(
     rubric, pairwise = all_jobs(suite, transcripts, identities)
     spending.allow(Estimate.of_prompts([job.prompt for job in judging.left([*rubric, *pairwise])]))
     advance = partial(progress.advance, progress.add_task("judge", total=len(rubric) + len(pairwise)))
-    scored, compared = judging.judge(rubric, advance), judging.judge(pairwise, advance)
+    scored = judging.judge(rubric, advance)
+    if not judging.asked.waiting:  # whoever answers a batch is asked for both kinds at once, before it is known what can be read
+        pairwise = with_readable_rubrics(pairwise, scored)
+    compared = judging.judge(pairwise, advance)
     judging.asked.settle()
     report = {
         "judge": judging.usage(),
