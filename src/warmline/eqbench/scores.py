@@ -1,5 +1,6 @@
 """From verdicts to numbers: the harness's own, and beside them what it does not say."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from warmline.eqbench.suites import Suite
 from warmline.metrics.statistics import Interval, cluster_bootstrap, weighted_mean
 
 _MAX_RUBRIC = 100.0
+_SCALE = _MAX_RUBRIC / TOP_SCORE
 
 
 class Pair(NamedTuple):
@@ -41,7 +43,7 @@ class Pair(NamedTuple):
 
 
 def rubric_report(suite: Suite, verdicts: Sequence[Verdict], iterations: int, seed: int) -> dict[str, Any]:
-    """Rubric scores of base and tuned: 5 times the mean over tasks of the mean of the scored criteria, so 0 to 100.
+    """Rubric scores of base and tuned: the mean over tasks of the mean of the scored criteria, rounded to 0.01 as in the harness, times 5.
 
     Args:
         suite: Of the verdicts.
@@ -51,7 +53,7 @@ def rubric_report(suite: Suite, verdicts: Sequence[Verdict], iterations: int, se
 
     Returns:
         For each model `score` with its scenario-clustered interval, tasks scored of tasks, and the mean of every criterion (0 to 20);
-        and the paired difference over the tasks scored for both.
+        and the paired difference over the tasks scored for both; intervals and difference are of scores before rounding.
     """
     tasks = len(suite.scenarios) * iterations
     report: dict[str, Any] = {}
@@ -64,15 +66,15 @@ def rubric_report(suite: Suite, verdicts: Sequence[Verdict], iterations: int, se
         }
         means[model] = scored
         report[model] = {
-            "score": float(np.mean(list(scored.values()))) if scored else None,
+            "score": _rubric_score(list(scored.values())) if scored else None,
             "reason": None if scored else "no task was scored",
-            "interval": _interval(list(scored.values()), [task[0] for task in scored], seed),
+            "interval": _interval([_SCALE * score for score in scored.values()], [task[0] for task in scored], seed),
             "tasks": tasks,
             "tasks_scored": len(scored),
             "criteria": _criteria([verdict for verdict in verdicts if verdict.job.subject == model]),
         }
     both = [task for task in means["base"] if task in means["tuned"]]
-    gains = [means["tuned"][task] - means["base"][task] for task in both]
+    gains = [_SCALE * (means["tuned"][task] - means["base"][task]) for task in both]
     report["difference"] = {
         "tuned_minus_base": float(np.mean(gains)) if gains else None,
         "interval": _interval(gains, [task[0] for task in both], seed),
@@ -159,8 +161,14 @@ def _comparison(verdict: Verdict) -> Comparison:
 
 
 def _task_score(suite: Suite, verdict: Verdict) -> float:
+    """0 to 20."""
     scores = verdict.scores or {}
-    return float(np.mean([scores[criterion] for criterion in suite.form(verdict.job.scenario).scored])) * _MAX_RUBRIC / TOP_SCORE
+    return statistics.mean(scores[criterion] for criterion in suite.form(verdict.job.scenario).scored)
+
+
+def _rubric_score(tasks: Sequence[float]) -> float:
+    """0 to 100, of the tasks' 0 to 20; the harness rounds before it scales, and its mean is exact, which decides ties."""
+    return round(statistics.mean(tasks), 2) * _SCALE
 
 
 def _criteria(verdicts: Sequence[Verdict]) -> dict[str, dict[str, float]]:
