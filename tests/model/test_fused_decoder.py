@@ -6,7 +6,17 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from warmline.model.choose import has_fused_layers
 from warmline.model.fast import nf4
@@ -23,21 +33,27 @@ SIZES: dict[str, Any] = {
     "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 32,
 }  # fmt: skip
-FAMILIES = ("qwen3", "gemma3_text")
+_LOCAL = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 5}
+FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "qwen3": (Qwen3Config, {}),
+    "qwen3 with biases": (Qwen3Config, {"attention_bias": True}),
+    "qwen3 with a window": (Qwen3Config, {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen2": (Qwen2Config, {}),
+    "llama": (LlamaConfig, {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}),
+    "mistral": (MistralConfig, {"sliding_window": 5}),
+    "gemma3_text": (Gemma3TextConfig, {**_LOCAL, "query_pre_attn_scalar": 20}),
+}
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def base_model(family: str, **changes: Any) -> PreTrainedModel:
-    """Random; norms too, so that none is one by chance. Gemma's local layers see five tokens."""
+    """Random; norms and biases too, so that none is one or zero by chance. A window is five tokens."""
     torch.manual_seed(0)
-    if family == "qwen3":
-        base: PreTrainedModel = Qwen3ForCausalLM(Qwen3Config(**SIZES, **changes))
-    else:
-        kinds = ["sliding_attention", "full_attention", "sliding_attention"]
-        base = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, layer_types=kinds, sliding_window=5, query_pre_attn_scalar=20, **changes))
+    kind, settings = FAMILIES[family]
+    base: PreTrainedModel = AutoModelForCausalLM.from_config(kind(**SIZES, **settings, **changes))
     with torch.no_grad():
         for name, parameter in base.named_parameters():
-            if "norm" in name:
+            if "norm" in name or "bias" in name:
                 parameter += torch.randn(parameter.shape) * 0.3
     base.set_attn_implementation(VARLEN)
     return base
@@ -116,23 +132,21 @@ def test_what_can_be_fused(family: str) -> None:
     assert can_fuse(decoder(adapted(family=family)))
     assert not can_fuse(decoder(adapted(targets=SEVEN_PROJECTIONS[:4])))
     assert not can_fuse(decoder(adapted(lora_dropout=0.1)))
-    llama = LlamaForCausalLM(LlamaConfig(vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4))
-    assert not can_fuse(llama.get_decoder())
+    assert not can_fuse(decoder(adapted(lora_bias=True)))
+    assert not can_fuse(base_model(family).get_decoder())
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"),
+    "other",
     [
-        ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
-        ("qwen3", {"hidden_act": "gelu"}),
-        ("qwen3", {"attention_bias": True}),
-        ("gemma3_text", {"hidden_activation": "gelu"}),
-        ("gemma3_text", {"attn_logit_softcapping": 50.0}),
+        Qwen3Config(hidden_act="gelu"),
+        Gemma3TextConfig(hidden_activation="gelu"),
+        Gemma3TextConfig(attn_logit_softcapping=50.0),
+        Phi3Config(),
     ],
 )
-def test_what_has_no_fused_layers(family: str, changes: dict[str, Any]) -> None:
-    assert has_fused_layers(base_model(family).config)
-    assert not has_fused_layers(base_model(family, **changes).config)
+def test_what_has_no_fused_layers(other: PreTrainedConfig) -> None:
+    assert not has_fused_layers(other)
 
 
 @pytest.mark.gpu

@@ -29,6 +29,9 @@ UNSLOTH_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 not."""
 
 
+FUSED_FAMILIES = ("gemma3_text", "llama", "mistral", "qwen2", "qwen3")
+"""Architectures that the fused layers (`model/fast`) are written for."""
+
 GATES: dict[str, Activation] = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 """The activations that the fused layers have a kernel for, by transformers' names."""
 
@@ -90,17 +93,16 @@ def will_fuse(config: RunConfig, architecture: "PreTrainedConfig", device: torch
 
 
 def has_fused_layers(architecture: "PreTrainedConfig | None") -> bool:
-    """Whether an architecture is one that the fused decoder is written for: Qwen3 with full attention, or Gemma 3's text model."""
-    family = getattr(architecture, "model_type", None)
-    if architecture is None or family not in ("qwen3", "gemma3_text"):
+    """Whether the fused decoder is written for this architecture."""
+    if architecture is None or architecture.model_type not in FUSED_FAMILIES:
         return False
-    usual = set(attention_kinds(architecture)) == {"full_attention"} if family == "qwen3" else not architecture.attn_logit_softcapping
-    return usual and not architecture.attention_bias and gate_activation(architecture) in GATES
+    return not getattr(architecture, "attn_logit_softcapping", None) and gate_activation(architecture) in GATES
 
 
 def attention_kinds(architecture: "PreTrainedConfig") -> list[str]:
-    """The kind of attention of each layer."""
-    return list(getattr(architecture, "layer_types", None) or ["full_attention"] * architecture.num_hidden_layers)
+    """The kind of attention of each layer; Mistral's configuration names none, and its window is every layer's."""
+    everywhere = "sliding_attention" if architecture.model_type == "mistral" and architecture.sliding_window else "full_attention"
+    return list(getattr(architecture, "layer_types", None) or [everywhere] * architecture.num_hidden_layers)
 
 
 def gate_activation(architecture: "PreTrainedConfig") -> str:

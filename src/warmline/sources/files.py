@@ -136,6 +136,8 @@ def split_lines(text: str) -> list[str]:
 def read_conversations(path: Path) -> tuple[Conversation, ...]:
     """A file of conversations written for this project: one JSON object a line, `{"id", "about", "messages"}`.
 
+    A message of the assistant's with `"target": false` is somebody else's: context of those after it, and not learned.
+
     Raises:
         WarmlineError: a missing or damaged file, a line that does not fit.
     """
@@ -150,7 +152,10 @@ def read_conversations(path: Path) -> tuple[Conversation, ...]:
             role = message.get("role") if isinstance(message, dict) else None
             if role != ("assistant" if len(turns) % 2 else "user"):
                 raise WarmlineError(f"{place}: role is `{shown(role)}`, expected user and assistant in turn")
-            turns.append(Turn("assistant" if len(turns) % 2 else "user", message_text(message.get("content"), place)))
+            target = message.get("target", True)
+            if not isinstance(target, bool) or (role == "user" and not target):
+                raise WarmlineError(f"{place}: target is `{shown(target)}`, expected true or false, and only of the assistant's messages")
+            turns.append(Turn(role, message_text(message.get("content"), place), target=target))
         if not turns:
             raise WarmlineError(f"{place}: has no message")
         found.append(Conversation(record["id"], tuple(turns), kind=str(record.get("about"))))

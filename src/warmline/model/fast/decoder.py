@@ -1,13 +1,13 @@
-"""A Qwen3 or Gemma 3 decoder with LoRA that runs the same modules with fewer passes over memory and less recomputation.
+"""A decoder with LoRA that runs the same modules with fewer passes over memory and less recomputation.
 
 transformers and PEFT hold the weights; this walks over them. What it saves, against the plain path:
 
 - layers that share an input (query, key, value; gate, up) are one product, and so are their adapters;
 - an adapter takes part in its layer's product, or adds into it (`addmm_`), instead of making three more [tokens, width] tensors;
-- norm (and the residual it is added to), head split with norm and rotary embedding, gated activation and 4-bit unpacking are one kernel
-  each (`kernels.py`);
+- norm (and the residual it is added to), head split with rotary embedding (and norm), gated activation and 4-bit unpacking are one
+  kernel each (`kernels.py`);
 - tokens stay [tokens, heads, head size] throughout, the layout that variable-length attention takes;
-- a recomputed Qwen3 layer stops before its last product: only the layer's output would need it, and that is known (Gemma norms it);
+- a recomputed layer stops before its last product: only the layer's output would need it, and that is known (Gemma norms it);
 - three states a layer, kept on the device (`selective`) or in the host's memory (`offload`), spare attention and the product after it too.
 """
 
@@ -57,7 +57,7 @@ class FusedLayer:
     """One decoder layer. Gemma's also norms what attention and MLP give, before adding it to the state.
 
     Args:
-        layer: transformers' Qwen3DecoderLayer or Gemma3DecoderLayer with PEFT's adapters in all seven projections.
+        layer: transformers' layer with PEFT's adapters in all seven projections.
         kind: Of its attention.
         activation: Of its gate.
     """
@@ -71,12 +71,9 @@ class FusedLayer:
         self.out_norm = _norm(layer.post_attention_layernorm) if norms_outputs else None
         self.down_norm = _norm(layer.post_feedforward_layernorm) if norms_outputs else None
         self.kind, self.activation = kind, activation
-        self.window: int | None = attention.sliding_window if kind == "sliding_attention" else None
+        self.window: int | None = attention.config.sliding_window if kind == "sliding_attention" else None
         self.scaling = float(attention.scaling)
-        query, key = _norm(attention.q_norm), _norm(attention.k_norm)
-        self.heads = HeadLayout(
-            Norm(torch.stack([query.weight, key.weight]), query.epsilon), attention.k_proj.out_features // attention.head_dim
-        )
+        self.heads = HeadLayout(_head_norms(attention), attention.k_proj.out_features // attention.head_dim)
         self.qkv = JointLinear([attention.q_proj, attention.k_proj, attention.v_proj], roomy=True)
         self.out = JointLinear([attention.o_proj], roomy=False)
         self.gate_up = JointLinear([mlp.gate_proj, mlp.up_proj], roomy=True)
@@ -174,10 +171,10 @@ class FusedLayer:
 
 
 class FusedDecoder:
-    """Runs a Qwen3 or Gemma 3 decoder with its adapters.
+    """Runs a decoder with its adapters.
 
     Args:
-        decoder: transformers' Qwen3Model or Gemma3TextModel with PEFT's adapters in all seven projections.
+        decoder: transformers' decoder, for which `can_fuse` holds.
     """
 
     def __init__(self, decoder: nn.Module) -> None:
@@ -216,7 +213,7 @@ class FusedDecoder:
             return _LastNorm.apply(x, self._norm)  # type: ignore[no-untyped-call,no-any-return]
 
     def _rotary(self, x: Tensor, position_ids: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Gemma's local layers turn by another base than its global ones; Qwen3's embedding knows no kinds."""
+        """Gemma's local layers turn by another base than its global ones; other embeddings know no kinds."""
         kinds: dict[str, tuple[str, ...]] = {kind: (kind,) if self._by_kind else () for kind in self._kinds}
         pairs = {kind: self._decoder.rotary_emb(x[None], position_ids[None], *named) for kind, named in kinds.items()}
         return {kind: (cos[0].contiguous(), sin[0].contiguous()) for kind, (cos, sin) in pairs.items()}
@@ -237,12 +234,20 @@ class FusedDecoder:
 
 
 def can_fuse(decoder: nn.Module) -> bool:
-    """Whether this is a decoder with fused layers whose seven projections all carry one adapter without dropout and bias."""
+    """Whether this is a decoder with fused layers whose seven projections all carry one adapter without dropout and a bias of its own."""
     if not has_fused_layers(getattr(decoder, "config", None)):
         return False
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     projections = [module for name, module in decoder.named_modules() if name.rpartition(".")[2] in names]
     return bool(projections) and all(_is_plain_lora(module) for module in projections)
+
+
+def _head_norms(attention: Any) -> Norm | None:
+    """Of queries and keys; None where they have none."""
+    if not hasattr(attention, "q_norm"):
+        return None
+    query, key = _norm(attention.q_norm), _norm(attention.k_norm)
+    return Norm(torch.stack([query.weight, key.weight]), query.epsilon)
 
 
 def _norm(module: Any) -> Norm:
@@ -350,4 +355,4 @@ def _is_plain_lora(module: Any) -> bool:
         return False
     name = module.active_adapters[0]
     dropout = module.lora_dropout[name] if name in module.lora_dropout else nn.Identity()
-    return isinstance(dropout, nn.Identity) and module.base_layer.bias is None and not module.lora_bias[name]
+    return isinstance(dropout, nn.Identity) and not module.lora_bias[name]

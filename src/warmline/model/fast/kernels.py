@@ -1,4 +1,4 @@
-"""The element-wise parts of a Qwen3 or Gemma 3 layer, each one Triton kernel forward and one backward on CUDA, plain torch elsewhere.
+"""The element-wise parts of a decoder layer, each one Triton kernel forward and one backward on CUDA, plain torch elsewhere.
 
 Every one of them is bound by memory: plain torch reads and writes a [tokens, width] tensor several times where once would do. Frozen
 norms get no gradient of their own weight, which libraries' kernels compute all the same. The torch versions below are the reference.
@@ -19,7 +19,7 @@ except ImportError:  # CPU builds of torch come without it
 
 
 Activation = Literal["silu", "gelu_tanh"]
-"""Of the gate: Qwen3's, and Gemma's approximate GELU."""
+"""Of the gate: most models', and Gemma's approximate GELU."""
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": silu,
@@ -90,16 +90,16 @@ class HeadLayout(NamedTuple):
     """How a joint projection splits into heads.
 
     Attributes:
-        norms: Of queries and keys, weight [2, head size].
+        norms: Of queries and keys, weight [2, head size]; None where they have none.
         key_heads: Number of key (and of value) heads.
     """
 
-    norms: Norm
+    norms: Norm | None
     key_heads: int
 
 
 def split_heads(qkv: Tensor, layout: HeadLayout, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value heads of one joint projection: RMS norm and rotary embedding on queries and keys, values as they are.
+    """Query, key and value heads of one joint projection: RMS norm (where there is one) and rotary embedding on queries and keys.
 
     Args:
         qkv: [tokens, (query heads + 2 key heads) * head size].
@@ -116,12 +116,15 @@ def split_heads(qkv: Tensor, layout: HeadLayout, cos: Tensor, sin: Tensor) -> tu
     value = heads[:, queries + keys :]
     if not qkv.is_cuda:
         query, key = heads[:, :queries], heads[:, queries : queries + keys]
-        weights, epsilon = layout.norms
-        return _rotated(_scaled(query, weights[0], epsilon), cos, sin), _rotated(_scaled(key, weights[1], epsilon), cos, sin), value
+        if layout.norms is not None:
+            (of_query, of_key), epsilon = layout.norms
+            query, key = _scaled(query, of_query, epsilon), _scaled(key, of_key, epsilon)
+        return _rotated(query, cos, sin), _rotated(key, cos, sin), value
     query, key = qkv.new_empty(tokens, queries, size), qkv.new_empty(tokens, keys, size)
+    weight, epsilon = layout.norms or (qkv, 0.0)
     _heads_forward[(tokens,)](
-        qkv, layout.norms.weight, cos, sin, query, key, layout.norms.epsilon,
-        ROUND=layout.norms.weight.dtype == qkv.dtype, QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4,
+        qkv, weight, cos, sin, query, key, epsilon, NORM=layout.norms is not None, ROUND=weight.dtype == qkv.dtype,
+        QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4,
     )  # fmt: skip
     return query, key, value
 
@@ -142,8 +145,9 @@ def split_heads_backward(grads: tuple[Tensor, Tensor, Tensor], qkv: Tensor, layo
     out = torch.empty_like(qkv)
     heads = out.view(tokens, -1, size)
     queries = heads.shape[1] - 2 * keys
+    weight, epsilon = layout.norms or (qkv, 0.0)
     _heads_backward[(tokens,)](
-        grads[0].contiguous(), grads[1].contiguous(), qkv, layout.norms.weight, cos, sin, out, layout.norms.epsilon,
+        grads[0].contiguous(), grads[1].contiguous(), qkv, weight, cos, sin, out, epsilon, NORM=layout.norms is not None,
         QUERIES=queries, KEYS=keys, HALF=size // 2, TILE=_TILE, num_warps=4,
     )  # fmt: skip
     heads[:, queries + keys :] = grads[2]
@@ -242,7 +246,7 @@ if triton is not None:
     @triton.jit
     def _heads_forward(
         qkv, norms, cos, sin, query, key, epsilon,
-        ROUND: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
+        NORM: tl.constexpr, ROUND: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
     ):  # fmt: skip
         token = tl.program_id(0).to(tl.int64)
         size: tl.constexpr = 2 * HALF
@@ -254,16 +258,17 @@ if triton is not None:
             low = token * (QUERIES + 2 * KEYS) * size + head * size + at
             first, second = tl.load(qkv + low, mask=inside, other=0.0), tl.load(qkv + low + HALF, mask=inside, other=0.0)
             wide_first, wide_second = first.to(tl.float32), second.to(tl.float32)
-            mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
-            inverse = tl.rsqrt(mean + epsilon)[:, None]
-            weight = norms + tl.where(head < QUERIES, 0, size) + at
-            normed_first, normed_second = wide_first * inverse, wide_second * inverse
-            if ROUND:
-                normed_first, normed_second = normed_first.to(first.dtype), normed_second.to(second.dtype)
-            first = (normed_first * tl.load(weight)).to(first.dtype).to(tl.float32)
-            second = (normed_second * tl.load(weight + HALF)).to(second.dtype).to(tl.float32)
-            turned_first = (first * cosine - second * sine).to(query.dtype.element_ty)
-            turned_second = (second * cosine + first * sine).to(query.dtype.element_ty)
+            if NORM:
+                mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
+                inverse = tl.rsqrt(mean + epsilon)[:, None]
+                weight = norms + tl.where(head < QUERIES, 0, size) + at
+                normed_first, normed_second = wide_first * inverse, wide_second * inverse
+                if ROUND:
+                    normed_first, normed_second = normed_first.to(first.dtype), normed_second.to(second.dtype)
+                wide_first = (normed_first * tl.load(weight)).to(first.dtype).to(tl.float32)
+                wide_second = (normed_second * tl.load(weight + HALF)).to(second.dtype).to(tl.float32)
+            turned_first = (wide_first * cosine - wide_second * sine).to(query.dtype.element_ty)
+            turned_second = (wide_second * cosine + wide_first * sine).to(query.dtype.element_ty)
             to_query = query + (token * QUERIES + head) * size + at
             tl.store(to_query, turned_first, mask=head < QUERIES)
             tl.store(to_query + HALF, turned_second, mask=head < QUERIES)
@@ -274,7 +279,7 @@ if triton is not None:
     @triton.jit
     def _heads_backward(
         grad_query, grad_key, qkv, norms, cos, sin, out, epsilon,
-        QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
+        NORM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
     ):  # fmt: skip
         token = tl.program_id(0).to(tl.int64)
         size: tl.constexpr = 2 * HALF
@@ -284,10 +289,6 @@ if triton is not None:
             head = start + tl.arange(0, TILE)[:, None]
             inside = head < QUERIES + KEYS
             low = token * (QUERIES + 2 * KEYS) * size + head * size + at
-            wide_first = tl.load(qkv + low, mask=inside, other=0.0).to(tl.float32)
-            wide_second = tl.load(qkv + low + HALF, mask=inside, other=0.0).to(tl.float32)
-            mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
-            inverse = tl.rsqrt(mean + epsilon)[:, None]
             of_query = grad_query + (token * QUERIES + head) * size + at
             of_key = grad_key + (token * KEYS + head - QUERIES) * size + at
             is_query, is_key = head < QUERIES, inside & (head >= QUERIES)
@@ -295,13 +296,21 @@ if triton is not None:
             grad_first += tl.load(of_key, mask=is_key, other=0.0).to(tl.float32)
             grad_second = tl.load(of_query + HALF, mask=is_query, other=0.0).to(tl.float32)
             grad_second += tl.load(of_key + HALF, mask=is_key, other=0.0).to(tl.float32)
-            weight = norms + tl.where(is_query, 0, size) + at
-            inner_first = (grad_first * cosine + grad_second * sine) * tl.load(weight).to(tl.float32)
-            inner_second = (grad_second * cosine - grad_first * sine) * tl.load(weight + HALF).to(tl.float32)
-            normed_first, normed_second = wide_first * inverse, wide_second * inverse
-            along = ((tl.sum(inner_first * normed_first, axis=1) + tl.sum(inner_second * normed_second, axis=1)) / size)[:, None]
-            tl.store(out + low, ((inner_first - normed_first * along) * inverse).to(out.dtype.element_ty), mask=inside)
-            tl.store(out + low + HALF, ((inner_second - normed_second * along) * inverse).to(out.dtype.element_ty), mask=inside)
+            inner_first, inner_second = grad_first * cosine + grad_second * sine, grad_second * cosine - grad_first * sine
+            if NORM:
+                wide_first = tl.load(qkv + low, mask=inside, other=0.0).to(tl.float32)
+                wide_second = tl.load(qkv + low + HALF, mask=inside, other=0.0).to(tl.float32)
+                mean = (tl.sum(wide_first * wide_first, axis=1) + tl.sum(wide_second * wide_second, axis=1)) / size
+                inverse = tl.rsqrt(mean + epsilon)[:, None]
+                weight = norms + tl.where(is_query, 0, size) + at
+                inner_first = inner_first * tl.load(weight).to(tl.float32)
+                inner_second = inner_second * tl.load(weight + HALF).to(tl.float32)
+                normed_first, normed_second = wide_first * inverse, wide_second * inverse
+                along = ((tl.sum(inner_first * normed_first, axis=1) + tl.sum(inner_second * normed_second, axis=1)) / size)[:, None]
+                inner_first = (inner_first - normed_first * along) * inverse
+                inner_second = (inner_second - normed_second * along) * inverse
+            tl.store(out + low, inner_first.to(out.dtype.element_ty), mask=inside)
+            tl.store(out + low + HALF, inner_second.to(out.dtype.element_ty), mask=inside)
 
     @triton.jit
     def _gate(wide, GELU: tl.constexpr):

@@ -12,7 +12,7 @@ _ALIGNED = 8  # values: 16 bytes, what the fastest products ask of a row
 
 
 class JointLinear:
-    """Frozen linear layers that share their input, with their adapters: y = x W^T + scale * (x A^T) B^T, the outputs side by side.
+    """Frozen linear layers that share their input, with their adapters: y = x W^T + bias + scale * (x A^T) B^T, the outputs side by side.
 
     Where the input comes from a kernel of ours, it comes with room: [x, x A^T] times [W, B]^T is one product, and y is written once.
 
@@ -34,6 +34,7 @@ class JointLinear:
         state = getattr(layers[0].weight, "quant_state", None)
         like = {"dtype": layers[0].weight.dtype if state is None else state.dtype, "device": layers[0].weight.device}
         self._a = torch.zeros(self.room, self._inside, **like)
+        self._bias = _join_biases(layers, like)
         self._packed = None if state is None else join_packed(layers)
         if self._packed is None and (roomy or len(layers) > 1):
             self._joint = _join([layer.weight for layer in layers], self.room)
@@ -88,7 +89,8 @@ class JointLinear:
         else:
             room.copy_(reduced)
         weight = self._weight_and_b()
-        return Projected(x, room, roomy @ weight.T, weight[:, : self._inside])
+        y = roomy @ weight.T if self._bias is None else torch.addmm(self._bias, roomy, weight.T)
+        return Projected(x, room, y, weight[:, : self._inside])
 
     def reduce(self, x: Tensor) -> Tensor:
         """Product of x with every scaled A, [tokens, room]."""
@@ -97,6 +99,7 @@ class JointLinear:
     def product(self, x: Tensor, reduced: Tensor | None, residual: Tensor | None = None) -> Tensor:
         """y, [tokens, sum of outs], on top of a residual; without `reduced` the adapters are left out."""
         y = x @ self.weight().T if residual is None else torch.addmm(residual, x, self.weight().T)
+        y = y if self._bias is None else y.add_(self._bias)
         return y if reduced is None else y.addmm_(reduced, self._b.T)
 
     def backward(self, x: Tensor, reduced: Tensor | None, grad: Tensor, weight: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -149,6 +152,15 @@ def _join(weights: list[nn.Parameter], room: int) -> Tensor:
         part[:, :-room] = weight.detach()
         weight.data = part[:, :-room]
     return joint
+
+
+def _join_biases(layers: Sequence[Any], like: dict[str, Any]) -> Tensor | None:
+    """[sum of outs], frozen; None where no layer has one."""
+    if all(layer.bias is None for layer in layers):
+        return None
+    return torch.cat(
+        [torch.zeros(layer.out_features, **like) if layer.bias is None else layer.bias.detach().to(**like) for layer in layers]
+    )
 
 
 def _wide_product(left: Tensor, right: Tensor) -> Tensor:
