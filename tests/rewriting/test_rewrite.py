@@ -9,19 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from warmline.cli import app
-from warmline.config import RunConfig
+from warmline.config import RunConfig, load_config
 from warmline.conversation import Conversation, Loaded, Turn
 from warmline.data.enabled import enabled_sources
 from warmline.data.encoding import encode_split
 from warmline.data.own_words import Spot, read_words, with_own_words, words_file
-from warmline.data.template import ChatTemplate
+from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
 from warmline.model.base import load_tokenizer
+from warmline.model.description import read_description
 from warmline.responders import Answer, ChatRequest
 from warmline.rewriting import rewrite as module
 from warmline.rewriting.prompt import rewriting_prompt, voice
-from warmline.rewriting.rewrite import Drawn, Options, Writer, rewrite
+from warmline.rewriting.rewrite import Drawn, Options, Wanted, Writer, rewrite
+from warmline.runs import RunFolder
 
 FEW = Options(candidates=3, conversations=4, max_new_tokens=40, answer_tokens=12)
 
@@ -181,3 +183,19 @@ def test_the_command_needs_a_folder(tmp_path: Path) -> None:
     path.write_text("name: own\nmodel: {name: nano}\ndata: {dir: sample}\n", encoding="utf-8")
     result = CliRunner().invoke(app, ["rewrite", str(path)])
     assert "has no data.own_words; give it a folder, or say --out FOLDER" in str(result.exception)
+
+
+def test_a_run_that_has_learned_the_voice_writes_in_the_bases_place(finished_copy: RunFolder, tmp_path: Path) -> None:
+    """Prompts of other kinds stay the base's to answer."""
+    config = load_config(finished_copy.config).model_copy(update={"data": configured().data})
+    result = rewrite(config, tmp_path / "tuned", FEW, tuned=finished_copy)
+    rewrite(config, tmp_path / "base", FEW)
+    assert result["made_by"]["tuned_weights_sha256"] == read_description(finished_copy)["weights_sha256"]
+    assert "tuned (weights" in (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
+    ours, base = replies(tmp_path / "tuned"), replies(tmp_path / "base")
+    assert ours["retention-train.jsonl"] == base["retention-train.jsonl"]
+    wanted = Wanted(Spot("1", 1), [Turn("user", "I failed.")], Turn("assistant", "Oh."), "sad")
+    assert Writer(config, None, finished_copy).prompt(wanted) == [Message(role="user", content="I failed.")]
+    other = config.model_copy(update={"model": config.model.model_copy(update={"name": "some/other"})})
+    with pytest.raises(WarmlineError, match="is tuned from .*, and the configuration's base is some/other"):
+        rewrite(other, tmp_path / "other", FEW, tuned=finished_copy)

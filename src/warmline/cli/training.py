@@ -75,6 +75,7 @@ def rewrite(
     base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server of the base; in this process by default.")] = None,
     base_model: Annotated[str, typer.Option(help="The base's name there.")] = "base",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the server.")] = 64,
+    by_run: Annotated[Path | None, folder_option("A run on this base that has learned the voice and writes in its place.")] = None,
     overrides: Overrides = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -83,6 +84,7 @@ def rewrite(
     from warmline.responders import Endpoint
     from warmline.rewriting.rewrite import CARD, Options, rewrite
     from warmline.rewriting.view import rewriting_table
+    from warmline.runs import RunFolder
 
     run = configured(config, overrides, data_dir)
     folder = out or run.data.own_words
@@ -90,7 +92,10 @@ def rewrite(
         raise WarmlineError(f"{config}: has no data.own_words; give it a folder, or say --out FOLDER")
     keys = ("WARMLINE_MODEL_KEY", "OPENAI_API_KEY")
     endpoint = None if base_url is None else Endpoint("--base-url", base_url, base_model, keys, concurrency)
-    result = rewrite(run, folder, Options(candidates, conversations), endpoint)
+    if by_run is not None and endpoint is not None:
+        raise WarmlineError("--by-run: writes in this process; leave out --base-url")
+    tuned = None if by_run is None else RunFolder.open(by_run)
+    result = rewrite(run, folder, Options(candidates, conversations), endpoint, tuned)
     show(result, as_json, lambda: [rewriting_table(result), f"written to {folder}; {CARD} there says how"])
 
 

@@ -51,7 +51,7 @@ _STOCK = re.compile(
 )
 _ECHO = re.compile(
     r"\b(?:the feeling (?:that )?(?:you|i) hear|something particular|in (?:my|your) own words|plain chat|language model|this time:|"
-    r"short sentences|open question|small idea|i(?:'m| am) an ai|as an ai|assistant|they (?:tell|told) of|your reply|the user)\b|"
+    r"short sentences|open question|small idea|as an ai|assistant|they (?:tell|told) of|your reply|the user)\b|"
     r"\[|\]|them:|you:"
 )
 _NUMBER = re.compile(r"\b(?:\d[\d -]{5,}\d|988|911|999|116 ?123|hotline|helpline|crisis (?:line|text))\b")

@@ -6,6 +6,9 @@ the base itself, less log(1 + how often its first three words were chosen before
 generic. Replies are written in rounds, the first of each conversation, then the second: each sees the ones before it in the base's own
 words, as it will when the model is talked to.
 
+A base that is too small to follow the voice can be tuned on conversations in it first (the source `friend`); the run then writes in the
+base's place, shown the conversation alone. Prompts that nobody answered are always the base's.
+
 Each round's replies are appended to their file as they come, so that the same command goes on after a crash.
 """
 
@@ -16,6 +19,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,16 +32,18 @@ from warmline.data.own_words import Spot, read_words, words_file
 from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.lock import hold
-from warmline.model.backbone import Sampling
+from warmline.model.artifacts import load_artifact
+from warmline.model.backbone import Backbone, Sampling
 from warmline.model.base import load_tokenizer
-from warmline.model.device import Place, choose_place
+from warmline.model.description import read_description
+from warmline.model.device import choose_place
 from warmline.model.transformers_backbone import TransformersBackbone
 from warmline.progress import counted
 from warmline.responders import Answer, ChatRequest, Endpoint
 from warmline.rewriting.flaws import flaw, words
 from warmline.rewriting.insight import Insight
 from warmline.rewriting.prompt import examples, rewriting_prompt, voice
-from warmline.runs import read_json, write_json, write_text
+from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.tasks import TASKS
 
 MANIFEST, CARD = "rewriting.json", "README.md"
@@ -79,42 +85,49 @@ class Drawn(NamedTuple):
 
 
 class Writer:
-    """The base, in this process or behind a server.
+    """The base, in this process or behind a server; or a run on it that has learned the voice.
 
     Args:
         config: Of the run that will learn the replies.
         endpoint: Where the base is served; None to run it here.
+        tuned: A finished run on the same base, which writes in its place.
     """
 
-    def __init__(self, config: RunConfig, endpoint: Endpoint | None) -> None:
-        self.endpoint = endpoint
+    def __init__(self, config: RunConfig, endpoint: Endpoint | None, tuned: RunFolder | None = None) -> None:
+        self.endpoint, self._tuned = endpoint, tuned is not None
         self.insight: Insight | None = None
         if endpoint is None:
-            place = choose_place(config.training)
-            self._place: Place = place
-            self._backbone = TransformersBackbone(config.model, None, place.device, place.dtype, trainable=False)
-            self._template = ChatTemplate(load_tokenizer(config.model), config.model.template)
-            self.insight = Insight(self._backbone, self._template, place)
+            self._place = choose_place(config.training)
+            self._backbone: Backbone
+            if tuned is None:
+                self._backbone = TransformersBackbone(config.model, None, self._place.device, self._place.dtype, trainable=False)
+                self._template = ChatTemplate(load_tokenizer(config.model), config.model.template)
+            else:
+                _, model, self._template = load_artifact(tuned, self._place.device, self._place.dtype, base=config.model.name)
+                self._backbone = model.backbone
+            self.insight = Insight(self._backbone, self._template, self._place)
 
-    @property
-    def identity(self) -> str | None:
-        """Of the server; None for the base here."""
-        return None if self.endpoint is None else self.endpoint.identity
+    def prompt(self, wanted: "Wanted") -> list[Message]:
+        """What a reply is written from: the base is shown the voice and examples of it, a run has them in its weights."""
+        if self._tuned or wanted.human is None:
+            return as_messages(Conversation("", tuple(wanted.history)))
+        return rewriting_prompt(wanted.history, wanted.human, wanted.kind)
 
-    def draw(self, prompts: Sequence[list[Message]], copies: int, sampling: Sampling, doing: str) -> list[list[Drawn]]:
-        """Candidates for each prompt.
+    def draw(self, wanted: Sequence["Wanted"], copies: int, sampling: Sampling, doing: str) -> list[list[Drawn]]:
+        """Candidates for each reply.
 
         Args:
-            prompts: Conversations, each ending with the user.
+            wanted: All of them with a person's reply, or none.
             copies: Candidates of each.
             sampling: How they are drawn.
             doing: For the progress bar.
         """
+        prompts, by_base = [self.prompt(one) for one in wanted], self._tuned and wanted[0].human is None
         with counted(len(prompts) * copies, doing) as ended:
             if self.endpoint is not None:
                 return self._asked(self.endpoint, prompts, copies, sampling, ended)
             ids = [own for prompt in prompts for own in [self._template.prompt_ids(prompt)] * copies]
-            with torch.no_grad(), self._place.autocast():
+            with torch.no_grad(), self._place.autocast(), self._backbone.reference() if by_base else nullcontext():
                 replies = self._backbone.generate(ids, self._template.layout.end_of_turn, sampling, ended)
             texts = self._template.tokenizer.batch_decode(replies, skip_special_tokens=True)
             drawn = [Drawn(text.strip(), len(reply) >= sampling.max_new_tokens) for text, reply in zip(texts, replies, strict=True)]
@@ -157,7 +170,9 @@ class Wanted(NamedTuple):
     kind: str | None
 
 
-def rewrite(config: RunConfig, folder: Path, options: Options | None = None, endpoint: Endpoint | None = None) -> dict[str, Any]:
+def rewrite(
+    config: RunConfig, folder: Path, options: Options | None = None, endpoint: Endpoint | None = None, tuned: RunFolder | None = None
+) -> dict[str, Any]:
     """Write the replies of every enabled source that trains the language model, and the answers of every one that is unanswered.
 
     Args:
@@ -165,25 +180,27 @@ def rewrite(config: RunConfig, folder: Path, options: Options | None = None, end
         folder: Where they go; what is there already is kept and not written again.
         options: How.
         endpoint: Where the base is served; None to run it in this process.
+        tuned: A finished run on the same base that writes in its place, in this process.
 
     Returns:
         The manifest: what wrote them and how, how many were accepted and why others were not, and pairs for a reader.
 
     Raises:
-        WarmlineError: bad or missing data, a base that cannot be loaded, a folder whose replies were written otherwise.
+        WarmlineError: bad or missing data, a base that cannot be loaded, a run on another base, a folder whose replies were written
+            otherwise.
     """
     options = options or Options()
     data = config.data.model_copy(update={"own_words": None})
     folder.mkdir(parents=True, exist_ok=True)
     with hold(folder, "rewrite"):
-        made_by = _made_by(config, options, endpoint)
+        made_by = _made_by(config, options, endpoint, tuned)
         path = folder / MANIFEST
         if path.is_file() and (before := read_json(path)["made_by"]) != made_by:
             other = ", ".join(sorted(key for key in made_by if before.get(key) != made_by[key]))
             raise WarmlineError(f"{folder}: its replies were written otherwise ({other}); name another folder, or remove this one")
         write_json(path, {"made_by": made_by, "complete": False})
         sources = [one for one in enabled_sources(data) if one.source.unanswered or _is_told_by_people(one)]
-        writer = Writer(config, endpoint)
+        writer = Writer(config, endpoint, tuned)
         report: dict[str, dict[str, Any]] = {}
         pairs: list[dict[str, Any]] = []
         for source in sources:
@@ -212,7 +229,12 @@ def _is_told_by_people(source: EnabledSource) -> bool:
     return "lm" in source.objectives and source.source.of_people and not source.source.danger
 
 
-def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None) -> dict[str, Any]:
+def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None, tuned: RunFolder | None) -> dict[str, Any]:
+    written_by = None if tuned is None else read_description(tuned)
+    if written_by is not None and written_by["base_model"] != config.model.name:
+        raise WarmlineError(
+            f"{tuned.path if tuned else ''}: is tuned from {written_by['base_model']}, and the configuration's base is {config.model.name}"
+        )
     shown = voice() + json.dumps([one._asdict() for one in examples()])
     return {
         "base_model": config.model.name,
@@ -220,6 +242,7 @@ def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None) -> 
         "base_random_init_seed": config.model.random_init_seed,
         "load_in_4bit": config.model.load_in_4bit,
         "served_by": None if endpoint is None else endpoint.identity,
+        "tuned_weights_sha256": None if written_by is None else written_by["weights_sha256"],
         "voice_sha256": hashlib.sha256(shown.encode()).hexdigest(),
         "seed": config.seed,
         **options._asdict(),
@@ -245,12 +268,11 @@ def _write_split(
         records: list[dict[str, Any]]
         if source.source.unanswered:
             sampling = Sampling(options.answer_tokens, 0, 1.0, 0.0, draw)
-            drawn = writer.draw([_said(one.history) for one in wanted], 1, sampling, doing)
+            drawn = writer.draw(wanted, 1, sampling, doing)
             records = [{"reply": found[0].text or None if found else None, "refused": {}} for found in drawn]
         else:
             sampling = Sampling(options.max_new_tokens, options.temperature, 1.0, options.min_p, draw)
-            prompts = [rewriting_prompt(one.history, one.human, one.kind) for one in wanted if one.human is not None]
-            records = _chosen(wanted, writer.draw(prompts, options.candidates, sampling, doing), writer.insight, openings)
+            records = _chosen(wanted, writer.draw(wanted, options.candidates, sampling, doing), writer.insight, openings)
         lines = []
         for one, record in zip(wanted, records, strict=True):
             known[one.spot] = {**one.spot._asdict(), **record}
@@ -293,10 +315,6 @@ def _put(turns: list[Turn], spots: Sequence[Spot], known: dict[Spot, dict[str, A
     for spot in spots:
         if spot.turn < len(turns) and (reply := known.get(spot, {}).get("reply")) is not None:
             turns[spot.turn] = Turn("assistant", reply, turns[spot.turn].labels)
-
-
-def _said(turns: Sequence[Turn]) -> list[Message]:
-    return as_messages(Conversation("", tuple(turns)))
 
 
 def _chosen(
@@ -366,6 +384,7 @@ def _card(result: dict[str, Any]) -> str:
         "",
         f"Written by `{made_by['base_model']}` (revision {made_by['base_revision'] or 'not pinned'}"
         + (f", served at {made_by['served_by']}" if made_by["served_by"] else "")
+        + (f", tuned (weights {made_by['tuned_weights_sha256'][:12]})" if made_by["tuned_weights_sha256"] else "")
         + f"), {made_by['candidates']} candidates a reply, temperature {made_by['temperature']:g}, seed {made_by['seed']}; the voice and "
         f"its examples have sha256 {made_by['voice_sha256'][:12]}.",
         "",
