@@ -54,7 +54,7 @@ def choose_place(config: TrainingConfig, device: torch.device | None = None) -> 
 
 
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
-"""Largest difference between equal numbers computed in other shapes, as a share of the largest of them."""
+"""Largest difference between equal numbers computed in other shapes, as a share of their size."""
 
 
 def tolerance(model: nn.Module, dtype: torch.dtype) -> float:
