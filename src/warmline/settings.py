@@ -86,6 +86,9 @@ class TrainingConfig(Section):
     final_rate: Share = Field(0.0, description="Share of the peak rate at which the cosine ends.")
     weight_decay: NonNegative = Field(0.01, description="AdamW's decoupled weight decay, on matrices only.")
     max_grad_norm: Positive = Field(1.0, description="Gradients are scaled down to this global norm.")
+    mask_above: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="Perplexity of a reply token, by the base, above which it is not learned (arXiv 2501.14315); null learns all."
+    )
     optimizer: Literal["adamw", "adamw_8bit"] = Field("adamw", description="adamw_8bit (bitsandbytes) quarters the state's memory.")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp16; fp32 on CPU."

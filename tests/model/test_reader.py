@@ -12,11 +12,11 @@ from tests.tools import CPU, ED, ESCONV, GOEMOTIONS, Tiny, perturb
 from warmline.conversation import Conversation, Turn
 from warmline.data.encoding import EncodedSource, encode
 from warmline.data.mixture import Draw
-from warmline.data.packing import earlier_features
+from warmline.data.packing import collate, earlier_features
 from warmline.data.template import ChatTemplate
 from warmline.model.artifacts import build_model
 from warmline.model.base import load_tokenizer
-from warmline.model.reader import Reader
+from warmline.model.reader import Reader, without_unlikely
 from warmline.tasks import TASKS
 
 Sources = list[EncodedSource]
@@ -120,3 +120,27 @@ def test_passes_give_every_conversation_once_in_order(tiny: Tiny, sources: Sourc
     assert not any(one.states.requires_grad for one in passes)
     some = list(reader.passes(chosen, [Draw(1, 4), Draw(0, 0)]))
     assert [draw for one in some for draw in one.row] == [Draw(1, 4), Draw(0, 0)]
+
+
+@torch.no_grad()
+def test_what_the_base_would_hardly_say_is_not_learned(made: Tiny, sources: Sources) -> None:
+    """Token by token beside each conversation alone; where a reply ends is learned all the same."""
+    end, few = made.template.layout.end_of_turn, [sources[ED], sources[GOEMOTIONS]]
+    found, other = without_unlikely(made.model, few, CPU, 80.0, end, 512)
+    assert other is few[1]
+    expected = []
+    for at in range(len(few[0])):
+        one = few[0][at]
+        with made.model.backbone.reference():
+            logits = states_alone(made.model, torch.from_numpy(one.tokens.astype(np.int64))) @ made.model.backbone.base_unembedding.T
+        perplexity = torch.ones(len(one.tokens))
+        for first, last in one.replies.tolist():
+            targets = torch.from_numpy(one.tokens[first:last].astype(np.int64))
+            perplexity[first:last] = torch.nn.functional.cross_entropy(logits[first - 1 : last - 1], targets, reduction="none").exp()
+        expected.append((perplexity.numpy() > 80) & (one.tokens != end))
+    assert found.skipped is not None
+    assert np.array_equal(found.skipped, np.concatenate(expected))
+    assert 0 < found.skipped.sum() < (few[0].target_counts()["lm"].sum())
+    batch = collate([found], [(Draw(0, 1), Draw(0, 2))])
+    assert len(batch.lm_targets) == found.target_counts()["lm"][1:3].sum()
+    assert (batch.lm_targets == end).sum() == len(found[1].replies) + len(found[2].replies)

@@ -39,6 +39,7 @@ def test_speaking_of_the_other_is_no_claim(reply: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
+        ("I'm sorry, but I can't assist with that request today.", "refuses"),
         ("Here is what could help you now:\n\n1. Sleep more\n2. Drink water\n3. Call a friend", "a list"),
         ("It's important to take care of yourself in times like these, whatever anyone says to you.", "lectures"),
         ("Nice one.", "too short"),

@@ -197,5 +197,29 @@ def test_a_run_that_has_learned_the_voice_writes_in_the_bases_place(finished_cop
     wanted = Wanted(Spot("1", 1), [Turn("user", "I failed.")], Turn("assistant", "Oh."), "sad")
     assert Writer(config, None, finished_copy).prompt(wanted) == [Message(role="user", content="I failed.")]
     other = config.model_copy(update={"model": config.model.model_copy(update={"name": "some/other"})})
-    with pytest.raises(WarmlineError, match="is tuned from .*, and the configuration's base is some/other"):
+    weak = rewrite(config, tmp_path / "weak", FEW, tuned=RunFolder.open(finished_copy.path, 0.0))
+    assert replies(tmp_path / "weak")["retention-train.jsonl"] == base["retention-train.jsonl"]
+    assert weak["made_by"]["strength"] == 0.0
+    with pytest.raises(WarmlineError, match=r"is tuned from .*, and the configuration's base is some/other"):
         rewrite(other, tmp_path / "other", FEW, tuned=finished_copy)
+
+
+def test_what_was_written_by_hand_comes_first_and_is_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its conversation is not the official one, there is no such reply."""
+    loaded = {one.name: one for one in enabled_sources(configured().data)}["esconv"].load("train")
+    spot = next(Spot(one.id, at) for one in loaded.conversations for at, turn in enumerate(one.turns) if at and turn.role == "assistant")
+    shipped, lines = tmp_path / "shipped", [{**spot._asdict(), "reply": "Mine."}, {"conversation": "gone", "turn": 1, "reply": "Lost."}]
+    shipped.mkdir()
+    words_file(shipped, "esconv", "train").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    monkeypatch.setattr(module, "BY_HAND", shipped)
+    alone = rewrite(configured(), tmp_path / "alone", FEW._replace(conversations=0))
+    assert read_words(words_file(tmp_path / "alone", "esconv", "train")) == {spot: {**lines[0], "by_hand": True}}
+    assert not words_file(tmp_path / "alone", "empathetic_dialogues", "train").exists()
+    assert alone["sources"]["esconv"]["train"] | {"sha256": ""} == {
+        "replies": 1, "accepted": 1, "words_median": 1, "candidates_refused": {}, "sha256": "", "by_hand": 1,
+    }  # fmt: skip
+    assert alone["sources"]["retention"]["train"]["accepted"] > 0
+    rewrite(configured(), tmp_path / "both", FEW._replace(conversations=None))
+    found = read_words(words_file(tmp_path / "both", "esconv", "train"))
+    assert found[spot]["reply"] == "Mine."
+    assert len(found) > 10

@@ -71,7 +71,9 @@ def rewrite(
     config: ConfigFile,
     out: Annotated[Path | None, folder_option("Where to; the configuration's data.own_words by default.")] = None,
     candidates: Annotated[int, typer.Option(min=1, help="Drawn for each reply, of which the best is kept.")] = 6,
-    conversations: Annotated[int | None, typer.Option(min=1, help="Of each source's train split at most, drawn by the seed.")] = None,
+    conversations: Annotated[
+        int | None, typer.Option(min=0, help="Of each source's train split at most, drawn by the seed; 0 for the hand-written ones alone.")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server of the base; in this process by default.")] = None,
     base_model: Annotated[str, typer.Option(help="The base's name there.")] = "base",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the server.")] = 64,

@@ -33,7 +33,7 @@ from warmline.tasks import TASKS, all_objectives
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-Array = TypeVar("Array", Int32, Int64)
+Array = TypeVar("Array", Int32, Int64, npt.NDArray[np.bool_])
 
 _FORMAT = 3
 """Part of every cache key: raise it when what stands in the arrays, or its meaning, changes."""
@@ -49,11 +49,13 @@ class Encoded(NamedTuple):
         replies: [replies, 2], first token and one past the end-of-turn token of each supervised reply; the states one place earlier
             predict them.
         labels: By the name of each head that finds any, [labels, 2]: reading position and the labels' bits (bit i is label i of the task).
+        skipped: [tokens], True for reply tokens that the language model does not learn; None for none.
     """
 
     tokens: Int32
     replies: Int32
     labels: dict[str, Int64]
+    skipped: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class EncodedSource:
         labels: By the name of each head that finds any, [all labels, 2].
         label_ends: By the same names, [conversations].
         originals: [conversations], which loaded conversation each came from: split ones share theirs.
+        skipped: [all tokens], as in `Encoded`.
     """
 
     name: str
@@ -81,6 +84,7 @@ class EncodedSource:
     labels: dict[str, Int64]
     label_ends: dict[str, Int32]
     originals: Int32
+    skipped: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.token_ends)
@@ -100,6 +104,7 @@ class EncodedSource:
             _part(self.tokens, self.token_ends, index),
             _part(self.replies, self.reply_ends, index),
             {name: _part(labels, self.label_ends[name], index) for name, labels in self.labels.items()},
+            None if self.skipped is None else _part(self.skipped, self.token_ends, index),
         )
 
     def target_counts(self) -> dict[str, Int32]:
@@ -109,7 +114,8 @@ class EncodedSource:
         reply_tokens = np.diff(sums[self.reply_ends], prepend=0).astype(np.int32)
         found = {name: np.diff(ends, prepend=np.int32(0)) for name, ends in self.label_ends.items()}
         if "lm" in self.objectives:
-            found["lm"] = reply_tokens
+            skipped = 0 if self.skipped is None else np.diff(np.cumsum(self.skipped)[self.token_ends - 1], prepend=0)
+            found["lm"] = (reply_tokens - skipped).astype(np.int32)
         if "safety" in self.objectives:
             found["safety"] = (reply_tokens > 0).astype(np.int32)
         return {name: found.get(name, np.zeros(len(self), np.int32)) for name in all_objectives()}

@@ -178,7 +178,7 @@ def collate(sources: Sequence[EncodedSource], rows: Sequence[Row]) -> Batch:
         trained = sources[draw.source].objectives
         predicting = reply_states(one) + start
         if "lm" in trained:
-            lm.append(predicting)
+            lm.append(predicting if one.skipped is None else predicting[~one.skipped[predicting - start + 1]])
         if "safety" in trained and len(predicting):
             safety.append(predicting)
             weights.append(np.full(len(predicting), 1 / len(predicting)))

@@ -3,7 +3,9 @@
 Conversations are packed into passes of so many tokens and stay in their order, so that row i of what is returned is label i of the source.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,7 @@ from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, Row, all_draws, collate, reply_states, sequential_rows
 from warmline.metrics.statistics import BoolArray, FloatArray, IntArray
 from warmline.model.device import Place
+from warmline.model.losses import token_nats
 from warmline.model.multitask import MultiTaskModel
 from warmline.progress import watched
 
@@ -127,6 +130,40 @@ class Reader(NamedTuple):
         """[rows], the number of each row's conversation; parts of a split one share it."""
         numbers = torch.tensor([(draw.source << 32) + int(sources[draw.source].originals[draw.conversation]) for draw in one.row])
         return numbers[torch.searchsorted(one.batch.bounds.cpu(), positions.cpu().to(torch.int32), right=True) - 1]
+
+
+@torch.no_grad()
+def without_unlikely(
+    model: MultiTaskModel, sources: Sequence[EncodedSource], place: Place, perplexity: float, end_of_turn: int, pass_tokens: int
+) -> list[EncodedSource]:
+    """Sources whose reply tokens are skipped where the base finds them very unlikely (Selective Token Masking, arXiv 2501.14315).
+
+    What a base would hardly say is what it learns worst and forgets most over. The end of a turn is always learned, or a model that is
+    given to long replies would never learn to stop.
+
+    Args:
+        model: Its backbone's `reference()` gives the base.
+        sources: Those that do not train the language model are left as they are.
+        place: Device and precision.
+        perplexity: Of a token, above which it is skipped: 1 / (its probability).
+        end_of_turn: That token's id.
+        pass_tokens: Tokens of a forward pass.
+    """
+    found = []
+    with model.backbone.reference():
+        for source in sources:
+            if "lm" not in source.objectives:
+                found.append(source)
+                continue
+            skipped, done = np.zeros(len(source.tokens), np.bool_), 0
+            for one in Reader(model, place, pass_tokens).passes([source], doing=f"{source.name}: what the base would hardly say"):
+                batch = one.batch
+                nats = token_nats(one.states[batch.lm_positions], model.backbone.base_unembedding, batch.lm_targets)
+                unlikely = batch.lm_positions[(nats > math.log(perplexity)) & (batch.lm_targets != end_of_turn)]
+                skipped[done + 1 + unlikely.cpu().numpy()] = True
+                done += len(batch.tokens)
+            found.append(replace(source, skipped=skipped))
+    return found
 
 
 class BaseStates:

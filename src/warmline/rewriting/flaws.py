@@ -54,6 +54,7 @@ _ECHO = re.compile(
     r"short sentences|open question|small idea|as an ai|assistant|they (?:tell|told) of|your reply|the user)\b|"
     r"\[|\]|them:|you:"
 )
+_REFUSAL = re.compile(r"\b(?:can(?:'t|not) (?:assist|help) (?:you )?with (?:that|this|it)|(?:am|'m) unable to)\b")
 _NUMBER = re.compile(r"\b(?:\d[\d -]{5,}\d|988|911|999|116 ?123|hotline|helpline|crisis (?:line|text))\b")
 
 Rule = Callable[[str, Sequence[str], Sequence[str]], bool]
@@ -94,6 +95,7 @@ RULES: dict[str, Rule] = {
     "too short": lambda reply, _, __: len(reply.split()) < FEWEST,
     "too long": lambda reply, _, __: len(reply.split()) > MOST,
     "asks too much": lambda reply, _, __: reply.count("?") > _QUESTIONS,
+    "refuses": lambda reply, _, __: _REFUSAL.search(_plain(reply)) is not None,
     "a number": lambda reply, _, __: _NUMBER.search(_plain(reply)) is not None,
     "echoes the instructions": lambda reply, _, __: _ECHO.search(_plain(reply)) is not None,
     "copies": lambda reply, said, _: _copies(reply, said),

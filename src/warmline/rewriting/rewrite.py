@@ -9,6 +9,9 @@ words, as it will when the model is talked to.
 A base that is too small to follow the voice can be tuned on conversations in it first (the source `friend`); the run then writes in the
 base's place, shown the conversation alone. Prompts that nobody answered are always the base's.
 
+Some replies were written by hand for this project (`assets/written`, without the conversations that they answer). They come first, and
+nothing is drawn in their place; with `conversations: 0` they are all there is beside the answers.
+
 Each round's replies are appended to their file as they come, so that the same command goes on after a crash.
 """
 
@@ -44,12 +47,14 @@ from warmline.rewriting.flaws import flaw, words
 from warmline.rewriting.insight import Insight
 from warmline.rewriting.prompt import examples, rewriting_prompt, voice
 from warmline.runs import RunFolder, read_json, write_json, write_text
+from warmline.sources.files import assets_dir
 from warmline.tasks import TASKS
 
 MANIFEST, CARD = "rewriting.json", "README.md"
 CHUNK = 2048
 """Replies written between two writes to disk."""
 EXAMPLES = 20
+BY_HAND = assets_dir() / "written"
 
 
 class Options(NamedTuple):
@@ -57,7 +62,8 @@ class Options(NamedTuple):
 
     Attributes:
         candidates: Drawn for each reply.
-        conversations: Of each source's train split at most, drawn by the seed; None for all. Of validation, as many as validation takes.
+        conversations: Of each source's train split at most, drawn by the seed; None for all, 0 for only what is written by hand. Of
+            validation, as many as validation takes.
         temperature: Of the candidates.
         min_p: Tokens below this share of the likeliest one's probability are left out.
         max_new_tokens: Longest candidate; one that is cut is refused.
@@ -103,7 +109,9 @@ class Writer:
                 self._backbone = TransformersBackbone(config.model, None, self._place.device, self._place.dtype, trainable=False)
                 self._template = ChatTemplate(load_tokenizer(config.model), config.model.template)
             else:
-                _, model, self._template = load_artifact(tuned, self._place.device, self._place.dtype, base=config.model.name)
+                _, model, self._template = load_artifact(
+                    tuned, self._place.device, self._place.dtype, base=config.model.name, strength=tuned.strength
+                )
                 self._backbone = model.backbone
             self.insight = Insight(self._backbone, self._template, self._place)
 
@@ -180,7 +188,7 @@ def rewrite(
         folder: Where they go; what is there already is kept and not written again.
         options: How.
         endpoint: Where the base is served; None to run it in this process.
-        tuned: A finished run on the same base that writes in its place, in this process.
+        tuned: A finished run on the same base that writes in its place, in this process, at its strength.
 
     Returns:
         The manifest: what wrote them and how, how many were accepted and why others were not, and pairs for a reader.
@@ -206,7 +214,9 @@ def rewrite(
         for source in sources:
             splits: tuple[Split, ...] = ("train", "valid", "test") if source.source.unanswered else ("train", "valid")
             for split in splits:
-                most = options.conversations if split == "train" else config.validation.conversations
+                most = options.conversations
+                if split != "train" and most != 0:
+                    most = config.validation.conversations
                 found, shown = _write_split(source, split, folder, writer, options, None if source.source.unanswered else most, config.seed)
                 report.setdefault(source.name, {})[split] = found
                 pairs += shown
@@ -243,6 +253,7 @@ def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None, tun
         "load_in_4bit": config.model.load_in_4bit,
         "served_by": None if endpoint is None else endpoint.identity,
         "tuned_weights_sha256": None if written_by is None else written_by["weights_sha256"],
+        "strength": None if tuned is None else tuned.strength,
         "voice_sha256": hashlib.sha256(shown.encode()).hexdigest(),
         "seed": config.seed,
         **options._asdict(),
@@ -257,8 +268,9 @@ def _write_split(
     conversations = list(source.load(split).conversations)
     random.Random(f"{seed}/{source.name}/{split}").shuffle(conversations)
     chosen = conversations[:most]
-    known = read_words(path)
-    if path.is_file():
+    by_hand = _by_hand(source, split, conversations)
+    known = {**by_hand, **read_words(path)}
+    if known:
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in known.values()))  # without half a line
     openings = Counter(_opening(record["reply"]) for record in known.values() if record["reply"] is not None)
     pairs: list[dict[str, Any]] = []
@@ -283,7 +295,15 @@ def _write_split(
             })  # fmt: skip
         with path.open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
-    return _counts(known, path), pairs
+    return {**_counts(known, path), "by_hand": len(by_hand)}, pairs
+
+
+def _by_hand(source: EnabledSource, split: Split, conversations: Sequence[Conversation]) -> dict[Spot, dict[str, Any]]:
+    """The replies written for this project to conversations of this split, where they are the official ones."""
+    spots = {spot for one in conversations for spot in _spots(one, unanswered=False)}
+    return {
+        spot: {**record, "by_hand": True} for spot, record in read_words(words_file(BY_HAND, source.name, split)).items() if spot in spots
+    }
 
 
 def _rounds(conversations: Sequence[Conversation], known: dict[Spot, dict[str, Any]], unanswered: bool) -> Iterator[list[Wanted]]:
@@ -367,7 +387,7 @@ def _opening(reply: str) -> str:
 
 def _counts(known: dict[Spot, dict[str, Any]], path: Path) -> dict[str, Any]:
     replies = [record["reply"] for record in known.values() if record["reply"] is not None]
-    refused = sum((Counter(record["refused"]) for record in known.values()), Counter[str]())
+    refused = sum((Counter(record.get("refused", {})) for record in known.values()), Counter[str]())
     return {
         "replies": len(known),
         "accepted": len(replies),
@@ -384,7 +404,11 @@ def _card(result: dict[str, Any]) -> str:
         "",
         f"Written by `{made_by['base_model']}` (revision {made_by['base_revision'] or 'not pinned'}"
         + (f", served at {made_by['served_by']}" if made_by["served_by"] else "")
-        + (f", tuned (weights {made_by['tuned_weights_sha256'][:12]})" if made_by["tuned_weights_sha256"] else "")
+        + (
+            f", tuned (weights {made_by['tuned_weights_sha256'][:12]}, strength {made_by['strength']:g})"
+            if made_by["tuned_weights_sha256"]
+            else ""
+        )
         + f"), {made_by['candidates']} candidates a reply, temperature {made_by['temperature']:g}, seed {made_by['seed']}; the voice and "
         f"its examples have sha256 {made_by['voice_sha256'][:12]}.",
         "",
@@ -393,13 +417,14 @@ def _card(result: dict[str, Any]) -> str:
         "Users' turns are those of the data sets named below, and replies answer them: the data sets' terms hold for what is made of this "
         "(ESConv and EmpatheticDialogues: CC BY-NC 4.0), and so do the base's.",
         "",
-        "| source | split | replies | accepted | words (median) | refused candidates |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| source | split | replies | by hand | accepted | words (median) | refused candidates |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for source, splits in result["sources"].items():
         for split, found in splits.items():
             reasons = ", ".join(f"{reason} {n:,}" for reason, n in found["candidates_refused"].items()) or "-"
             lines.append(
-                f"| {source} | {split} | {found['replies']:,} | {found['accepted']:,} | {found['words_median'] or '-'} | {reasons} |"
+                f"| {source} | {split} | {found['replies']:,} | {found['by_hand']:,} | {found['accepted']:,} "
+                f"| {found['words_median'] or '-'} | {reasons} |"
             )
     return "\n".join(lines) + "\n"

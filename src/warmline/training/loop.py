@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from warmline.model.base import load_tokenizer
 from warmline.model.device import Place, choose_place
 from warmline.model.losses import weighted_loss
 from warmline.model.multitask import MultiTaskModel, count_weights
-from warmline.model.reader import BaseStates
+from warmline.model.reader import BaseStates, without_unlikely
 from warmline.runs import RunFolder, append_text, disk_errors, read_manifest, write_json, write_text
 from warmline.training.checkpoint import (
     Progress,
@@ -141,6 +141,12 @@ class _Training:
         if self.progress.step < self.plan.steps and not checked:
             for line in self_check(self.model, self.sources, place):
                 view.say(f"self-check: {line}")
+        if config.training.mask_above is not None:
+            self.sources = without_unlikely(
+                self.model, self.sources, place, config.training.mask_above, self.template.layout.end_of_turn, config.pass_tokens
+            )
+            before, self.counts = _lm_targets(self.counts), [source.target_counts() for source in self.sources]
+            view.say(f"{_lm_targets(self.counts):,} of {before:,} reply tokens are learned; the base finds the others too unlikely")
         self.base_states = BaseStates(self.model, self.sources, place)
         self.wrapped: nn.Module = self.model if way.sharded else accelerator.prepare_model(self.model, device_placement=False)
 
@@ -344,6 +350,10 @@ def _check_trackers(config: RunConfig) -> None:
     for name in config.trackers:
         if find_spec(name) is None:
             raise WarmlineError(f"trackers: {name} is not installed; `pip install {name}` or leave it out")
+
+
+def _lm_targets(counts: Sequence[dict[str, Any]]) -> int:
+    return sum(int(one["lm"].sum()) for one in counts)
 
 
 def _micro_batches(rows: list[Row], size: int, ranks: int, rank: int) -> Iterator[list[Row]]:
