@@ -146,8 +146,10 @@ class RunConfig(Section):
                     )
         for task in self.tasks:
             task.refuse(self.heads[task.name], len(self.outputs(task)))
-        if self.validation.metric not in ("total", *self.objectives):
-            raise ValueError(f"validation.metric: `{self.validation.metric}` is none of total, {', '.join(self.objectives)}")
+        if self.validation.metric not in ("total", "flawed", *self.objectives):
+            raise ValueError(f"validation.metric: `{self.validation.metric}` is none of total, flawed, {', '.join(self.objectives)}")
+        if self.validation.metric == "flawed" and not self.validation.replies:
+            raise ValueError("validation.metric: flawed needs validation.replies, such as 24")
         if self.model.random_init_seed is not None and self.model.load_in_4bit:
             raise ValueError("model.random_init_seed: random weights are not quantised; save them in a folder and name that, or drop 4-bit")
         if self.lora is None and self.model.load_in_4bit:

@@ -76,6 +76,8 @@ class RunFolder:
         self.examples = made / "results" / "examples.json"
         self.error_taxonomy = made / "results" / "errors.json"
         self.facts = made / "results" / "facts.json"
+        self.dial = path / "results" / "dial.json"
+        self.dial_picture = path / "results" / "dial.png"
         self.error_picture = made / "results" / "errors.png"
         self.reliability = made / "results" / "reliability.png"
         self.eq_bench = made / "results" / "eq_bench_results.json"

@@ -108,8 +108,13 @@ class ValidationConfig(Section):
 
     every: Count = Field(100, description="Optimiser steps between validations; one more at the start and at the end.")
     conversations: Count = Field(200, description="Conversations of each source's validation split, chosen once by the seed.")
+    replies: Annotated[int, Field(ge=0)] = Field(
+        0, description="Turns of validation dialogues that each validation answers, beside forms; 0 answers none."
+    )
     metric: str = Field(
-        "total", description="Objective whose lowest validation loss makes a checkpoint the best; total is the weighted sum of all."
+        "total",
+        description="Objective whose lowest validation loss makes a checkpoint the best; total is the weighted sum of all, flawed the "
+        "share of `replies` and forms that rules find fault with.",
     )
     artifact: Literal["best", "last"] = Field(
         "best", description="Whose weights the run leaves behind: the best validation's, or the last step's."

@@ -12,6 +12,7 @@ import pytest
 
 from warmline.config import DataConfig
 from warmline.data.enabled import data_dir, enabled_sources
+from warmline.errors import WarmlineError
 from warmline.sources import SOURCES, empathetic_dialogues, esconv, goemotions, safety
 from warmline.sources.files import CHECKSUMS, read_text, write_checksums
 from warmline.tasks.emotion import EMOTIONS, EMOTIONS_AND_NEUTRAL
@@ -156,6 +157,21 @@ def test_esconv_messages_in_a_row_stay_turns_of_their_own(write_esconv):
         ("assistant", "Since when?", {"strategy": ("Question",)}),
         ("assistant", "Take your time.", {"strategy": ("Others",)}),
     ]
+
+
+def test_clean_esconv_joins_what_a_supporter_says_in_a_row_and_leaves_the_platform_out(write_esconv, tmp_path):
+    more = [("supporter", {"strategy": "Others"}, "Take your time."), ("supporter", {"strategy": "Question"}, "What next?")]
+    talk = [("seeker", {}, "Bye."), ("supporter", {"strategy": "Others"}, "Bye! Please press the quit button and take the survey.")]
+    folder = write_esconv([SEEKER, SUPPORTER, *more, *talk])
+    (whole,) = [one for split in ("train", "valid", "test") for one in esconv.load(folder, split, clean=True).conversations]
+    joined, last = whole.turns[1], whole.turns[3]
+    assert joined.text == f"{SUPPORTER[2]} Take your time. What next?"
+    assert joined.labels["strategy"] == tuple(dict.fromkeys((SUPPORTER[1]["strategy"], "Others", "Question")))
+    assert [turn.role for turn in whole.turns] == ["user", "assistant", "user", "assistant"]
+    assert (joined.target, last.target) == (True, False)
+    config = DataConfig(dir="sample", own_words=tmp_path, sources={"esconv": {"clean": True}})
+    with pytest.raises(WarmlineError, match=r"data\.sources\.esconv\.clean: is for people's words"):
+        enabled_sources(config)
 
 
 def test_esconv_survey_fields_are_never_read(write_esconv):

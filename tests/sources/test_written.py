@@ -84,6 +84,10 @@ def test_retention_prompts_wait_for_an_answer() -> None:
             "role is `assistant`, expected user and assistant",
         ),
         ('{"id": "a", "about": "b", "messages": []}', "has no message"),
+        (
+            '{"id": "a", "about": "b", "messages": [{"role": "user", "content": "hi", "target": false}]}',
+            "target is `False`, expected true or false, and only of the assistant's messages",
+        ),
         ('{"id": "a", "about": "b", "messages": [{"role": "user", "content": " "}]}', "1"),
     ],
 )

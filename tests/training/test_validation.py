@@ -130,3 +130,19 @@ def test_value_is_the_named_metric(metric: str, tiny_config: ConfigFactory, held
 def test_a_metric_without_targets_is_refused(tiny_config: ConfigFactory, held_out: list[EncodedSource], tmp_path: Path) -> None:
     with pytest.raises(WarmlineError, match=r"validation\.metric.*safety"):
         Validator(tiny_config(tmp_path, validation={"metric": "safety"}), held_out[:3], CPU)
+
+
+def test_it_says_what_replies_are_like(tiny: Tiny, held_out: list[EncodedSource], accelerator: Accelerator) -> None:
+    """With `validation.replies`, the same twice, and the losses are those without."""
+    config = tiny.config.model_copy(update={"validation": tiny.config.validation.model_copy(update={"replies": 3, "metric": "flawed"})})
+    validator = Validator(config, held_out, CPU, tiny.template)
+    tiny.model.train()
+    scores = validator(tiny.model, accelerator)
+    assert tiny.model.training
+    assert scores == validator(tiny.model, accelerator)
+    assert validator.value(scores) == scores["flawed"]
+    assert 0 <= scores["flawed"] <= 1
+    assert set(scores) >= {"words_median", "flaws", "forms_kept", "base_perplexity"}
+    plain = Validator(tiny.config, held_out, CPU)(tiny.model, accelerator)
+    assert plain == {key: scores[key] for key in plain}
+    assert "flawed" not in plain

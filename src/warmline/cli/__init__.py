@@ -33,6 +33,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ablate": training.ablate,
     "errors": measuring.errors,
     "facts": measuring.facts,
+    "dial": measuring.dial,
     "report": measuring.report,
     "chat": using.chat,
     "export": using.export,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from warmline.cli.options import AsJson, DataDir, JudgeBatch, JudgeModel, JudgeUrl, LongestReply, RunPath, Strength, folder_option, show
+from warmline.errors import WarmlineError
 from warmline.model import REPLY_TOKENS
 
 _SUITES_HELP = "Folder with simple_safety_tests/ and xstest/"
@@ -171,6 +172,25 @@ def facts(
 
     result = ask_facts(run, questions, max_new_tokens, strength)
     show(result, as_json, lambda: [*facts_summary(result), f"written to {RunFolder(run, strength).facts}"])
+
+
+def dial(
+    run: RunPath,
+    strengths: Annotated[str, typer.Option(help="Of the adapter, from 0, the base, to 1, as trained.")] = "0,0.25,0.5,0.75,1",
+    prompts: Annotated[int, typer.Option(min=1, help="Turns of validation dialogues that are answered.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """What the adapter's strength changes, on validation: replies, forms, drift, heads; with a picture."""
+    from warmline.evaluation.dial import dial as measure
+    from warmline.evaluation.view import dial_summary
+    from warmline.runs import RunFolder
+
+    try:
+        chosen = [float(one) for one in strengths.split(",")]
+    except ValueError:
+        raise WarmlineError(f"--strengths {strengths}: expected numbers from 0 to 1 with commas between, such as 0,0.5,1") from None
+    result = measure(run, chosen, prompts)
+    show(result, as_json, lambda: [*dial_summary(result), f"written to {RunFolder(run).dial}, with a picture beside it"])
 
 
 def report(run: RunPath) -> None:

@@ -91,6 +91,8 @@ def enabled_sources(config: DataConfig) -> list[EnabledSource]:
     found = []
     for name, source in SOURCES.items():
         settings = config.sources[name]
+        if settings.enabled and config.own_words is not None and getattr(settings, "clean", False):
+            raise WarmlineError(f"data.sources.{name}.clean: is for people's words; leave it out, or data.own_words, whose places it moves")
         if settings.enabled:
             found.append(
                 EnabledSource(source, source.folder(lambda: data_dir(config), settings), settings.objectives, settings, config.own_words)

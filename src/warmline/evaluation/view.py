@@ -83,6 +83,29 @@ def facts_summary(result: dict[str, Any]) -> list[RenderableType]:
     return [table, f"agreed with the wrong belief in so many words: {agrees} of {n}", *lines]
 
 
+def dial_summary(result: dict[str, Any]) -> list[RenderableType]:
+    """What replies, forms, drift and heads come to at each strength.
+
+    Args:
+        result: As `dial` returns it.
+    """
+    context, rows = result["context"], result["strengths"]
+    table = Table(title=f"{context['run']}: the adapter's strength, on validation", title_justify="left", box=None)
+    heads = [key for key in rows[0] if key.endswith("_accuracy")]
+    for column in ("strength", "words", "flawless", "forms kept", "perplexity by the base", "KL, task", "KL, safety"):
+        table.add_column(column, justify="right")
+    for head in heads:
+        table.add_column(head.removesuffix("_accuracy"), justify="right")
+    for row in rows:
+        numbers = [row["base_perplexity"], row["task_kl"], row["safety"]]
+        table.add_row(
+            f"{row['strength']:g}", f"{row['words_median']:g}", f"{row['flawless']:.0%}", f"{row['forms_kept']:.0%}",
+            *("-" if number is None else f"{number:.2f}" for number in numbers),
+            *("-" if row[head] is None else f"{row[head]:.1%}" for head in heads),
+        )  # fmt: skip
+    return [table, f"{context['prompts']} turns and {rows[0]['forms']} forms; rules see no nonsense, so read the examples"]
+
+
 def _difference(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     return f"{found['value']:+.1%} ({low:+.1%} to {high:+.1%})"

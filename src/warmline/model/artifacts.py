@@ -1,5 +1,7 @@
 """Save, load and verify what a run leaves behind: the adapter in PEFT's own format, and the heads that belong to it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,20 @@ def weaken(backbone: Backbone, strength: float) -> None:
         for name, parameter in backbone.named_parameters():
             if "lora_B" in name:
                 parameter.mul_(strength)
+
+
+@contextmanager
+def weakened(backbone: Backbone, strength: float) -> Iterator[None]:
+    """Inside it the adapter has a strength, as of `weaken`; behind it, its own again, to the bit."""
+    kept = {name: parameter.detach().clone() for name, parameter in backbone.named_parameters() if "lora_B" in name}
+    weaken(backbone, strength)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in backbone.named_parameters():
+                if name in kept:
+                    parameter.copy_(kept[name])
 
 
 def _backbone(backend: Backend, config: RunConfig, device: torch.device, dtype: torch.dtype, **options: Any) -> Backbone:

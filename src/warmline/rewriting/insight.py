@@ -35,6 +35,10 @@ class Insight:
         other = self.log_likelihoods([(message, reply) for _, message, reply in asked])
         return [here - there for here, there in zip(own, other, strict=True)]
 
+    def tokens(self, reply: str) -> int:
+        """Of a reply, its end of turn included."""
+        return len(self._template.tokenize([reply])[0]) + 1
+
     def log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Log p(reply | message) of each pair, its end of turn included."""
         texts = [self._template.render([Message(role="user", content=message)], add_generation_prompt=True) for message, _ in pairs]

@@ -1,11 +1,13 @@
 """ESConv in its official `ESConv.json` (Liu et al., ACL 2021, arXiv 2106.01144; CC BY-NC 4.0).
 
 Seeker is our user, supporter our assistant; a supporter often sends several messages in a row, and each stays a turn of its own with
-its own strategy. Of the survey fields (`situation`, `emotion_type`, `problem_type`, scores, feedback) none is read: they were written
-before or after the chat, and the model will not have them.
+its own strategy, unless `clean` joins them. Of the survey fields (`situation`, `emotion_type`, `problem_type`, scores, feedback) none is
+read: they were written before or after the chat, and the model will not have them.
 """
 
 import random
+import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,24 @@ from warmline.tasks.strategy import STRATEGIES
 
 SPLIT_SEED = 13
 HELD_OUT_FRACTION = 0.15
+_PLATFORM = re.compile(
+    r"\b(?:m?turk|survey|(?:press|hit|click|push|use) (?:on )?(?:the )?[\"']?(?:quit|finish|end)|(?:quit|finish) button|"
+    r"(?:end|finish|close|quit|leave) (?:the|this|our) (?:chat|conversation|session|hit|task)|this (?:hit|task)|"
+    r"(?:15|fifteen) min(?:ute)?s|peer supporter|full bonus|(?:get|got|be) paid)\b",
+    re.IGNORECASE,
+)
+"""What crowd workers say of the study they take part in; it catches a talk of wages now and then."""
 
 
 class ESConvSettings(SourceSettings):
     """ESConv: language model and support strategy on the supporter's turns."""
 
     objectives: tuple[str, ...] = Field(("lm", "strategy"), description="What it trains.")
+    clean: bool = Field(
+        False,
+        description="A supporter's messages in a row are one reply, with all their strategies; replies that talk of the platform (survey, "
+        "quit button, payment) are context alone.",
+    )
 
 
 class ESConv(Source):
@@ -52,6 +66,7 @@ class ESConv(Source):
         (
             "Seeker is the user, supporter the assistant. Supporter messages in a row stay turns of their own, each with its strategy.",
             "Split by dialogue: shuffle with `random.seed(13)`, 15 % valid, the next 15 % test, the rest train.",
+            "With `clean` a supporter's messages in a row are one reply, and talk of the platform is context alone.",
             "`situation`, `emotion_type`, `problem_type`, scores and feedback come from surveys before or after the chat; none is input.",
         ),
         (
@@ -70,15 +85,16 @@ class ESConv(Source):
 
     def load(self, folder: Path, split: Split, settings: Any = None) -> Loaded:
         """One conversation a dialogue."""
-        return load(folder, split)
+        return load(folder, split, settings is not None and settings.clean)
 
 
-def load(folder: Path, split: Split) -> Loaded:
+def load(folder: Path, split: Split, clean: bool = False) -> Loaded:
     """Load one split of the published conversion: shuffle with `random.seed(13)`, 15 % valid, the next 15 % test, the rest train.
 
     Args:
         folder: Holds ESConv.json.
         split: Which part.
+        clean: As of the settings.
 
     Returns:
         One conversation a dialogue; `id` is the dialogue's 0-based place in the file.
@@ -92,6 +108,8 @@ def load(folder: Path, split: Split) -> Loaded:
         raise WarmlineError(f"{path}: expected a list of dialogues; this is not an official ESConv.json")
     chosen = split_indices(len(dialogues))[split]
     conversations = tuple(_conversation(path, index, dialogues[index]) for index in chosen)
+    if clean:
+        conversations = tuple(map(_cleaned, conversations))
     return Loaded(conversations, rows=len(conversations), left_out={})
 
 
@@ -117,6 +135,19 @@ def _conversation(path: Path, index: int, dialogue: Any) -> Conversation:
     if not isinstance(messages, list) or not messages:
         raise WarmlineError(f"{place}: expected a non-empty list under `dialog`; remove the dialogue or fetch the file again")
     return Conversation(str(index), tuple(_turn(f"{place}, message {at}", message) for at, message in enumerate(messages)))
+
+
+def _cleaned(conversation: Conversation) -> Conversation:
+    turns: list[Turn] = []
+    for role, found in groupby(conversation.turns, key=lambda turn: turn.role):
+        run = list(found)
+        if role == "user":
+            turns += run
+            continue
+        strategies = tuple(dict.fromkeys(label for turn in run for label in turn.labels["strategy"]))
+        text = " ".join(turn.text for turn in run)
+        turns.append(Turn("assistant", text, {"strategy": strategies}, target=_PLATFORM.search(text) is None))
+    return Conversation(conversation.id, tuple(turns))
 
 
 def _turn(place: str, message: Any) -> Turn:

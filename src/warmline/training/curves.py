@@ -28,18 +28,43 @@ def draw_curves(run: RunFolder) -> None:
     train = [line for line in lines if line["kind"] == "train"]
     validation = [line for line in lines if line["kind"] == "validation"]
     heads = [name for name in TASKS if any(name in line for line in lines)]
-    rows = (len(heads) + 3) // 2
+    says = any("flawed" in line for line in validation)
+    panels = len(heads) + 2 + says
+    rows = (panels + 1) // 2
     figure = Figure(figsize=(11, 3.8 * rows), layout="constrained")
     axes = list(figure.subplots(rows, 2).flat)
-    for unused in axes[len(heads) + 2 :]:
+    for unused in axes[panels:]:
         unused.remove()
     lm, *of_heads, drift = axes[: len(heads) + 2]
+    if says:
+        _replies(axes[panels - 1], validation)
     _panel(lm, train, validation, "lm", "Language model", "cross-entropy a reply token (nats)")
     for axis, name in zip(of_heads, heads, strict=True):
         _panel(axis, train, validation, name, f"{name.capitalize()} head", "cross-entropy (nats)", accuracy=f"{name}_accuracy")
     _panel(drift, train, validation, "safety", "Drift from the base", "KL(base || tuned) a reply token (nats)", other="task_kl")
     figure.suptitle(f"{run.path.name}: {len(train)} steps", x=0.01, ha="left", fontsize=12)
     write_picture(run.curves, figure, dpi=130)
+
+
+def _replies(axis: Axes, validation: list[dict[str, Any]]) -> None:
+    """What rules see in the replies that validation wrote, and their length."""
+    _plot(axis, validation, "flawless", color=_VALIDATION, marker="o", label="replies without a flaw")
+    _plot(axis, validation, "forms_kept", color=_OTHER, marker="s", label="forms kept")
+    axis.set_ylim(0, 1)
+    right = axis.twinx()
+    _plot(right, validation, "words_median", color=_TRAIN, marker="^", linestyle="--", label="words of a reply (right)")
+    right.set_ylim(bottom=0)
+    right.spines[["top"]].set_visible(False)
+    handles, labels = axis.get_legend_handles_labels()
+    more_handles, more_labels = right.get_legend_handles_labels()
+    axis.legend(
+        handles + more_handles, labels + more_labels, frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+    )
+    axis.set_title("What it says", loc="left", fontsize=11)
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel("share")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", alpha=0.25)
 
 
 def _panel(

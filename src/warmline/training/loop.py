@@ -133,7 +133,9 @@ class _Training:
         )
         self.optimizer = Optimizer(self.model, config.training)
         self.packer = make_packer(config, self.sources)
-        self.validator = Validator(config, self.held_out, place)
+        if way.sharded and config.validation.replies:
+            raise WarmlineError("validation.replies: a base that is spread over the cards cannot reply while it trains; set it to 0")
+        self.validator = Validator(config, self.held_out, place, self.template)
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
         if accelerator.is_main_process:
             record_base(run, config.model)

@@ -1,21 +1,30 @@
-"""Losses and head accuracy on fixed validation sets, the same in every run with the same seed."""
+"""Losses, head accuracy, and what replies are like, on fixed validation sets, the same in every run with the same seed."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from warmline.companion import Companion
 from warmline.config import LossWeights, RunConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
+from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
+from warmline.evaluation.compare import draw_dialogue_prompts
+from warmline.evaluation.manner import manner
 from warmline.model.device import Place
 from warmline.model.losses import chunked_kl
 from warmline.model.multitask import MultiTaskModel
+from warmline.rewriting.insight import Insight
 from warmline.tasks import all_objectives
+
+REPLY_TOKENS = 200
+"""Longest reply to a validation turn."""
 
 
 class Validator:
@@ -25,16 +34,20 @@ class Validator:
         config: Of the run.
         sources: Encoded validation data.
         place: Where and in which precision.
+        template: To answer the turns of `validation.replies` with; None answers none.
     """
 
-    def __init__(self, config: RunConfig, sources: list[EncodedSource], place: Place) -> None:
+    def __init__(self, config: RunConfig, sources: list[EncodedSource], place: Place, template: ChatTemplate | None = None) -> None:
         self._weights = config.loss
         self._heads = [task.name for task in config.tasks]
         self._sums = (*config.objectives, "task_kl", *(f"{head}_accuracy" for head in self._heads))
         self._metric = config.validation.metric
         self._sources = sources
         self._place = place
-        if self._metric != "total" and not any(source.target_counts()[self._metric].any() for source in sources):
+        self._template = template
+        drawn = draw_dialogue_prompts(config.data, config.seed, config.validation.replies, "valid") if config.validation.replies else []
+        self._prompts = [one.messages for one in drawn] if template is not None else []
+        if self._metric not in ("total", "flawed") and not any(source.target_counts()[self._metric].any() for source in sources):
             raise WarmlineError(f"validation.metric: no source has a target for `{self._metric}`; choose another metric")
         self._rows = []
         for index, source in enumerate(sources):
@@ -49,7 +62,7 @@ class Validator:
         Returns:
             The loss of each objective (nats, mean over targets), their weighted `total`, `task_kl` (KL to the base
             a reply token of the task sources, nats: drift there predicts forgetting), head accuracies, and each source's own `lm`.
-            What has no target is None.
+            What has no target is None. With `validation.replies` what `manner` finds, too, less `n` and `forms`.
         """
         was_training = model.training
         model.eval()
@@ -63,7 +76,22 @@ class Validator:
                 table[source] += scored
         model.train(was_training)
         table = accelerator.reduce(table.float().to(accelerator.device), "sum").cpu().double()
-        return self._summary(table)
+        return {**self._summary(table), **self._manner(model, accelerator)}
+
+    def _manner(self, model: MultiTaskModel, accelerator: Accelerator) -> dict[str, Any]:
+        """Of the first rank; the others wait for it."""
+        if self._template is None or not self._prompts:
+            return {}
+        found: list[dict[str, Any] | None] = [None]
+        if accelerator.is_main_process:
+            was_training = model.training
+            model.eval()
+            insight = Insight(model.backbone, self._template, self._place)
+            said = manner(Companion(model, self._template, self._place), insight, self._prompts, REPLY_TOKENS)[0]
+            found = [{key: value for key, value in said.items() if key not in ("n", "forms")}]
+            model.train(was_training)
+        broadcast_object_list(found)
+        return found[0] or {}
 
     def _score(self, model: MultiTaskModel, batch: Batch) -> Tensor:
         """[sums, (sum, count)] of one row."""

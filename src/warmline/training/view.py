@@ -102,6 +102,8 @@ class View:
             table.add_row(
                 accuracy.replace("_", " "), "", *(_percent(line.get(accuracy)) for line in (self._validation, self._first_validation))
             )
+        for share in self._named(("flawed", "forms_kept")):
+            table.add_row(share.replace("_", " "), "", *(_percent(line.get(share)) for line in (self._validation, self._first_validation)))
         whole = Table.grid()
         whole.add_row(table)
         whole.add_row(self._bar)
@@ -165,6 +167,7 @@ def _as_text(line: dict[str, Any]) -> str:
     parts = [f"{line['kind']:>10} step {line['step']}"]
     parts += [f"{name} {_number(line.get(name))}" for name in all_objectives() if name in line]
     parts += [f"{name.replace('_', ' ')} {_percent(line[name])}" for name in (f"{head}_accuracy" for head in TASKS) if name in line]
+    parts += [f"{name.replace('_', ' ')} {_percent(line[name])}" for name in ("flawed", "forms_kept") if name in line]
     if "tokens_per_second" in line:
         parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
     return "  ".join(parts)
