@@ -36,9 +36,10 @@ class Friend(Source):
             "What a conversation is about is never input.",
         ),
         (
-            "Written by a language model for this project, in two sessions that did not see each other; a model tuned on it learns its "
+            "Written by a language model for this project, in six sessions that did not see each other; a model tuned on it learns its "
             "manner, too.",
-            "English only, no crises (the safety conversations have those), and few: it teaches a tone and not knowledge.",
+            "English only, no crises (the safety conversations have those), and few: it teaches a tone and not knowledge. A model of 1.5 "
+            "billion parameters that has learned all of it says more than it understands (research/LOG.md); `--strength` tempers it.",
         ),
         "subjects",
     )
