@@ -20,6 +20,7 @@ class Budget(NamedTuple):
         prompts: Most held-out prompts of one data set that base and tuned model answer.
         reply_tokens: Longest reply to those and to the red team.
         questions: Questions of fact that both answer, each in three ways; None is all.
+        compared: Turns that base, tuned and voiced base answer for whoever judges them later.
         eqbench_tokens: Longest EQ-Bench reply; None is the protocol's.
         ablation_steps: Optimiser steps of each ablation run; None is all.
         ablation_conversations: Test conversations of each source that score an ablation; None is all.
@@ -30,6 +31,7 @@ class Budget(NamedTuple):
     prompts: int
     reply_tokens: int
     questions: int | None
+    compared: int
     eqbench_tokens: int | None
     ablation_steps: int | None
     ablation_conversations: int | None
@@ -41,14 +43,16 @@ FULL = Budget(
     prompts=20,
     reply_tokens=REPLY_TOKENS,
     questions=None,
+    compared=100,
     eqbench_tokens=None,
     ablation_steps=None,
     ablation_conversations=None,
     probe_rows=4000,
 )
 QUICK = Budget(
-    name="quick", prompts=8, reply_tokens=64, questions=16, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6, probe_rows=100
-)
+    name="quick", prompts=8, reply_tokens=64, questions=16, compared=8, eqbench_tokens=24, ablation_steps=8, ablation_conversations=6,
+    probe_rows=100,
+)  # fmt: skip
 """For a demonstration on a CPU; every results file says how far it was cut. warmline-nano's replies end within 64 tokens."""
 
 
@@ -137,6 +141,12 @@ def _facts(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     return ask_facts(folder.path, budget.questions, budget.reply_tokens)
 
 
+def _compare(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
+    from warmline.evaluation.compare import compare
+
+    return compare(folder.path, budget.compared, budget.reply_tokens)
+
+
 def _eqbench(_: RunConfig, folder: RunFolder, budget: Budget) -> object:
     from warmline.eqbench.run import Players, Selection, eq_bench
 
@@ -192,6 +202,7 @@ STEPS: tuple[Step, ...] = (
     Step("evaluate", lambda folder: folder.evaluation, _evaluate),
     Step("errors", lambda folder: folder.error_picture, _errors),
     Step("facts", lambda folder: folder.facts, _facts),
+    Step("compare", lambda folder: folder.comparison, _compare),
     Step("eqbench", lambda folder: folder.eq_bench, _eqbench),
     Step("ablate", lambda folder: folder.ablation_picture, _ablate),
     Step("redteam", lambda folder: folder.red_team_sheet, _redteam),

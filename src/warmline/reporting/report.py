@@ -112,7 +112,7 @@ def environment() -> jinja2.Environment:
 def _values(facts: Facts) -> dict[str, Any]:
     """Everything that templates look numbers up in."""
     results = {name: found for name, found in facts.results.items() if not isinstance(found, Absent)}
-    compared = ["comparison"] if "comparison" in results else []  # no step of `warmline run`, which has no judge
+    compared = ["comparison"] if "comparison" in results else []  # runs of before it was a step have none
     values: dict[str, Any] = {
         **results,
         "config": facts.config.model_dump(mode="json"),
