@@ -183,6 +183,8 @@ def test_the_command_needs_a_folder(tmp_path: Path) -> None:
     path.write_text("name: own\nmodel: {name: nano}\ndata: {dir: sample}\n", encoding="utf-8")
     result = CliRunner().invoke(app, ["rewrite", str(path)])
     assert "has no data.own_words; give it a folder, or say --out FOLDER" in str(result.exception)
+    result = CliRunner().invoke(app, ["rewrite", str(path), "--out", str(tmp_path / "out"), "--strength", "0.5"])
+    assert "--strength 0.5: is of a run's adapter; name the run with --by-run" in str(result.exception)
 
 
 def test_a_run_that_has_learned_the_voice_writes_in_the_bases_place(finished_copy: RunFolder, tmp_path: Path) -> None:

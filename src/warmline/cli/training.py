@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from warmline.cli.options import AsJson, ConfigFile, DataDir, Overrides, as_name, configured, folder_option, show
+from warmline.cli.options import AsJson, ConfigFile, DataDir, Overrides, Strength, as_name, configured, folder_option, show
 from warmline.config import DataConfig
 from warmline.errors import WarmlineError
 
@@ -78,6 +78,7 @@ def rewrite(
     base_model: Annotated[str, typer.Option(help="The base's name there.")] = "base",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the server.")] = 64,
     by_run: Annotated[Path | None, folder_option("A run on this base that has learned the voice and writes in its place.")] = None,
+    strength: Strength = 1.0,
     overrides: Overrides = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -96,7 +97,9 @@ def rewrite(
     endpoint = None if base_url is None else Endpoint("--base-url", base_url, base_model, keys, concurrency)
     if by_run is not None and endpoint is not None:
         raise WarmlineError("--by-run: writes in this process; leave out --base-url")
-    tuned = None if by_run is None else RunFolder.open(by_run)
+    if by_run is None and strength != 1:
+        raise WarmlineError(f"--strength {strength:g}: is of a run's adapter; name the run with --by-run")
+    tuned = None if by_run is None else RunFolder.open(by_run, strength)
     result = rewrite(run, folder, Options(candidates, conversations), endpoint, tuned)
     show(result, as_json, lambda: [rewriting_table(result), f"written to {folder}; {CARD} there says how"])
 
