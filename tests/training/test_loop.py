@@ -500,3 +500,12 @@ def test_a_run_may_go_without_a_head(kept: tuple[str, ...], tiny_config: ConfigF
     friend, talk = warmline.load(run.path), [{"role": "user", "content": "I finally told my dad. He just hung up."}]
     assert friend.read(talk).keys() == set(kept)
     assert isinstance(friend.reply(talk, Sampling(max_new_tokens=4)), str)
+
+
+def test_what_failed_before_it_began_is_not_in_the_way(tiny_config: ConfigFactory, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "esconv-train.jsonl").write_text("no line of ours\n", encoding="utf-8")
+    with pytest.raises(WarmlineError, match=r"esconv-train\.jsonl:1: "):
+        quiet_train(tiny_config(tmp_path, data={"own_words": str(words)}, training={"max_steps": 1}))
+    assert quiet_train(tiny_config(tmp_path, training={"max_steps": 1})).heads_description.is_file()

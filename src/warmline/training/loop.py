@@ -377,10 +377,9 @@ def _with_backend_of(run: RunFolder, config: RunConfig) -> RunConfig:
 
 def _claim(run: RunFolder, config: RunConfig, now: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Begin in the run folder, or say why it may not be used."""
-    begun = run.config.exists() or bool(run.steps())
-    if begun and overwrite:
+    if overwrite and (run.config.exists() or run.steps()):
         _clear(run)
-    elif begun:
+    elif run.metrics.exists() or run.steps():  # what failed over its data or its base before has left nothing to lose
         run.refuse_strangers()
         if not resume:
             raise WarmlineError(f"{run.path}: this run exists; --resume goes on with it, --overwrite removes it, or give another name")
