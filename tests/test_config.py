@@ -312,10 +312,10 @@ def test_bad_set_is_refused(config_file, override):
         (["data.sources.goemotions.objectives=[emotion, lm]"], "`lm` is none of what it can train: emotion"),
         (["data.sources.esconv.objectives=[]"], "data.sources.esconv.objectives: empty"),
         (["heads.strategy=null"], "heads.strategy: null, but data.sources.esconv.objectives trains it"),
-        (["validation.metric=joy"], "validation.metric: `joy` is none of total, lm, emotion, strategy, safety"),
+        (["validation.metric=joy"], "validation.metric: `joy` is none of total, flawed, lm, emotion, strategy, safety"),
         (
             ["heads.strategy=null", "data.sources.esconv.objectives=[lm]", "validation.metric=strategy"],
-            "validation.metric: `strategy` is none of total, lm, emotion, safety",
+            "validation.metric: `strategy` is none of total, flawed, lm, emotion, safety",
         ),
         (
             [f"data.sources.{name}.enabled=false" for name in ("empathetic_dialogues", "esconv", "goemotions", "safety")],

@@ -15,9 +15,9 @@ from warmline.data.encoding import encode_split
 from warmline.errors import WarmlineError
 from warmline.evaluation.dial import dial
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.manner import Form, forms
 from warmline.evaluation.view import dial_summary
 from warmline.model.artifacts import weakened
+from warmline.rewriting.manner import Form, forms
 from warmline.runs import RunFolder, read_json
 from warmline.training.validation import Validator
 

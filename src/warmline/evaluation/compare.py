@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from warmline.config import DataConfig, RunConfig, load_config
-from warmline.conversation import Split
 from warmline.data.template import Message
 from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun, run_context
@@ -133,19 +132,18 @@ def compare(
     return result
 
 
-def draw_dialogue_prompts(data: DataConfig, seed: int, number: int, split: Split = "test") -> list[Prompt]:
+def draw_dialogue_prompts(data: DataConfig, seed: int, number: int) -> list[Prompt]:
     """Held-out turns of dialogues, by `RULE`, as many of each source as can be; the first have one more where it is not even.
 
     Args:
         data: Which sources there are, and where.
         seed: Of the run.
-        number: How many in all; fewer where a source has fewer dialogues.
-        split: Which.
+        number: How many in all; fewer where a source has fewer test dialogues.
 
     Raises:
         WarmlineError: bad or missing files, or no source of dialogues.
     """
-    drawn = [prompt for prompt in draw_prompts(data, seed, number, split) if not SOURCES[prompt.source].danger]
+    drawn = [prompt for prompt in draw_prompts(data, seed, number) if not SOURCES[prompt.source].danger]
     sources = [name for name in SOURCES if any(prompt.source == name for prompt in drawn)]
     if not sources:
         told = [name for name, source in SOURCES.items() if "lm" in source.carries and source.of_people and not source.danger]

@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 
 from warmline.data.encoding import encode_split
 from warmline.errors import WarmlineError
-from warmline.evaluation.compare import draw_dialogue_prompts
 from warmline.evaluation.finished import FinishedRun
-from warmline.evaluation.manner import manner
 from warmline.lock import writes_run
 from warmline.model.artifacts import refuse_strength, weakened
 from warmline.model.device import Place
 from warmline.progress import watched
 from warmline.rewriting.insight import Insight
+from warmline.rewriting.manner import manner, waiting_turns
 from warmline.runs import RunFolder, write_json, write_picture
 from warmline.training.validation import Validator
 
@@ -50,7 +49,7 @@ def dial(path: Path, strengths: Sequence[float] = STRENGTHS, prompts: int = PROM
     for strength in strengths:
         refuse_strength(strength, finished.config)
     config, backbone = finished.config, finished.model.backbone
-    drawn = draw_dialogue_prompts(config.data, config.seed, prompts, "valid")
+    drawn = waiting_turns(config.data, config.seed, prompts, "valid")
     validator = Validator(config, encode_split("valid", config.data, finished.template), finished.place)
     accelerator = _accelerator(finished.place)
     insight = Insight(backbone, finished.template, finished.place)

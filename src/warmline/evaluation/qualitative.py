@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from warmline.config import DataConfig
-from warmline.conversation import Conversation, Split
+from warmline.conversation import Conversation
 from warmline.data.enabled import EnabledSource, enabled_sources
 from warmline.data.template import Message, as_messages
 from warmline.errors import WarmlineError
@@ -54,7 +54,7 @@ class Prompt(NamedTuple):
     danger: bool
 
 
-def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOURCE, split: Split = "test") -> list[Prompt]:
+def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOURCE) -> list[Prompt]:
     """Held-out prompts by `RULE`: at most one a conversation, in order of their digest.
 
     Args:
@@ -62,7 +62,6 @@ def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOUR
             see whether it is missed.
         seed: Of the run.
         per_source: Most prompts of one source.
-        split: Which they are drawn from.
 
     Raises:
         WarmlineError: bad or missing files, or no source with replies.
@@ -70,7 +69,7 @@ def draw_prompts(data: DataConfig, seed: int, per_source: int = PROMPTS_PER_SOUR
     drawn: list[Prompt] = []
     for source in enabled_sources(data):
         if "lm" in source.source.carries and source.source.of_people:
-            drawn += sorted(_prompts(source, source.load(split).conversations, seed))[:per_source]
+            drawn += sorted(_prompts(source, source.load("test").conversations, seed))[:per_source]
     if not drawn:
         told = [name for name, source in SOURCES.items() if "lm" in source.carries and source.of_people]
         raise WarmlineError(f"data.sources: no held-out prompt; enable one of {', '.join(told)}")

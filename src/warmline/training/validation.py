@@ -15,12 +15,11 @@ from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
 from warmline.data.template import ChatTemplate
 from warmline.errors import WarmlineError
-from warmline.evaluation.compare import draw_dialogue_prompts
-from warmline.evaluation.manner import manner
 from warmline.model.device import Place
 from warmline.model.losses import chunked_kl
 from warmline.model.multitask import MultiTaskModel
 from warmline.rewriting.insight import Insight
+from warmline.rewriting.manner import manner, waiting_turns
 from warmline.tasks import all_objectives
 
 REPLY_TOKENS = 200
@@ -45,7 +44,7 @@ class Validator:
         self._sources = sources
         self._place = place
         self._template = template
-        drawn = draw_dialogue_prompts(config.data, config.seed, config.validation.replies, "valid") if config.validation.replies else []
+        drawn = waiting_turns(config.data, config.seed, config.validation.replies, "valid") if config.validation.replies else []
         self._prompts = [one.messages for one in drawn] if template is not None else []
         if self._metric not in ("total", "flawed") and not any(source.target_counts()[self._metric].any() for source in sources):
             raise WarmlineError(f"validation.metric: no source has a target for `{self._metric}`; choose another metric")

@@ -6,6 +6,7 @@ replies stands beside them, and so do some replies for a reader.
 
 import json
 import math
+import random
 import re
 import statistics
 from collections import Counter
@@ -15,8 +16,11 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from warmline.companion import Companion
-from warmline.data.template import Message
-from warmline.evaluation.replies import answer_all
+from warmline.config import DataConfig
+from warmline.conversation import Conversation, Split
+from warmline.data.enabled import enabled_sources
+from warmline.data.template import Message, as_messages
+from warmline.errors import WarmlineError
 from warmline.model.backbone import Sampling
 from warmline.rewriting.flaws import flaw
 from warmline.rewriting.insight import Insight
@@ -54,6 +58,54 @@ def forms() -> tuple[Form, ...]:
     return tuple(Form(one["asked"], tuple(one["headings"])) for one in map(json.loads, lines))
 
 
+class Turn(NamedTuple):
+    """A message of a dialogue that waits for a reply.
+
+    Attributes:
+        source: Name of the data set.
+        conversation: Id within its split.
+        turn: 0-based place of the reply.
+        messages: All turns before it; the last is the user's.
+    """
+
+    source: str
+    conversation: str
+    turn: int
+    messages: list[Message]
+
+
+def waiting_turns(data: DataConfig, seed: int, number: int, split: Split) -> list[Turn]:
+    """Turns of people's dialogues, one a dialogue, drawn by the seed, as many of each source as can be.
+
+    Args:
+        data: Which sources there are, and where.
+        seed: Of the run.
+        number: How many in all.
+        split: Which.
+
+    Raises:
+        WarmlineError: bad or missing files, or no source of dialogues.
+    """
+    told = [one for one in enabled_sources(data) if "lm" in one.source.carries and one.source.of_people and not one.source.danger]
+    if not told:
+        raise WarmlineError("data.sources: no dialogue of people to answer; enable empathetic_dialogues or esconv")
+    found = []
+    for at, source in enumerate(told):
+        draw = random.Random(f"{seed}/{source.name}/{split}")
+        conversations = list(source.load(split).conversations)
+        draw.shuffle(conversations)
+        share, mine = number // len(told) + (at < number % len(told)), 0
+        for one in conversations:
+            places = [at for at in range(1, len(one.turns)) if (one.turns[at - 1].role, one.turns[at].role) == ("user", "assistant")]
+            if mine == share:
+                break
+            if places:
+                place = draw.choice(places)
+                found.append(Turn(source.name, one.id, place, as_messages(Conversation(one.id, one.turns[:place]))))
+                mine += 1
+    return found
+
+
 def manner(companion: Companion, insight: Insight, prompts: Sequence[list[Message]], longest: int) -> tuple[dict[str, Any], list[str]]:
     """Greedy replies to some turns and to the forms, and what rules see in them.
 
@@ -68,9 +120,9 @@ def manner(companion: Companion, insight: Insight, prompts: Sequence[list[Messag
         together the share that have a flaw or break their form, `flawed`; and the perplexity of all replies by the base, each after the
         message that it answers, `base_perplexity`. And the replies.
     """
-    said = [one.text for one in answer_all(companion, prompts, Sampling(longest, temperature=0))]
+    said = [one.text for one in companion.replies(list(prompts), Sampling(longest, temperature=0))]
     asked = [[Message(role="user", content=form.asked)] for form in forms()]
-    formed = [one.text for one in answer_all(companion, asked, Sampling(FORM_TOKENS, temperature=0))]
+    formed = [one.text for one in companion.replies(asked, Sampling(FORM_TOKENS, temperature=0))]
     flaws = Counter(
         reason
         for prompt, reply in zip(prompts, said, strict=True)
