@@ -68,7 +68,8 @@ def test_a_reply_follows_a_users_turn_alone(written: tuple[Path, dict[str, Any]]
 
 def test_it_goes_on_where_it_was_killed_and_comes_to_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
-    rewrite(configured(), tmp_path / "whole", FEW)
+    config = configured(sources={"retention": {"enabled": False}})
+    rewrite(config, tmp_path / "whole", FEW)
     draw, calls = Writer.draw, []
 
     def killed(self: Writer, prompts: Sequence[Any], copies: int, sampling: Sampling, doing: str) -> list[list[Drawn]]:
@@ -79,12 +80,12 @@ def test_it_goes_on_where_it_was_killed_and_comes_to_the_same(tmp_path: Path, mo
 
     monkeypatch.setattr(Writer, "draw", killed)
     with pytest.raises(KeyboardInterrupt):
-        rewrite(configured(), tmp_path / "killed", FEW)
+        rewrite(config, tmp_path / "killed", FEW)
     with max((tmp_path / "killed").glob("*.jsonl")).open("a", encoding="utf-8") as file:
         file.write('{"conversation": "half a li')
     assert json.loads((tmp_path / "killed" / "rewriting.json").read_text(encoding="utf-8"))["complete"] is False
     monkeypatch.setattr(Writer, "draw", draw)
-    rewrite(configured(), tmp_path / "killed", FEW)
+    rewrite(config, tmp_path / "killed", FEW)
     assert replies(tmp_path / "killed") == replies(tmp_path / "whole")
 
 
@@ -206,22 +207,23 @@ def test_a_run_that_has_learned_the_voice_writes_in_the_bases_place(finished_cop
         rewrite(other, tmp_path / "other", FEW, tuned=finished_copy)
 
 
-def test_what_was_written_by_hand_comes_first_and_is_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_written_by_hand_comes_first_and_is_not_drawn(
+    written: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where its conversation is not the official one, there is no such reply."""
-    loaded = {one.name: one for one in enabled_sources(configured().data)}["esconv"].load("train")
-    spot = next(Spot(one.id, at) for one in loaded.conversations for at, turn in enumerate(one.turns) if at and turn.role == "assistant")
+    spot = next(iter(read_words(words_file(written[0], "esconv", "train"))))
     shipped, lines = tmp_path / "shipped", [{**spot._asdict(), "reply": "Mine."}, {"conversation": "gone", "turn": 1, "reply": "Lost."}]
     shipped.mkdir()
     words_file(shipped, "esconv", "train").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     monkeypatch.setattr(module, "BY_HAND", shipped)
-    alone = rewrite(configured(), tmp_path / "alone", FEW._replace(conversations=0))
+    config = configured(sources={"retention": {"enabled": False}, "empathetic_dialogues": {"enabled": False}})
+    alone = rewrite(config, tmp_path / "alone", FEW._replace(conversations=0))
     assert read_words(words_file(tmp_path / "alone", "esconv", "train")) == {spot: {**lines[0], "by_hand": True}}
-    assert not words_file(tmp_path / "alone", "empathetic_dialogues", "train").exists()
     assert alone["sources"]["esconv"]["train"] | {"sha256": ""} == {
         "replies": 1, "accepted": 1, "words_median": 1, "candidates_refused": {}, "sha256": "", "by_hand": 1,
     }  # fmt: skip
-    assert alone["sources"]["retention"]["train"]["accepted"] > 0
-    rewrite(configured(), tmp_path / "both", FEW._replace(conversations=None))
+    assert not words_file(tmp_path / "alone", "esconv", "valid").exists()
+    rewrite(config, tmp_path / "both", FEW._replace(conversations=2, candidates=1))
     found = read_words(words_file(tmp_path / "both", "esconv", "train"))
     assert found[spot]["reply"] == "Mine."
-    assert len(found) > 10
+    assert len(found) > 1
