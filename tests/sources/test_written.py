@@ -30,8 +30,8 @@ def test_nothing_stands_twice_and_nothing_is_asked_by_the_red_team(name: str, le
 
 
 def test_a_friend_answers_last_and_keeps_the_rules_of_the_voice() -> None:
-    replies = [turn.text for one in everything("friend") for turn in one.turns if turn.role == "assistant"]
-    assert all(one.turns[-1].role == "assistant" for one in everything("friend"))
+    replies = [turn.text for one in everything("friend") for turn in one.turns if turn.role == "assistant" and turn.target]
+    assert all((one.turns[-1].role, one.turns[-1].target) == ("assistant", True) for one in everything("friend"))
     reasons = [reason for reply in replies if (reason := flaw(reply)) not in (None, "too short")]
     assert not {"stock phrases", "a list", "a number", "too long"} & set(reasons)
     assert len(reasons) < 0.03 * len(replies)  # sentences that it lends to the user, or an unlucky word

@@ -34,9 +34,10 @@ class Friend(Source):
         (
             "Split by conversation: every tenth is validation, every tenth after it test.",
             "What a conversation is about is never input.",
+            "In some the companion comes in late: earlier replies are of somebody else's kind (`target: false`), context and not learned.",
         ),
         (
-            "Written by a language model for this project, in six sessions that did not see each other; a model tuned on it learns its "
+            "Written by a language model for this project, in seven sessions that did not see each other; a model tuned on it learns its "
             "manner, too.",
             "English only, no crises (the safety conversations have those), and few: it teaches a tone and not knowledge. A model of 1.5 "
             "billion parameters that has learned all of it says more than it understands (research/LOG.md); `--strength` tempers it.",
