@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from typer.testing import CliRunner
 
-from tests.tools import Tiny, perturb
+from tests.tools import CPU, Tiny, perturb
 from warmline.cli import app
 from warmline.data.encoding import encode_split
 from warmline.errors import WarmlineError
@@ -17,10 +17,13 @@ from warmline.evaluation.dial import dial
 from warmline.evaluation.finished import FinishedRun
 from warmline.evaluation.view import dial_summary
 from warmline.model.artifacts import weakened
+from warmline.rewriting.insight import Insight
 from warmline.rewriting.manner import Form, forms
 from warmline.runs import RunFolder, read_json
 from warmline.training.validation import Validator
 
+ONE = (torch.tensor([5, 6, 7]), torch.arange(3), torch.tensor([0, 3], dtype=torch.int32), 3)
+"""A conversation of three tokens, as `hidden` takes it."""
 FORM = Form("In two sections, please.", ("For", "Against"))
 
 
@@ -56,6 +59,15 @@ def test_behind_a_strength_the_adapter_is_as_it_was(tiny: Tiny) -> None:
     assert moved
     assert all("lora_B" in name for name in moved)
     assert all(torch.equal(parameter, before[name]) for name, parameter in backbone.named_parameters())
+
+
+def test_likelihoods_are_the_bases_whatever_was_learned(tiny: Tiny) -> None:
+    asked = [("I failed.", "Oh no, the big one?"), ("We won!", "Tell me all of it.")]
+    insight = Insight(tiny.model.backbone, tiny.template, CPU)
+    before, states = insight.log_likelihoods(asked), tiny.model.backbone.hidden(*ONE)
+    perturb(tiny.model)
+    assert not torch.equal(tiny.model.backbone.hidden(*ONE), states)
+    assert insight.log_likelihoods(asked) == before
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How much a reply says about what it answers, by the base's own likelihoods."""
+"""How much a reply says about what it answers, by the base's own likelihoods, whatever is tuned on it."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class Insight:
     """Pointwise mutual information of reply and message, in nats.
 
     Args:
-        backbone: The base.
+        backbone: The base, or a model tuned from it, whose base is asked.
         template: Of its chats.
         place: Device and precision.
     """
@@ -64,7 +64,7 @@ class Insight:
         positions = torch.cat([torch.arange(length) for length in lengths.tolist()])
         places = [range(end - len(reply), end) for end, reply in zip(bounds[1:].tolist(), replies, strict=True)]
         at = torch.tensor([place for own in places for place in own])
-        with self._place.autocast():
+        with self._place.autocast(), self._backbone.reference():
             states = self._backbone.hidden(tokens.to(device), positions.to(device), bounds.int().to(device), int(lengths.max()))
         likelihoods = self._gathered(states[(at - 1).to(device)], tokens[at].to(device))
         return [float(part.sum()) for part in likelihoods.split([len(reply) for reply in replies])]
@@ -73,7 +73,7 @@ class Insight:
         """[targets], on the CPU."""
         found = []
         for own, wanted in zip(states.split(_LOGIT_ROWS), targets.split(_LOGIT_ROWS), strict=True):
-            with self._place.autocast():
+            with self._place.autocast(), self._backbone.reference():
                 logits = self._backbone.logits(own)
             found.append(logits.log_softmax(dim=-1).gather(1, wanted[:, None])[:, 0].cpu())
         return torch.cat(found)
