@@ -41,6 +41,10 @@ class Conversation:
     turns: tuple[Turn, ...]
     kind: str | None = None
 
+    def reply_places(self) -> list[int]:
+        """Places of the assistant's turns that follow a user's; further messages of one who has just replied are none."""
+        return [at for at in range(1, len(self.turns)) if (self.turns[at - 1].role, self.turns[at].role) == ("user", "assistant")]
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:

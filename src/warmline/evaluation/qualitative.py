@@ -80,7 +80,7 @@ def _prompts(source: EnabledSource, conversations: tuple[Conversation, ...], see
     danger = source.source.danger
     for conversation in conversations:
         turns = conversation.turns
-        places = [at for at in range(1, len(turns)) if turns[at].role == "assistant" and turns[at - 1].role == "user"]
+        places = conversation.reply_places()
         if places:
             digest = hashlib.sha256(f"{seed}/{source.name}/{conversation.id}".encode()).hexdigest()
             turn = places[int(digest, 16) % len(places)]

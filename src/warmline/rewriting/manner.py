@@ -58,7 +58,7 @@ def forms() -> tuple[Form, ...]:
     return tuple(Form(one["asked"], tuple(one["headings"])) for one in map(json.loads, lines))
 
 
-class Turn(NamedTuple):
+class WaitingTurn(NamedTuple):
     """A message of a dialogue that waits for a reply.
 
     Attributes:
@@ -74,7 +74,7 @@ class Turn(NamedTuple):
     messages: list[Message]
 
 
-def waiting_turns(data: DataConfig, seed: int, number: int, split: Split) -> list[Turn]:
+def waiting_turns(data: DataConfig, seed: int, number: int, split: Split) -> list[WaitingTurn]:
     """Turns of people's dialogues, one a dialogue, drawn by the seed, as many of each source as can be.
 
     Args:
@@ -96,12 +96,11 @@ def waiting_turns(data: DataConfig, seed: int, number: int, split: Split) -> lis
         draw.shuffle(conversations)
         share, mine = number // len(told) + (at < number % len(told)), 0
         for one in conversations:
-            places = [at for at in range(1, len(one.turns)) if (one.turns[at - 1].role, one.turns[at].role) == ("user", "assistant")]
             if mine == share:
                 break
-            if places:
+            if places := one.reply_places():
                 place = draw.choice(places)
-                found.append(Turn(source.name, one.id, place, as_messages(Conversation(one.id, one.turns[:place]))))
+                found.append(WaitingTurn(source.name, one.id, place, as_messages(Conversation(one.id, one.turns[:place]))))
                 mine += 1
     return found
 

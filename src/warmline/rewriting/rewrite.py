@@ -323,10 +323,8 @@ def _rounds(conversations: Sequence[Conversation], known: dict[Spot, dict[str, A
 
 
 def _spots(conversation: Conversation, unanswered: bool) -> Iterator[Spot]:
-    """Where a reply follows a user's turn; further messages of one who has just replied stay as they are."""
-    for at in range(1, len(conversation.turns)):
-        if conversation.turns[at].role == "assistant" and conversation.turns[at - 1].role == "user":
-            yield Spot(conversation.id, at)
+    """Where its replies belong; further messages of one who has just replied stay as they are."""
+    yield from (Spot(conversation.id, at) for at in conversation.reply_places())
     if unanswered:
         yield Spot(conversation.id, len(conversation.turns))
 
