@@ -22,7 +22,8 @@ from warmline.model.description import read_description
 from warmline.responders import Answer, ChatRequest
 from warmline.rewriting import rewrite as module
 from warmline.rewriting.prompt import rewriting_prompt, voice
-from warmline.rewriting.rewrite import Drawn, Options, Wanted, Writer, rewrite
+from warmline.rewriting.rewrite import Options, rewrite
+from warmline.rewriting.writer import Drawn, Wanted, Writer
 from warmline.runs import RunFolder
 
 FEW = Options(candidates=3, conversations=4, max_new_tokens=40, answer_tokens=12)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from warmline.cli.options import AsJson, ConfigFile, DataDir, Overrides, Strength, as_name, configured, folder_option, show
+from warmline.cli.options import AsJson, ConfigFile, DataDir, Overrides, as_name, configured, folder_option, show
 from warmline.config import DataConfig
 from warmline.errors import WarmlineError
 
@@ -78,7 +78,7 @@ def rewrite(
     base_model: Annotated[str, typer.Option(help="The base's name there.")] = "base",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time to the server.")] = 64,
     by_run: Annotated[Path | None, folder_option("A run on this base that has learned the voice and writes in its place.")] = None,
-    strength: Strength = 1.0,
+    strength: Annotated[float, typer.Option(help="Of that run's adapter, from 0 (the base) to 1 (as trained).")] = 1.0,
     overrides: Overrides = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,

@@ -16,7 +16,6 @@ from warmline.errors import WarmlineError
 from warmline.evaluation.finished import FinishedRun
 from warmline.lock import writes_run
 from warmline.model.artifacts import refuse_strength, weakened
-from warmline.model.device import Place
 from warmline.progress import watched
 from warmline.rewriting.insight import Insight
 from warmline.rewriting.manner import manner, waiting_turns
@@ -51,7 +50,7 @@ def dial(path: Path, strengths: Sequence[float] = STRENGTHS, prompts: int = PROM
     config, backbone = finished.config, finished.model.backbone
     drawn = waiting_turns(config.data, config.seed, prompts, "valid")
     validator = Validator(config, encode_split("valid", config.data, finished.template), finished.place)
-    accelerator = _accelerator(finished.place)
+    accelerator = Accelerator(cpu=finished.place.device.type == "cpu")
     insight = Insight(backbone, finished.template, finished.place)
     rows, replies = [], []
     for strength in watched(list(strengths), "strengths"):
@@ -78,10 +77,6 @@ def dial(path: Path, strengths: Sequence[float] = STRENGTHS, prompts: int = PROM
     write_json(folder.dial, result)
     _draw(folder, rows)
     return result
-
-
-def _accelerator(place: Place) -> Accelerator:
-    return Accelerator(cpu=place.device.type == "cpu")
 
 
 def _draw(folder: RunFolder, rows: Sequence[dict[str, Any]]) -> None:

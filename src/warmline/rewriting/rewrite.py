@@ -21,31 +21,23 @@ import math
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from warmline.config import RunConfig
 from warmline.conversation import Conversation, Split, Turn
 from warmline.data.enabled import EnabledSource, data_checksums, enabled_sources
 from warmline.data.own_words import Spot, read_words, words_file
-from warmline.data.template import ChatTemplate, Message, as_messages
 from warmline.errors import WarmlineError
 from warmline.lock import hold
-from warmline.model.artifacts import load_artifact
-from warmline.model.backbone import Backbone, Sampling
-from warmline.model.base import load_tokenizer
+from warmline.model.backbone import Sampling
 from warmline.model.description import read_description
-from warmline.model.device import choose_place
-from warmline.model.transformers_backbone import TransformersBackbone
-from warmline.progress import counted
-from warmline.responders import Answer, ChatRequest, Endpoint
+from warmline.responders import Endpoint
 from warmline.rewriting.flaws import flaw, words
 from warmline.rewriting.insight import Insight
-from warmline.rewriting.prompt import examples, rewriting_prompt, voice
+from warmline.rewriting.prompt import examples, voice
+from warmline.rewriting.writer import Drawn, Wanted, Writer
 from warmline.runs import RunFolder, read_json, write_json, write_text
 from warmline.sources.files import assets_dir
 from warmline.tasks import TASKS
@@ -76,106 +68,6 @@ class Options(NamedTuple):
     min_p: float = 0.1
     max_new_tokens: int = 110
     answer_tokens: int = 400
-
-
-class Drawn(NamedTuple):
-    """A candidate.
-
-    Attributes:
-        text: Without surrounding white space.
-        cut: Whether it ended at its longest length.
-    """
-
-    text: str
-    cut: bool
-
-
-class Writer:
-    """The base, in this process or behind a server; or a run on it that has learned the voice.
-
-    Args:
-        config: Of the run that will learn the replies.
-        endpoint: Where the base is served; None to run it here.
-        tuned: A finished run on the same base, which writes in its place.
-    """
-
-    def __init__(self, config: RunConfig, endpoint: Endpoint | None, tuned: RunFolder | None = None) -> None:
-        self.endpoint, self._tuned = endpoint, tuned is not None
-        self.insight: Insight | None = None
-        if endpoint is None:
-            self._place = choose_place(config.training)
-            self._backbone: Backbone
-            if tuned is None:
-                self._backbone = TransformersBackbone(config.model, None, self._place.device, self._place.dtype, trainable=False)
-                self._template = ChatTemplate(load_tokenizer(config.model), config.model.template)
-            else:
-                _, model, self._template = load_artifact(
-                    tuned, self._place.device, self._place.dtype, base=config.model.name, strength=tuned.strength
-                )
-                self._backbone = model.backbone
-            self.insight = Insight(self._backbone, self._template, self._place)
-
-    def prompt(self, wanted: "Wanted") -> list[Message]:
-        """What a reply is written from: the base is shown the voice and examples of it, a run has them in its weights."""
-        if self._tuned or wanted.human is None:
-            return as_messages(Conversation("", tuple(wanted.history)))
-        return rewriting_prompt(wanted.history, wanted.human, wanted.kind)
-
-    def draw(self, wanted: Sequence["Wanted"], copies: int, sampling: Sampling, doing: str) -> list[list[Drawn]]:
-        """Candidates for each reply.
-
-        Args:
-            wanted: All of them with a person's reply, or none.
-            copies: Candidates of each.
-            sampling: How they are drawn.
-            doing: For the progress bar.
-        """
-        prompts, by_base = [self.prompt(one) for one in wanted], self._tuned and wanted[0].human is None
-        with counted(len(prompts) * copies, doing) as ended:
-            if self.endpoint is not None:
-                return self._asked(self.endpoint, prompts, copies, sampling, ended)
-            ids = [own for prompt in prompts for own in [self._template.prompt_ids(prompt)] * copies]
-            with torch.no_grad(), self._place.autocast(), self._backbone.reference() if by_base else nullcontext():
-                replies = self._backbone.generate(ids, self._template.layout.end_of_turn, sampling, ended)
-            texts = self._template.tokenizer.batch_decode(replies, skip_special_tokens=True)
-            drawn = [Drawn(text.strip(), len(reply) >= sampling.max_new_tokens) for text, reply in zip(texts, replies, strict=True)]
-            return [drawn[at : at + copies] for at in range(0, len(drawn), copies)]
-
-    def _asked(
-        self, endpoint: Endpoint, prompts: Sequence[list[Message]], copies: int, sampling: Sampling, ended: Callable[[], None]
-    ) -> list[list[Drawn]]:
-        requests = [
-            ChatRequest(prompt, sampling.temperature, sampling.max_new_tokens, sampling.min_p or None, copy)
-            for prompt in prompts
-            for copy in range(copies)
-        ]
-        found: dict[int, Drawn] = {}
-
-        def done(at: int, answer: Answer) -> None:
-            if answer.text is not None:
-                found[at] = Drawn(answer.text.strip(), answer.cut)
-            ended()
-
-        endpoint.run(requests, done)
-        if len(found) < len(requests) // 2:
-            raise WarmlineError(f"{endpoint.url}: answered {len(found)} of {len(requests)} requests; look at the server, then start again")
-        return [[found[at] for at in range(first, first + copies) if at in found] for first in range(0, len(requests), copies)]
-
-
-class Wanted(NamedTuple):
-    """A reply that is to be written.
-
-    Attributes:
-        spot: Where it belongs.
-        history: The turns before it, own words in the place of people's.
-        human: A person's reply, with its labels; None where nobody has answered.
-        kind: Of the conversation.
-    """
-
-    spot: Spot
-    history: list[Turn]
-    human: Turn | None
-    kind: str | None
 
 
 def rewrite(
@@ -240,11 +132,7 @@ def _is_told_by_people(source: EnabledSource) -> bool:
 
 
 def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None, tuned: RunFolder | None) -> dict[str, Any]:
-    written_by = None if tuned is None else read_description(tuned)
-    if written_by is not None and written_by["base_model"] != config.model.name:
-        raise WarmlineError(
-            f"{tuned.path if tuned else ''}: is tuned from {written_by['base_model']}, and the configuration's base is {config.model.name}"
-        )
+    weights = None if tuned is None else _weights_on_same_base(tuned, config)
     shown = voice() + json.dumps([one._asdict() for one in examples()])
     return {
         "base_model": config.model.name,
@@ -252,12 +140,20 @@ def _made_by(config: RunConfig, options: Options, endpoint: Endpoint | None, tun
         "base_random_init_seed": config.model.random_init_seed,
         "load_in_4bit": config.model.load_in_4bit,
         "served_by": None if endpoint is None else endpoint.identity,
-        "tuned_weights_sha256": None if written_by is None else written_by["weights_sha256"],
+        "tuned_weights_sha256": weights,
         "strength": None if tuned is None else tuned.strength,
         "voice_sha256": hashlib.sha256(shown.encode()).hexdigest(),
         "seed": config.seed,
         **options._asdict(),
     }
+
+
+def _weights_on_same_base(tuned: RunFolder, config: RunConfig) -> str:
+    """Their sha256, where the run is on the configuration's base."""
+    description = read_description(tuned)
+    if description["base_model"] != config.model.name:
+        raise WarmlineError(f"{tuned.path}: is tuned from {description['base_model']}, and the configuration's base is {config.model.name}")
+    return str(description["weights_sha256"])
 
 
 def _write_split(

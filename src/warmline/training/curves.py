@@ -54,17 +54,7 @@ def _replies(axis: Axes, validation: list[dict[str, Any]]) -> None:
     right = axis.twinx()
     _plot(right, validation, "words_median", color=_TRAIN, marker="^", linestyle="--", label="words of a reply (right)")
     right.set_ylim(bottom=0)
-    right.spines[["top"]].set_visible(False)
-    handles, labels = axis.get_legend_handles_labels()
-    more_handles, more_labels = right.get_legend_handles_labels()
-    axis.legend(
-        handles + more_handles, labels + more_labels, frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16)
-    )
-    axis.set_title("What it says", loc="left", fontsize=11)
-    axis.set_xlabel("optimiser step")
-    axis.set_ylabel("share")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", alpha=0.25)
+    _dress(axis, "What it says", "share", right)
 
 
 def _panel(
@@ -82,12 +72,19 @@ def _panel(
     _plot(axis, validation, name, color=_VALIDATION, marker="o", label="validation" if other is None else "validation, safety replies")
     if other is not None:
         _plot(axis, validation, other, color=_OTHER, marker="s", label="validation, task replies")
-    handles, labels = axis.get_legend_handles_labels()
-    if accuracy is not None and handles:
+    right = None
+    if accuracy is not None and axis.get_legend_handles_labels()[0]:
         right = axis.twinx()
         _plot(right, validation, accuracy, color=_OTHER, marker="s", linestyle="--", label="validation accuracy (right)")
         right.set_ylim(0, 1)
         right.set_ylabel("accuracy")
+    _dress(axis, title, unit, right)
+
+
+def _dress(axis: Axes, title: str, unit: str, right: Axes | None) -> None:
+    """Title, labels, and one legend for a panel and the axis at its right."""
+    handles, labels = axis.get_legend_handles_labels()
+    if right is not None:
         right.spines[["top"]].set_visible(False)
         more_handles, more_labels = right.get_legend_handles_labels()
         handles, labels = handles + more_handles, labels + more_labels

@@ -13,7 +13,7 @@ from warmline.config import LossWeights, RunConfig
 from warmline.data.encoding import EncodedSource
 from warmline.data.mixture import Draw
 from warmline.data.packing import Batch, collate, sequential_rows
-from warmline.data.template import ChatTemplate
+from warmline.data.template import ChatTemplate, Message
 from warmline.errors import WarmlineError
 from warmline.model.device import Place
 from warmline.model.losses import chunked_kl
@@ -44,8 +44,9 @@ class Validator:
         self._sources = sources
         self._place = place
         self._template = template
-        drawn = waiting_turns(config.data, config.seed, config.validation.replies, "valid") if config.validation.replies else []
-        self._prompts = [one.messages for one in drawn] if template is not None else []
+        self._prompts: list[list[Message]] = []
+        if template is not None and config.validation.replies:
+            self._prompts = [one.messages for one in waiting_turns(config.data, config.seed, config.validation.replies, "valid")]
         if self._metric not in ("total", "flawed") and not any(source.target_counts()[self._metric].any() for source in sources):
             raise WarmlineError(f"validation.metric: no source has a target for `{self._metric}`; choose another metric")
         self._rows = []
